@@ -1,0 +1,210 @@
+package coordinator
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"hayrick"
+	"hayrick/manifest"
+)
+
+// Coordinator submits jobs, sweeps them and gives orders. It holds no state of its
+// own: any number of them, in any processes, may work on the same jobs. All fields
+// are needed.
+type Coordinator struct {
+	Store   *manifest.Store
+	State   State
+	Queue   Queue
+	Sources Sources
+	Lister  Lister
+	World   hayrick.World
+	Log     *slog.Logger
+	Scratch string // folder for spooled items and bundles; made when it is missing
+}
+
+// Submission is what `run` and `submit` ask for.
+type Submission struct {
+	Definition  hayrick.JobDefinition // resolved; output.uri still has its $(run.id)
+	ConfigFile  string                // where it was read from, for people
+	ConfigTime  time.Time             // when that was last changed
+	GitCommit   string
+	GitDirty    bool
+	SubmittedBy string
+	CodeVersion string // of the binary
+	BundleDir   string // the job's folder, which workers get; "" = none
+
+	// Items lists the items of a definition with input.items, in a fixed order.
+	Items func(ctx context.Context, emit func(json.RawMessage) error) error
+
+	New   bool   // start a new run, whatever is unfinished
+	JobID string // run under this id; "" = derived
+
+	// Progress hears of the bytes and items found so far. total is 0 while the handler
+	// lists items. It is called from one goroutine at a time, not always the same one;
+	// may be nil.
+	Progress func(bytes, total, items int64)
+}
+
+// Submitted is a job that exists.
+type Submitted struct {
+	JobID      string
+	Plan       manifest.Plan
+	PlanSHA256 string
+	Resumed    bool // the plan was there before, or another submission was faster
+}
+
+// Submit makes a job exist and its tasks known to workers, or goes on with the
+// newest unfinished run of the same name, definition and input. It may be stopped
+// anywhere and called again, at once or by several processes: the put of plan.json
+// decides, everything before it is data that nothing names yet, everything after it
+// is derived from it.
+//
+// What a person can mend is a *hayrick.UserError. Exit 7: an unfinished run of the
+// same name has another definition or input, or JobID is taken.
+func (c *Coordinator) Submit(ctx context.Context, s Submission) (Submitted, error) {
+	definition, digest, err := manifest.EncodeDefinition(s.Definition)
+	if err != nil {
+		return Submitted{}, err
+	}
+	src, err := c.source(ctx, s)
+	if err != nil {
+		return Submitted{}, err
+	}
+	defer src.close()
+	id := Identity{Name: s.Definition.Name, Definition: digest, Inputs: []InputIdentity{InputIdentityOf(src.id)}}
+	run, err := c.chooseRun(ctx, s, id, src)
+	if err != nil {
+		return Submitted{}, err
+	}
+	out := Submitted{JobID: run.jobID, Plan: run.plan, PlanSHA256: run.sha, Resumed: run.planned}
+	if !run.planned {
+		p, err := c.plan(ctx, s, run, definition, digest, src)
+		if err != nil {
+			return Submitted{}, fmt.Errorf("plan %s: %w", run.jobID, err)
+		}
+		got, err := c.Store.CommitPlan(ctx, p)
+		if err != nil {
+			return Submitted{}, err
+		}
+		// Whoever was faster has planned the same job: what this call wrote has the same
+		// keys and bytes, or nothing names it.
+		if !id.Same(IdentityOf(got.Record)) {
+			return Submitted{}, taken(run.jobID)
+		}
+		out.Plan, out.PlanSHA256, out.Resumed = got.Record, got.SHA256, !got.Won
+		c.Log.Info("job planned", hayrick.KeyJobID, run.jobID, "items", got.Record.Items, "tasks", got.Record.Group.Tasks, "won", got.Won)
+	}
+	if err := c.start(ctx, run.jobID, !out.Resumed); err != nil {
+		return Submitted{}, fmt.Errorf("start %s: %w", run.jobID, err)
+	}
+	return out, nil
+}
+
+// plan writes what a plan names and returns the plan, not yet committed. A crash
+// anywhere leaves data objects that nothing names; the same steps write them again
+// under the same keys.
+func (c *Coordinator) plan(ctx context.Context, s Submission, run jobRun, definition []byte, digest string, src *source) (manifest.Plan, error) {
+	if err := c.Store.PutData(ctx, manifest.Job(run.jobID).Config(digest), definition); err != nil {
+		return manifest.Plan{}, err
+	}
+	bundle, err := c.bundle(ctx, s, run.jobID)
+	if err != nil {
+		return manifest.Plan{}, err
+	}
+	code := s.CodeVersion
+	if bundle != "" {
+		code += "+" + manifest.Short(bundle)
+	}
+	group, err := c.index(ctx, s, run.jobID, src)
+	if err != nil {
+		return manifest.Plan{}, err
+	}
+	return manifest.Plan{
+		Schema: manifest.SchemaPlan, JobID: run.jobID, DefinitionSHA256: digest, BundleSHA256: bundle, CodeVersion: code,
+		Job: manifest.JobFields{
+			JobType: s.Definition.Name, Handler: s.Definition.Handler.Builtin, GitCommit: s.GitCommit, GitDirty: s.GitDirty,
+			ConfigFile: s.ConfigFile, BatchSize: s.Definition.Batch.Items, SubmittedBy: s.SubmittedBy, Run: run.number,
+		},
+		Input: []manifest.InputID{src.id}, Items: group.Items, Group: group,
+		SubmittedAt: manifest.At(c.World.Clock.Now()),
+	}, nil
+}
+
+// index takes the snapshot of the input, cuts it and writes the initial group.
+func (c *Coordinator) index(ctx context.Context, s Submission, jobID string, src *source) (manifest.Group, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // a read that is under way when something fails is given up
+	r, err := c.snapshot(ctx, s, jobID, src)
+	if err != nil {
+		return manifest.Group{}, err
+	}
+	defer r.Close()
+
+	x := Indexer{Object: src.id.Object, Items: s.Definition.Batch.Items, Limit: s.Definition.Input.Limit, Go: c.World.Go}
+	if s.Progress != nil {
+		x.Progress = func(bytes, items int64) { s.Progress(bytes, src.size, items) }
+	}
+	w := manifest.NewGroupWriter(c.Store, jobID, hayrick.GroupInitial, hayrick.RoleWorker, 0)
+	got, err := x.Index(ctx, r, func(b manifest.Batch) error { return w.Add(ctx, b) })
+	if err != nil {
+		return manifest.Group{}, err
+	}
+	if src.pinned() {
+		if err := c.unchanged(ctx, src, "read"); err != nil {
+			return manifest.Group{}, err
+		}
+	}
+	if x.Limit == 0 && got.Bytes != src.size {
+		return manifest.Group{}, changed(src.name(), "read")
+	}
+	if got.Items == 0 {
+		return manifest.Group{}, &hayrick.UserError{What: src.name() + " holds no items", Hint: "give it at least one line, each a JSON value"}
+	}
+	src.id.Items = got.Items
+	return w.Close(ctx)
+}
+
+// start makes what follows from a plan: view, cached state, messages. It is a sweep
+// that knows when nothing was ever sent, and then sends every task without looking
+// for its result and its claim first. That is known when this call made the plan, or
+// when the state store knows the job but no task of it. A crash leaves some of it
+// undone, and calling Submit again, or any sweep, does the rest.
+func (c *Coordinator) start(ctx context.Context, jobID string, fresh bool) error {
+	k, err := c.Known(ctx, jobID)
+	if err != nil {
+		return err
+	}
+	d := Decide(k, c.World.Clock.Now())
+	open := k.Open
+	unsent := d.Status == hayrick.StatusRunning && k.Depth == 0 && (fresh || k.Cached != nil) &&
+		open != nil && open.Name == hayrick.GroupInitial && open.Members != nil && len(open.Records) == 0
+	if unsent {
+		d.Scan = nil
+	}
+	if err := c.apply(ctx, k, d); err != nil || !unsent {
+		return err
+	}
+	return c.sendGroup(ctx, k.Generation, k.Plan)
+}
+
+// sendGroup sends one message a task of the initial group, a block a call. A crash
+// leaves some sent: the sweeper sends the rest once those are done with.
+func (c *Coordinator) sendGroup(ctx context.Context, generation int, p manifest.Plan) error {
+	out := make([]hayrick.Outgoing, 0, manifest.BlockTasks)
+	for first := int64(0); first < p.Group.Tasks; first += manifest.BlockTasks {
+		out = out[:0]
+		for i := range min(manifest.BlockTasks, p.Group.Tasks-first) {
+			out = append(out, hayrick.Outgoing{Message: hayrick.Message{
+				JobID: p.JobID, Generation: generation, Role: hayrick.RoleWorker, Group: p.Group.Name,
+				Block: int(first / manifest.BlockTasks), Position: int(i), TaskID: manifest.TaskID(p.Group.FirstTask + first + i),
+			}})
+		}
+		if err := c.Queue.Send(ctx, hayrick.QueueTasks, out...); err != nil {
+			return fmt.Errorf("send the tasks of block %d: %w", first/manifest.BlockTasks, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,146 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"hayrick"
+	"hayrick/manifest"
+)
+
+// Effect is what the orders of a job come to in one generation.
+type Effect struct {
+	Paused    bool
+	Reason    string // of the pause that holds, for people
+	Cancelled bool   // final: nothing lifts it
+	Applied   int    // orders 0..Applied-1 were looked at; what plans record
+
+	given map[automatic]bool
+}
+
+// automatic identifies a pause that a rule gives: it is given once, so that a
+// resume silences the rule.
+type automatic struct{ rule, group string }
+
+// Given says whether the rule has paused the group before, lifted since or not.
+func (e Effect) Given(rule, group string) bool { return e.given[automatic{rule, group}] }
+
+// Apply folds orders, in order of n, into their effect on a generation. Orders of
+// other generations are void here: those of an earlier one ended with it. So is an
+// automatic pause whose rule and group were there before. Apply does not know of
+// outcomes; where the generation has one, no order has an effect any more.
+func Apply(orders []manifest.Control, generation int) Effect {
+	e := Effect{Applied: len(orders), given: map[automatic]bool{}}
+	for _, o := range orders {
+		if o.Generation != generation {
+			continue
+		}
+		switch o.Order {
+		case manifest.OrderPause:
+			if o.Rule != "" {
+				if e.Given(o.Rule, o.Group) {
+					continue
+				}
+				e.given[automatic{o.Rule, o.Group}] = true
+			}
+			e.Paused, e.Reason = true, o.Reason
+		case manifest.OrderResume:
+			e.Paused, e.Reason = false, ""
+		case manifest.OrderCancel:
+			e.Cancelled = true
+		}
+	}
+	return e
+}
+
+// Orders reads the orders of a job, in order of n, with the SHA-256 of each.
+func (c *Coordinator) Orders(ctx context.Context, jobID string) (orders []manifest.Control, sha []string, err error) {
+	for n := 0; ; n++ {
+		o, digest, err := c.Store.Control(ctx, jobID, n)
+		if errors.Is(err, hayrick.ErrNotFound) {
+			return orders, sha, nil
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("read orders of %s: %w", jobID, err)
+		}
+		orders, sha = append(orders, o), append(sha, digest)
+	}
+}
+
+// Order gives an order: it stores o put-if-absent at the first free n and returns
+// it as stored. Schema, JobID and N are filled in, By and At where they are empty.
+// An automatic pause that was given before is returned as it stands. ErrNotFound:
+// there is no such job; ErrConflict: the generation has its outcome, no order would
+// have an effect.
+//
+// A crash before the put leaves nothing, one after it the order: giving a manual
+// order again gives it twice, which is harmless.
+func (c *Coordinator) Order(ctx context.Context, jobID string, o manifest.Control) (manifest.Control, error) {
+	what := fmt.Sprintf("order %s of %s", o.Order, jobID)
+	job := manifest.Job(jobID)
+	switch planned, err := c.exists(ctx, job.Plan()); {
+	case err != nil:
+		return o, fmt.Errorf("%s: %w", what, err)
+	case !planned:
+		return o, fmt.Errorf("%s: the job: %w", what, hayrick.ErrNotFound)
+	}
+	// An outcome that comes between this look and the put makes the order void, as
+	// it would have been one moment later.
+	switch ended, err := c.exists(ctx, job.Outcome(o.Generation)); {
+	case err != nil:
+		return o, fmt.Errorf("%s: %w", what, err)
+	case ended:
+		return o, fmt.Errorf("%s: generation %d has ended: %w", what, o.Generation, hayrick.ErrConflict)
+	}
+	orders, _, err := c.Orders(ctx, jobID)
+	if err != nil {
+		return o, err
+	}
+	o.Schema, o.JobID = manifest.SchemaControl, jobID
+	if o.By == "" {
+		o.By = c.World.Worker
+	}
+	if o.At.IsZero() {
+		o.At = manifest.At(c.World.Clock.Now())
+	}
+	for {
+		if same, ok := sameRule(orders, o); ok {
+			return same, nil
+		}
+		o.N = len(orders)
+		got, err := c.Store.CommitControl(ctx, o)
+		if err != nil {
+			return o, fmt.Errorf("%s: %w", what, err)
+		}
+		if got.Won {
+			return got.Record, nil
+		}
+		orders = append(orders, got.Record) // somebody else's order has this n: try the next
+	}
+}
+
+// sameRule finds the automatic pause that makes o void.
+func sameRule(orders []manifest.Control, o manifest.Control) (manifest.Control, bool) {
+	if o.Order != manifest.OrderPause || o.Rule == "" {
+		return manifest.Control{}, false
+	}
+	for _, p := range orders {
+		if p.Order == o.Order && p.Generation == o.Generation && p.Rule == o.Rule && p.Group == o.Group {
+			return p, true
+		}
+	}
+	return manifest.Control{}, false
+}
+
+// exists says whether there is an object under key, without reading it.
+func (c *Coordinator) exists(ctx context.Context, key string) (bool, error) {
+	r, err := c.Store.Objects.Open(ctx, key, 0, 1)
+	switch {
+	case errors.Is(err, hayrick.ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("look for %s: %w", key, err)
+	}
+	return true, r.Close()
+}

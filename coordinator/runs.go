@@ -1,0 +1,150 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"hayrick"
+	"hayrick/manifest"
+)
+
+// jobRun is the run that a submission is about.
+type jobRun struct {
+	jobID   string
+	number  int  // runs of the same three before it
+	planned bool // plan.json is there
+	plan    manifest.Plan
+	sha     string
+}
+
+// chooseRun finds the run to go on with, or names a new one. It reads the names of
+// the jobs and of each of the same name at most its outcome's first byte and its
+// plan.
+func (c *Coordinator) chooseRun(ctx context.Context, s Submission, id Identity, src *source) (jobRun, error) {
+	if s.JobID != "" {
+		return c.forcedRun(ctx, s, id)
+	}
+	ids, err := c.Lister.Jobs(ctx)
+	if err != nil {
+		return jobRun{}, fmt.Errorf("list the jobs: %w", err)
+	}
+	var same, other jobRun // the newest unfinished run of the same three; of the name alone
+	taken := map[string]bool{}
+	begun := map[string]string{} // letters -> id of a submission that never got to its plan
+	for _, jobID := range ids {
+		name, _, letters, ok := SplitJobID(jobID)
+		if !ok || name != id.Name {
+			continue
+		}
+		// A generation above 0 is opened by an order, and never gone on with by `run`.
+		ended, err := c.exists(ctx, manifest.Job(jobID).Outcome(0))
+		if err != nil {
+			return jobRun{}, err
+		}
+		if ended {
+			taken[letters] = true
+			continue
+		}
+		p, sha, err := c.Store.Plan(ctx, jobID)
+		if errors.Is(err, hayrick.ErrNotFound) {
+			begun[letters] = max(begun[letters], jobID)
+			continue
+		}
+		if err != nil {
+			return jobRun{}, err
+		}
+		taken[letters] = true
+		run := jobRun{jobID, p.Job.Run, true, p, sha}
+		if id.Same(IdentityOf(p)) {
+			same = newer(same, run)
+		} else {
+			other = newer(other, run)
+		}
+	}
+	if !s.New {
+		if same.planned {
+			return same, nil
+		}
+		if other.planned {
+			return jobRun{}, unfinished(id, other)
+		}
+	}
+	for n := 0; ; n++ {
+		letters, err := id.Letters(n)
+		if err != nil {
+			return jobRun{}, err
+		}
+		if taken[letters] {
+			continue
+		}
+		if jobID, ok := begun[letters]; ok {
+			return jobRun{jobID: jobID, number: n}, nil
+		}
+		jobID, err := JobID(id.Name, day(s.ConfigTime, src), letters)
+		return jobRun{jobID: jobID, number: n}, err
+	}
+}
+
+// forcedRun is the run under an id that a person chose.
+func (c *Coordinator) forcedRun(ctx context.Context, s Submission, id Identity) (jobRun, error) {
+	if !hayrick.ValidID(s.JobID) {
+		return jobRun{}, &hayrick.UserError{What: fmt.Sprintf("%q cannot be a job id", s.JobID), Hint: "use at most 128 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit"}
+	}
+	p, sha, err := c.Store.Plan(ctx, s.JobID)
+	switch {
+	case errors.Is(err, hayrick.ErrNotFound):
+		return jobRun{jobID: s.JobID}, nil
+	case err != nil:
+		return jobRun{}, err
+	case s.New || !id.Same(IdentityOf(p)):
+		return jobRun{}, taken(s.JobID)
+	}
+	return jobRun{s.JobID, p.Job.Run, true, p, sha}, nil
+}
+
+func newer(a, b jobRun) jobRun {
+	if !a.planned || b.plan.SubmittedAt.After(a.plan.SubmittedAt.Time) {
+		return b
+	}
+	return a
+}
+
+// day is that of the newest of definition and input, not of the clock: who submits
+// the same again tomorrow means the same run.
+func day(config time.Time, src *source) time.Time {
+	t := src.id.Pin.MTime.Time
+	if config.After(t) {
+		t = config
+	}
+	if t.IsZero() {
+		t = time.Unix(0, 0)
+	}
+	return t
+}
+
+// taken is the conflict of two submissions under one id.
+func taken(jobID string) error {
+	return &hayrick.UserError{
+		What: fmt.Sprintf("%s is another run", jobID),
+		Hint: "choose another --job-id, or leave it out",
+		Exit: exitConflict,
+	}
+}
+
+// unfinished is the conflict with a run of the same name.
+func unfinished(id Identity, run jobRun) error {
+	what := "the job file"
+	if run.plan.DefinitionSHA256 == id.Definition {
+		what = "the input"
+	}
+	return &hayrick.UserError{
+		What: fmt.Sprintf("%s has changed since %s was submitted, and that run is not finished", what, run.jobID),
+		Hint: fmt.Sprintf("go on with it as it was planned: hayrick resume %s; or start afresh: hayrick run --new", run.jobID),
+		Exit: exitConflict,
+	}
+}
+
+// exitConflict is the CLI's exit code for a run that is in the way.
+const exitConflict = 7

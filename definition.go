@@ -1,0 +1,258 @@
+package hayrick
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// JobDefinition is a resolved job file: profile applied, defaults filled, secrets
+// left out. Its JSON (and therefore YAML) form uses the keys of the job file, so
+// the copy stored beside a run is itself a job file. Its identity is the SHA-256
+// of that form.
+type JobDefinition struct {
+	Version     int     `json:"version"`
+	Name        string  `json:"name"`
+	Description string  `json:"description,omitempty"`
+	Handler     Handler `json:"handler"`
+	Input       Input   `json:"input"`
+	Batch       Batches `json:"batch"`
+	Run         Run     `json:"run"`
+	Rates       []Rate  `json:"rates,omitempty"`
+	Retry       Retry   `json:"retry"`
+	Output      Output  `json:"output"`
+	Merge       Merge   `json:"merge"`
+}
+
+// Handler names the user's code.
+type Handler struct {
+	Builtin string          `json:"builtin,omitempty"` // a registered Go handler, e.g. atproto.repo
+	Params  json.RawMessage `json:"params,omitempty"`  // the handler's own, a JSON object
+}
+
+// Input says where the items come from.
+type Input struct {
+	URI       string `json:"uri,omitempty"`   // a JSONL file; empty with Items
+	Items     bool   `json:"items,omitempty"` // the handler lists its own items
+	Format    string `json:"format"`          // jsonl
+	Key       string `json:"key,omitempty"`   // the field that labels an item; "" = the ordinal
+	Limit     int64  `json:"limit,omitempty"` // only the first n items; 0 = all
+	OnBadItem string `json:"on_bad_item"`     // fail (pause and say where) | skip (permanent, class bad_item)
+	Snapshot  string `json:"snapshot"`        // auto (clone where it costs no bytes, else pin) | copy
+}
+
+// Batches says how the input is cut.
+type Batches struct {
+	Items int `json:"items"` // items a batch
+}
+
+// Run bounds the execution.
+type Run struct {
+	MaxParallel   int      `json:"max_parallel"`    // tasks at once in this process
+	ItemsInFlight int      `json:"items_in_flight"` // items at once in one task
+	TaskTimeout   Duration `json:"task_timeout"`    // an attempt checkpoints and hands back after this
+	ItemTimeout   Duration `json:"item_timeout"`    // one try of one item
+	Lease         Duration `json:"lease"`           // of a claim
+	Linger        Duration `json:"linger"`          // how long an idle worker waits for more
+}
+
+// Rate is a named global limit.
+type Rate struct {
+	Name  string   `json:"name"`
+	Key   string   `json:"key,omitempty"`   // $(item.<field>): one bucket a value; "" = one bucket
+	Limit PerTime  `json:"limit"`           // 10/s, 3000/5m
+	Burst int      `json:"burst"`           // above limit x window, in any window
+	Scope string   `json:"scope,omitempty"` // store (default; jobs share the limit) | job
+	Learn bool     `json:"learn"`           // obey 429 and Retry-After
+	Auto  bool     `json:"auto"`            // the host takes one token before it hands out an item
+	Idle  Duration `json:"idle,omitempty"`  // a bucket nobody used for so long is forgotten
+}
+
+// Retry is the policy of the retry planner and of tries within a task.
+type Retry struct {
+	InTask  InTask                 `json:"in_task"`
+	Passes  int                    `json:"passes"`            // retry_batch_1 .. retry_batch_<passes>
+	Backoff Backoff                `json:"backoff"`           // between groups
+	Classes map[string]Disposition `json:"classes,omitempty"` // class -> disposition; wins over the handler
+	Lists   map[string]string      `json:"lists,omitempty"`   // class -> name of the list it goes to
+	StopIf  *StopIf                `json:"stop_if,omitempty"`
+}
+
+// InTask bounds the tries of an item within one attempt of its task.
+type InTask struct {
+	Attempts int      `json:"attempts"`
+	Initial  Duration `json:"initial"`
+	Max      Duration `json:"max"`
+}
+
+// Backoff is exponential with full jitter between Initial and Max.
+type Backoff struct {
+	Initial Duration `json:"initial"`
+	Max     Duration `json:"max"`
+}
+
+// StopIf pauses the job by an order when too much fails.
+type StopIf struct {
+	FailedFraction float64 `json:"failed_fraction"`
+	AfterItems     int64   `json:"after_items"`
+}
+
+// Output is where the dataset is published.
+type Output struct {
+	URI         string `json:"uri"`         // a folder; $(run.id) is the job id
+	Format      string `json:"format"`      // parquet
+	Compression string `json:"compression"` // zstd
+	IfExists    string `json:"if_exists"`   // error | overwrite | append
+}
+
+// Merge shapes the merge tree.
+type Merge struct {
+	FanIn       int   `json:"fan_in"`               // results a level-1 node takes at least
+	TargetRows  int64 `json:"target_rows"`          // ... and until it holds so many rows
+	TargetBytes Bytes `json:"target_bytes"`         // ... or bytes
+	ByCount     bool  `json:"by_count,omitempty"`   // fan_in alone decides
+	RowGroup    int64 `json:"row_group_rows"`       // rows a row group
+	PartBytes   Bytes `json:"part_bytes,omitempty"` // a dataset of parts of about so many bytes; 0 = one part
+	Dictionary  *bool `json:"dictionary,omitempty"` // force dictionaries on or off; nil = where they pay
+	ReadBack    *bool `json:"read_back,omitempty"`  // verify every merged file by reading it again; nil = yes
+}
+
+// DispositionOf resolves what follows from a failure of class: the job file first,
+// then the handler's suggestion, then the table of reserved classes; anything
+// else is transient.
+func (r Retry) DispositionOf(class string, suggested Disposition) Disposition {
+	if d, ok := r.Classes[class]; ok {
+		return d
+	}
+	if suggested != "" {
+		return suggested
+	}
+	switch class {
+	case ClassBadItem:
+		return Permanent
+	case ClassRateLimit:
+		return RateLimit
+	case ClassTimeout:
+		return Timeout
+	case ClassPoison:
+		return Poison
+	case ClassLostWorker, ClassBatchFailed, ClassHandler:
+		return Infra
+	}
+	return Transient
+}
+
+// Rate returns the named limit.
+func (d *JobDefinition) Rate(name string) (Rate, bool) {
+	for _, r := range d.Rates {
+		if r.Name == name {
+			return r, true
+		}
+	}
+	return Rate{}, false
+}
+
+// Duration is written with its unit: 90s, 1h30m.
+type Duration time.Duration
+
+// D is the standard library's form.
+func (d Duration) D() time.Duration { return time.Duration(d) }
+
+// MarshalText writes the shortest exact form.
+func (d Duration) MarshalText() ([]byte, error) {
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return []byte(s), nil
+}
+
+// UnmarshalText reads 500ms, 90s, 5m, 6h.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil || v < 0 {
+		return fmt.Errorf("%q is not a duration; write it with a unit, such as 90s or 5m", b)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Bytes is written with its unit: 16MiB.
+type Bytes int64
+
+var byteUnits = []struct {
+	name string
+	size int64
+}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"B", 1}}
+
+// MarshalText writes the largest binary unit that is exact.
+func (b Bytes) MarshalText() ([]byte, error) {
+	for _, u := range byteUnits[:4] {
+		if b != 0 && int64(b)%u.size == 0 {
+			return []byte(strconv.FormatInt(int64(b)/u.size, 10) + u.name), nil
+		}
+	}
+	return []byte(strconv.FormatInt(int64(b), 10) + "B"), nil
+}
+
+// UnmarshalText reads 16MiB, 1GB, 512B.
+func (b *Bytes) UnmarshalText(t []byte) error {
+	s := string(t)
+	for _, u := range byteUnits {
+		if n, ok := strings.CutSuffix(s, u.name); ok {
+			v, err := strconv.ParseInt(strings.TrimSpace(n), 10, 64)
+			if err != nil || v < 0 || v > (1<<62)/u.size {
+				break
+			}
+			*b = Bytes(v * u.size)
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is not a size; write it with a unit, such as 16MiB", s)
+}
+
+// PerTime is a rate: N events per Per.
+type PerTime struct {
+	N   int64
+	Per time.Duration
+}
+
+// PerSecond is the rate in events a second.
+func (p PerTime) PerSecond() float64 { return float64(p.N) / p.Per.Seconds() }
+
+// MarshalText writes 10/s, 3000/5m.
+func (p PerTime) MarshalText() ([]byte, error) {
+	per, _ := Duration(p.Per).MarshalText()
+	s := strings.TrimPrefix(string(per), "1")
+	if s == "" || (s[0] >= '0' && s[0] <= '9') || s[0] == '.' {
+		s = string(per)
+	}
+	return []byte(strconv.FormatInt(p.N, 10) + "/" + s), nil
+}
+
+// UnmarshalText reads N/unit or N/duration: 10/s, 3000/5m.
+func (p *PerTime) UnmarshalText(t []byte) error {
+	n, per, ok := strings.Cut(string(t), "/")
+	bad := fmt.Errorf("%q is not a rate; write it as 10/s or 3000/5m", t)
+	if !ok || per == "" {
+		return bad
+	}
+	v, err := strconv.ParseInt(strings.TrimSpace(n), 10, 64)
+	if err != nil || v <= 0 {
+		return bad
+	}
+	if per[0] < '0' || per[0] > '9' {
+		per = "1" + per
+	}
+	d, err := time.ParseDuration(per)
+	if err != nil || d <= 0 {
+		return bad
+	}
+	p.N, p.Per = v, d
+	return nil
+}

@@ -1,0 +1,185 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"sync/atomic"
+)
+
+// Dir is a folder that files are created in. Names are relative, slash-separated
+// paths; neither ".." nor a symbolic link leads out of the folder. It may be used
+// by many goroutines, and the folder by many processes.
+type Dir struct {
+	root   *os.Root
+	path   string
+	owner  string
+	lock   *os.File // procs/<owner>, locked while we live
+	temps  atomic.Int64
+	fsyncs atomic.Int64
+	sync   group  // fsyncs of folders that are under way
+	known  recent // folders whose own names are durable
+
+	trace func(op, name string) // what was done to the disk, for tests; may be nil
+}
+
+const (
+	tempDir = "tmp"
+	procDir = "procs"
+)
+
+// Open opens the folder at path, creating it where it is missing, under an owner
+// name that newID makes unique, and removes what dead owners left in tmp.
+func Open(path string, newID func() string) (*Dir, error) {
+	if err := mkdirDurable(path); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dir{root: root, path: path}
+	for _, sub := range []string{tempDir, procDir} {
+		if err := root.Mkdir(sub, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, errors.Join(err, root.Close())
+		}
+	}
+	if err := d.enter(newID); err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	if err := d.clean(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// Close ends the owner: it counts as dead from here on.
+func (d *Dir) Close() error {
+	// Unlinked before the lock goes, so that nobody takes the file for a dead owner's.
+	err := d.root.Remove(path.Join(procDir, d.owner))
+	return errors.Join(err, d.lock.Close(), d.root.Close())
+}
+
+// Path is the folder's path.
+func (d *Dir) Path() string { return d.path }
+
+// Fsyncs returns how many fsyncs of files and folders were made.
+func (d *Dir) Fsyncs() int64 { return d.fsyncs.Load() }
+
+// Open opens a file for reading. When its name might not survive a power cut yet,
+// because its writer is in the middle of linking it or died there, the folders
+// are fsynced first: what a caller has seen stays.
+func (d *Dir) Open(name string) (*os.File, error) {
+	f, err := d.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	case links(info) > 1:
+		err = d.syncName(name)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Settle makes the name of an existing file durable unless it is known to be.
+func (d *Dir) Settle(name string) error {
+	info, err := d.root.Stat(name)
+	if err != nil {
+		return err
+	}
+	if links(info) > 1 {
+		return d.syncName(name)
+	}
+	return nil
+}
+
+// Root gives access to the folder for what needs no durability: listing.
+func (d *Dir) Root() *os.Root { return d.root }
+
+// syncName makes the name durable: it fsyncs the folder that holds it, and every
+// folder above that is not known to be durable itself. Who calls it has seen the
+// name, so the entry exists before the fsync starts.
+func (d *Dir) syncName(name string) error {
+	d.note("seen", name)
+	var made []string
+	for {
+		parent := path.Dir(name)
+		if err := d.sync.do(parent, func() error { return d.syncDir(parent) }); err != nil {
+			return fmt.Errorf("fsync folder %s: %w", parent, err)
+		}
+		if parent == "." || d.known.has(parent) {
+			break
+		}
+		made = append(made, parent)
+		name = parent
+	}
+	for _, dir := range made {
+		d.known.add(dir)
+	}
+	return nil
+}
+
+func (d *Dir) syncDir(dir string) error {
+	f, err := d.root.Open(dir)
+	if err != nil {
+		return err
+	}
+	d.fsyncs.Add(1)
+	d.note("fsync", dir)
+	err = errors.Join(f.Sync(), f.Close())
+	d.note("fsynced", dir)
+	return err
+}
+
+func (d *Dir) note(op, name string) {
+	if d.trace != nil {
+		d.trace(op, name)
+	}
+}
+
+// mkdirs makes the folders above name. They are as durable as the next syncName.
+func (d *Dir) mkdirs(name string) error {
+	parent := path.Dir(name)
+	for dir := parent; dir != "."; dir = path.Dir(dir) {
+		d.known.forget(dir) // one of them is missing: whatever was known of them is old
+	}
+	return d.root.MkdirAll(parent, 0o755)
+}
+
+// mkdirDurable is os.MkdirAll whose folders survive a power cut.
+func mkdirDurable(dir string) error {
+	var missing []string
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	for p := abs; ; p = filepath.Dir(p) {
+		if _, err := os.Stat(p); err == nil || !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		missing = append(missing, p)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, p := range missing {
+		f, err := os.Open(filepath.Dir(p))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return fmt.Errorf("fsync folder %s: %w", filepath.Dir(p), err)
+		}
+	}
+	return nil
+}

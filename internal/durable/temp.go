@@ -1,0 +1,102 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+)
+
+// Temp is a file that has no name yet. One of Link, Replace and Discard ends it.
+type Temp struct {
+	*os.File
+	dir  *Dir
+	name string
+}
+
+// Create opens a new temp for writing. Its name is unique to this owner and call,
+// so no two attempts ever share one.
+func (d *Dir) Create() (*Temp, error) {
+	name := path.Join(tempDir, d.owner+"-"+strconv.FormatInt(d.temps.Add(1), 10))
+	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	return &Temp{File: f, dir: d, name: name}, nil
+}
+
+// UndecidedError says that a name may or may not have been given durably.
+type UndecidedError struct{ Err error }
+
+func (e *UndecidedError) Error() string { return e.Err.Error() }
+func (e *UndecidedError) Unwrap() error { return e.Err }
+
+// Link gives the temp its name if nothing has it, and says whether it did. On
+// return the file under the name, its own or the one that was there, is durable.
+// *UndecidedError: the file may be there, but its name may not survive a power cut.
+func (t *Temp) Link(name string) (linked bool, err error) {
+	defer t.Discard()
+	t.dir.fsyncs.Add(1)
+	if err := t.Sync(); err != nil {
+		return false, fmt.Errorf("fsync: %w", err) // the temp is discarded: a later fsync might hide the loss
+	}
+	t.dir.note("fsynced", t.name)
+	err = t.dir.root.Link(t.name, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := t.dir.mkdirs(name); err != nil {
+			return false, err
+		}
+		err = t.dir.root.Link(t.name, name)
+	}
+	if err != nil {
+		// An error reply may belong to a link that happened: a retransmitted one finds its
+		// own name. Two links on the temp say so.
+		info, serr := t.Stat()
+		if serr == nil && links(info) < 2 {
+			if !errors.Is(err, fs.ErrExist) {
+				return false, err
+			}
+			if err := t.dir.Settle(name); err != nil {
+				return false, &UndecidedError{err}
+			}
+			return false, nil
+		}
+		if serr != nil {
+			return false, &UndecidedError{errors.Join(err, serr)}
+		}
+	}
+	t.dir.note("link "+t.name, name)
+	// Power cut here: the name may be gone, and nobody has acted on it.
+	if err := t.dir.syncName(name); err != nil {
+		return false, &UndecidedError{err}
+	}
+	return true, nil // and Discard takes the second link away: the name is known to be durable
+}
+
+// Replace gives the temp its name, over what has it. Readers see the old file or
+// the new one, whole; after a power cut they may see either or damage.
+func (t *Temp) Replace(name string) error {
+	defer t.Discard()
+	err := t.dir.root.Rename(t.name, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := t.dir.mkdirs(name); err != nil {
+			return err
+		}
+		err = t.dir.root.Rename(t.name, name)
+	}
+	return err
+}
+
+// Discard removes the temp. What cannot be removed now is removed by the next
+// Open that finds its owner dead.
+func (t *Temp) Discard() {
+	if t.dir == nil {
+		return
+	}
+	t.Close()
+	t.dir.note("unlink", t.name)
+	t.dir.root.Remove(t.name)
+	t.dir = nil
+}

@@ -1,0 +1,290 @@
+package jobfile
+
+import (
+	"encoding"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"hayrick"
+)
+
+// reader turns nodes into the fields of a definition and collects what is wrong.
+type reader struct {
+	problems Problems
+}
+
+// read puts the node at path into a field. Null leaves the field as it is: its
+// default.
+type read func(n *node, path string)
+
+// fields are the keys of a mapping.
+type fields map[string]read
+
+func (r *reader) bad(n *node, path, format string, args ...any) {
+	what := fmt.Sprintf(format, args...)
+	if path != "" {
+		what = path + ": " + what
+	}
+	r.problems.add(n.Place, "%s", what)
+}
+
+// object reads a mapping with these keys and no others; keys that begin with x- are
+// the user's own.
+func (r *reader) object(n *node, path string, fs fields) {
+	if n.kind == null {
+		return
+	}
+	if n.kind != mapping {
+		r.bad(n, path, "%s; write one of its keys a line: %s", n.kind, strings.Join(fs.names(), ", "))
+		return
+	}
+	for _, p := range n.pairs {
+		f, ok := fs[p.key]
+		switch {
+		case ok:
+			f(p.value, join(path, p.key))
+		case strings.HasPrefix(p.key, "x-"):
+		default:
+			where := ""
+			if path != "" {
+				where = " in " + path
+			}
+			r.problems.add(p.Place, "unknown key %q%s%s", p.key, where, meant(p.key, fs.names()))
+		}
+	}
+}
+
+func (fs fields) names() []string { return slices.Sorted(maps.Keys(fs)) }
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// text reads a word or sentence. A number is one too.
+func (r *reader) text(to *string) read {
+	return func(n *node, path string) {
+		switch n.kind {
+		case null:
+		case text, number:
+			*to = n.value
+		case boolean:
+			r.bad(n, path, "%s is read as true or false; put it in quotes", n.value)
+		default:
+			r.bad(n, path, "%s; write text", n.kind)
+		}
+	}
+}
+
+// oneOf reads one of a few words.
+func (r *reader) oneOf(to *string, words ...string) read {
+	return func(n *node, path string) {
+		if n.kind == null {
+			return
+		}
+		if (n.kind != text && n.kind != number && n.kind != boolean) || !slices.Contains(words, n.value) {
+			r.bad(n, path, "%q is not one of %s%s", n.value, strings.Join(words, ", "), hint(n.value, words))
+			return
+		}
+		*to = n.value
+	}
+}
+
+// hint is meant without the list, which the message has already.
+func hint(word string, known []string) string {
+	if s := meant(word, known); strings.HasPrefix(s, "; did") {
+		return s
+	}
+	return ""
+}
+
+// flag reads true or false.
+func (r *reader) flag(to *bool) read {
+	return func(n *node, path string) {
+		switch n.kind {
+		case null:
+		case boolean:
+			*to = n.value == "true"
+		default:
+			r.bad(n, path, "%s; write true or false", n.described())
+		}
+	}
+}
+
+// optional reads true or false into a field that is nil when nothing is said.
+func (r *reader) optional(to **bool) read {
+	return func(n *node, path string) {
+		var v bool
+		before := len(r.problems)
+		r.flag(&v)(n, path)
+		if n.kind != null && len(r.problems) == before {
+			*to = &v
+		}
+	}
+}
+
+// whole reads a whole number from least to most.
+func whole[T int | int64](r *reader, to *T, least, most T) read {
+	return func(n *node, path string) {
+		if n.kind == null {
+			return
+		}
+		v, err := strconv.ParseInt(n.value, 10, 64)
+		switch {
+		case n.kind != number || err != nil:
+			r.bad(n, path, "%s; write a whole number such as %d", n.described(), max(*to, least, 1))
+		case T(v) < least || v > int64(most):
+			r.bad(n, path, "%d; write %d to %d", v, least, most)
+		default:
+			*to = T(v)
+		}
+	}
+}
+
+// fraction reads a number above 0, up to 1.
+func (r *reader) fraction(to *float64) read {
+	return func(n *node, path string) {
+		if n.kind == null {
+			return
+		}
+		v, err := strconv.ParseFloat(n.value, 64)
+		if n.kind != number || err != nil || !(v > 0 && v <= 1) {
+			r.bad(n, path, "%s; write a fraction above 0 and up to 1, such as 0.25", n.described())
+			return
+		}
+		*to = v
+	}
+}
+
+// unit reads a quantity that is written with its unit.
+func (r *reader) unit(to encoding.TextUnmarshaler, example string) read {
+	return func(n *node, path string) {
+		switch n.kind {
+		case null:
+		case number:
+			if err := to.UnmarshalText([]byte(n.value + strings.TrimLeft(example, "0123456789"))); err == nil {
+				r.bad(n, path, "%s has no unit; write it as %s%s", n.value, n.value, strings.TrimLeft(example, "0123456789"))
+				return
+			}
+			r.bad(n, path, "%s has no unit; write it as %s", n.value, example)
+		case text:
+			if err := to.UnmarshalText([]byte(n.value)); err != nil {
+				r.bad(n, path, "%v", err)
+			}
+		default:
+			r.bad(n, path, "%s; write it with its unit, such as %s", n.described(), example)
+		}
+	}
+}
+
+// each reads a list of f.
+func (r *reader) each(f func(n *node, path string)) read {
+	return func(n *node, path string) {
+		switch n.kind {
+		case null:
+		case list:
+			for i, it := range n.items {
+				f(it, fmt.Sprintf("%s[%d]", path, i))
+			}
+		default:
+			r.bad(n, path, "%s; write a list, such as [a, b]", n.described())
+		}
+	}
+}
+
+// entries reads a mapping whose keys are the user's.
+func (r *reader) entries(f func(key pair, path string)) read {
+	return func(n *node, path string) {
+		switch n.kind {
+		case null:
+		case mapping:
+			for _, p := range n.pairs {
+				f(p, join(path, p.key))
+			}
+		default:
+			r.bad(n, path, "%s; write it as {name: value}", n.described())
+		}
+	}
+}
+
+// json takes a mapping as it is, as JSON.
+func (r *reader) json(to *json.RawMessage) read {
+	return func(n *node, path string) {
+		if n.kind == null {
+			return
+		}
+		if n.kind != mapping {
+			r.bad(n, path, "%s; write one parameter a line below it", n.described())
+			return
+		}
+		b, err := json.Marshal(r.any(n, path))
+		if err != nil {
+			r.bad(n, path, "%v", err)
+			return
+		}
+		*to = b
+	}
+}
+
+func (r *reader) any(n *node, path string) any {
+	switch n.kind {
+	case text:
+		return n.value
+	case boolean:
+		return n.value == "true"
+	case number:
+		if json.Valid([]byte(n.value)) {
+			return json.Number(n.value)
+		}
+		if v, err := strconv.ParseInt(n.value, 0, 64); err == nil { // 0x1f, 1_000
+			return v
+		}
+		if v, err := strconv.ParseFloat(n.value, 64); err == nil && !math.IsInf(v, 0) && !math.IsNaN(v) { // .5, +1
+			return v
+		}
+		r.bad(n, path, "%s is a number that JSON does not have; put it in quotes", n.value)
+	case list:
+		out := make([]any, len(n.items))
+		for i, it := range n.items {
+			out[i] = r.any(it, fmt.Sprintf("%s[%d]", path, i))
+		}
+		return out
+	case mapping:
+		out := map[string]any{}
+		for _, p := range n.pairs {
+			out[p.key] = r.any(p.value, join(path, p.key))
+		}
+		return out
+	}
+	return nil
+}
+
+// described is the node as a message quotes it.
+func (n *node) described() string {
+	switch n.kind {
+	case text:
+		return strconv.Quote(n.value)
+	case number, boolean:
+		return n.value
+	}
+	return n.kind.String()
+}
+
+// disposition reads what follows from a class.
+func (r *reader) disposition(to *hayrick.Disposition) read {
+	return func(n *node, path string) {
+		var s string
+		r.oneOf(&s, string(hayrick.Permanent), string(hayrick.RateLimit), string(hayrick.Timeout),
+			string(hayrick.Transient), string(hayrick.Infra), string(hayrick.Poison))(n, path)
+		if s != "" {
+			*to = hayrick.Disposition(s)
+		}
+	}
+}

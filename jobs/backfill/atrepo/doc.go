@@ -1,0 +1,18 @@
+// Package atrepo reads one atproto repository from a CAR stream: it checks the
+// hash of every block, the shape of the commit and, on request, that the Merkle
+// search tree is the one its keys dictate; then it hands out the records in key
+// order.
+//
+//	CAR stream -> blocks (hash of each) -> commit (did, version) -> tree (complete, canonical) -> records
+//
+// A repository is held in memory while it is read, because the tree may point
+// anywhere: the caller bounds its bytes by bounding the stream.
+//
+// Whatever the bytes say, reading ends: no node is visited twice, no tree or
+// record nests deeper than a fixed limit, and nothing is allocated on the word of
+// a length that has not arrived (but for one section of at most 32 MiB, go-car's
+// limit).
+//
+// Errors are of three kinds: those of the stream come back wrapped as they are;
+// ErrSignature; everything else wraps hayrick.ErrCorrupt.
+package atrepo

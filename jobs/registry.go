@@ -1,0 +1,16 @@
+package jobs
+
+import (
+	"slices"
+	"strings"
+)
+
+// names lists the registered handlers, sorted.
+func (r Registry) names() string {
+	var out []string
+	for n := range r {
+		out = append(out, n)
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
+}

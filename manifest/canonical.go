@@ -1,0 +1,149 @@
+package manifest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"hayrick"
+)
+
+// MaxRecordBytes bounds a record that is read whole. Lists that could pass it are
+// data objects named by key, SHA-256 and count.
+const MaxRecordBytes = 64 << 20
+
+// Encode returns the canonical JSON of v: sorted keys, no spaces, no HTML escapes.
+func Encode(v any) ([]byte, error) {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("encode %T: %w", v, err)
+	}
+	switch v.(type) {
+	case Block, Index:
+		// Declared in canonical order; a test compares both ways. Text that is no UTF-8
+		// is the one thing that the detour below spells otherwise.
+		if !bytes.Contains(buf.Bytes(), []byte(`\ufffd`)) {
+			return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+		}
+	}
+	// Struct order is the reader's; the wire's is alphabetical. Going through a map
+	// sorts the keys at every level, and json.Number keeps numbers as written.
+	dec := json.NewDecoder(bytes.NewReader(buf.Bytes()))
+	dec.UseNumber()
+	var tree any
+	if err := dec.Decode(&tree); err != nil {
+		return nil, fmt.Errorf("encode %T: %w", v, err)
+	}
+	buf.Reset()
+	if err := enc.Encode(tree); err != nil {
+		return nil, fmt.Errorf("encode %T: %w", v, err)
+	}
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+}
+
+// Decode reads one record of the given schema. Anything else, bytes before or after
+// the object included, is hayrick.ErrCorrupt. Unknown fields are ignored: additive
+// changes do not break older readers.
+func Decode(b []byte, schema string, v any) error {
+	if len(b) < 2 || b[0] != '{' || b[len(b)-1] != '}' {
+		return corrupt("decode %s: %d bytes that are not one JSON object", schema, len(b))
+	}
+	var head struct {
+		Schema string `json:"schema"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return fmt.Errorf("decode %s: %v: %w", schema, err, hayrick.ErrCorrupt)
+	}
+	if head.Schema != schema {
+		return fmt.Errorf("decode %s: the object says schema %q: %w", schema, head.Schema, hayrick.ErrCorrupt)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("decode %s: %v: %w", schema, err, hayrick.ErrCorrupt)
+	}
+	return nil
+}
+
+// SHA256 is the lower-case hex digest of b.
+func SHA256(b []byte) string {
+	s := sha256.Sum256(b)
+	return hex.EncodeToString(s[:])
+}
+
+// Short is the first 12 hex digits of a digest, as keys carry it.
+func Short(sha string) string {
+	if len(sha) < 12 {
+		return sha
+	}
+	return sha[:12]
+}
+
+// Time is written as RFC 3339 UTC with milliseconds. The zero time is "".
+type Time struct{ time.Time }
+
+const timeLayout = "2006-01-02T15:04:05.000Z"
+
+// At is t in UTC, cut to milliseconds, as it will read back.
+func At(t time.Time) Time { return Time{t.UTC().Truncate(time.Millisecond)} }
+
+// MarshalJSON writes the canonical form.
+func (t Time) MarshalJSON() ([]byte, error) {
+	if t.IsZero() {
+		return []byte(`""`), nil
+	}
+	return []byte(`"` + t.UTC().Format(timeLayout) + `"`), nil
+}
+
+// UnmarshalJSON reads the canonical form only.
+func (t *Time) UnmarshalJSON(b []byte) error {
+	s := strings.Trim(string(b), `"`)
+	if s == "" {
+		*t = Time{}
+		return nil
+	}
+	v, err := time.Parse(timeLayout, s)
+	if err != nil {
+		return err
+	}
+	t.Time = v
+	return nil
+}
+
+// EncodeDefinition is the stored form of a resolved definition: indented JSON with
+// sorted keys, which is YAML, so the stored config.yaml is itself a job file. The
+// definition's identity is the SHA-256 of these bytes.
+func EncodeDefinition(d hayrick.JobDefinition) (body []byte, sha string, err error) {
+	c, err := Encode(d)
+	if err != nil {
+		return nil, "", err
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, c, "", "  "); err != nil {
+		return nil, "", fmt.Errorf("encode definition: %w", err)
+	}
+	out.WriteByte('\n')
+	return out.Bytes(), SHA256(out.Bytes()), nil
+}
+
+// DecodeDefinition reads what EncodeDefinition wrote and checks its digest.
+func DecodeDefinition(b []byte, sha string) (hayrick.JobDefinition, error) {
+	var d hayrick.JobDefinition
+	if got := SHA256(b); got != sha {
+		return d, fmt.Errorf("decode definition: SHA-256 %s, want %s: %w", got, sha, hayrick.ErrCorrupt)
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&d); err != nil {
+		return d, fmt.Errorf("decode definition: %v: %w", err, hayrick.ErrCorrupt)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return d, fmt.Errorf("decode definition: bytes after the end: %w", hayrick.ErrCorrupt)
+	}
+	return d, nil
+}

@@ -1,0 +1,309 @@
+package manifest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"hayrick"
+)
+
+// GroupWriter writes the block files and index objects of a new group as batches
+// arrive, so that a job of any size is planned in bounded memory. Nothing of it
+// exists for a reader until a plan that holds the Group is committed; a crash
+// leaves unnamed data objects, which the same input writes again under the same
+// keys.
+type GroupWriter struct {
+	Store *Store
+	JobID string
+	Role  hayrick.Role
+
+	group Group
+	tasks []BlockTask
+	batch []Batch
+}
+
+// NewGroupWriter opens a group whose first task has number firstTask.
+func NewGroupWriter(s *Store, job, group string, role hayrick.Role, firstTask int64) *GroupWriter {
+	return &GroupWriter{Store: s, JobID: job, Role: role, group: Group{
+		Name: group, Phase: string(hayrick.PhaseOf(group)), FirstTask: firstTask,
+	}}
+}
+
+// Add appends a worker task for b, whose BatchID is filled in.
+func (w *GroupWriter) Add(ctx context.Context, b Batch) error {
+	n := w.group.FirstTask + w.group.Tasks
+	b.BatchID = BatchID(n)
+	w.batch = append(w.batch, b)
+	w.group.Items += int64(b.Items)
+	id := b.BatchID
+	return w.add(ctx, BlockTask{TaskID: TaskID(n), BatchID: &id})
+}
+
+// AddMerge appends an aggregator task that merges a span of the plan's inputs.
+func (w *GroupWriter) AddMerge(ctx context.Context, taskID string, span Span) error {
+	return w.add(ctx, BlockTask{TaskID: taskID, Merge: &span})
+}
+
+func (w *GroupWriter) add(ctx context.Context, t BlockTask) error {
+	w.tasks = append(w.tasks, t)
+	w.group.Tasks++
+	if len(w.tasks) == BlockTasks {
+		return w.flush(ctx)
+	}
+	return nil
+}
+
+func (w *GroupWriter) flush(ctx context.Context) error {
+	if len(w.tasks) == 0 {
+		return nil
+	}
+	n := len(w.group.Blocks)
+	job := Job(w.JobID)
+	body, err := Encode(Block{Schema: SchemaBlock, JobID: w.JobID, Group: w.group.Name, Block: n, Role: string(w.Role), Tasks: w.tasks})
+	if err != nil {
+		return err
+	}
+	sha := SHA256(body)
+	key := job.Block(w.group.Name, n, sha)
+	if err := w.Store.PutData(ctx, key, body); err != nil {
+		return err
+	}
+	w.group.Blocks = append(w.group.Blocks, BlockRef{Key: job.Rel(key), SHA256: sha, Tasks: len(w.tasks)})
+	if len(w.batch) > 0 {
+		if body, err = Encode(Index{Schema: SchemaIndex, JobID: w.JobID, Group: w.group.Name, Block: n, Batches: w.batch}); err != nil {
+			return err
+		}
+		sha = SHA256(body)
+		key = job.Index(w.group.Name, n, sha)
+		if err := w.Store.PutData(ctx, key, body); err != nil {
+			return err
+		}
+		w.group.Index = append(w.group.Index, IndexRef{Key: job.Rel(key), SHA256: sha, Batches: len(w.batch)})
+	}
+	w.tasks, w.batch = w.tasks[:0], w.batch[:0]
+	return nil
+}
+
+// Close writes what is left and returns the group for the plan to hold.
+func (w *GroupWriter) Close(ctx context.Context) (Group, error) {
+	if err := w.flush(ctx); err != nil {
+		return Group{}, err
+	}
+	g := w.group
+	if len(g.Blocks) > InlineList {
+		ref, err := putList(ctx, w.Store, w.JobID, "groups/"+g.Name+"/blocks", g.Blocks)
+		if err != nil {
+			return Group{}, err
+		}
+		g.Blocks, g.BlocksRef = nil, ref
+	}
+	if len(g.Index) > InlineList {
+		ref, err := putList(ctx, w.Store, w.JobID, "batches/"+g.Name+"/indexes", g.Index)
+		if err != nil {
+			return Group{}, err
+		}
+		g.Index, g.IndexRef = nil, ref
+	}
+	return g, nil
+}
+
+// putList stores a list as a data object under stem-<h>.jsonl.
+func putList[T any](ctx context.Context, s *Store, job, stem string, list []T) (*Ref, error) {
+	var buf bytes.Buffer
+	for _, v := range list {
+		line, err := Encode(v)
+		if err != nil {
+			return nil, err
+		}
+		buf.Write(line)
+		buf.WriteByte('\n')
+	}
+	sha := SHA256(buf.Bytes())
+	rel := stem + "-" + Short(sha) + ".jsonl"
+	if err := s.PutData(ctx, Job(job).Abs(rel), buf.Bytes()); err != nil {
+		return nil, err
+	}
+	return &Ref{Key: rel, SHA256: sha, Count: int64(len(list))}, nil
+}
+
+// Members is a group with its lists loaded: the tree of progress records above its
+// tasks, and readers for its blocks.
+type Members struct {
+	JobID      string
+	Generation int
+	Group      Group
+
+	blocks []BlockRef
+	index  []IndexRef
+	levels [][]node
+}
+
+type node struct {
+	sha   string
+	total int
+}
+
+// Members loads the lists of a group.
+func (s *Store) Members(ctx context.Context, job string, generation int, g Group) (*Members, error) {
+	m := &Members{JobID: job, Generation: generation, Group: g, blocks: g.Blocks, index: g.Index}
+	if g.BlocksRef != nil {
+		if err := ReadLines(ctx, s, job, *g.BlocksRef, func(r BlockRef) error { m.blocks = append(m.blocks, r); return nil }); err != nil {
+			return nil, err
+		}
+	}
+	if g.IndexRef != nil {
+		if err := ReadLines(ctx, s, job, *g.IndexRef, func(r IndexRef) error { m.index = append(m.index, r); return nil }); err != nil {
+			return nil, err
+		}
+	}
+	var tasks int64
+	leaf := make([]node, len(m.blocks))
+	for i, b := range m.blocks {
+		leaf[i] = node{b.SHA256, b.Tasks}
+		tasks += int64(b.Tasks)
+		if b.Tasks < 1 || b.Tasks > BlockTasks || (i < len(m.blocks)-1 && b.Tasks != BlockTasks) {
+			return nil, corrupt("group %s of %s: block %d has %d tasks", g.Name, job, i, b.Tasks)
+		}
+	}
+	if tasks != g.Tasks || (len(m.index) > 0 && len(m.index) != len(m.blocks)) {
+		return nil, corrupt("group %s of %s: %d tasks in %d blocks with %d indexes, want %d tasks", g.Name, job, tasks, len(m.blocks), len(m.index), g.Tasks)
+	}
+	m.levels = [][]node{leaf}
+	for len(leaf) > 1 {
+		var up []node
+		for i := 0; i < len(leaf); i += hayrick.BlockSize {
+			part := leaf[i:min(i+hayrick.BlockSize, len(leaf))]
+			h := sha256.New()
+			for _, c := range part {
+				h.Write([]byte(c.sha))
+			}
+			up = append(up, node{hex.EncodeToString(h.Sum(nil)), len(part)})
+		}
+		m.levels = append(m.levels, up)
+		leaf = up
+	}
+	return m, nil
+}
+
+// Blocks is the number of blocks of tasks.
+func (m *Members) Blocks() int { return len(m.blocks) }
+
+// Levels is the height of the tree of progress records, at least 1.
+func (m *Members) Levels() int { return len(m.levels) }
+
+// Width is the number of progress records on a level.
+func (m *Members) Width(level int) int { return len(m.levels[level]) }
+
+// At names the n-th progress record of a level and says how many members it has.
+func (m *Members) At(level, n int) (id hayrick.BlockID, total int) {
+	x := m.levels[level][n]
+	return hayrick.BlockID{
+		JobID: m.JobID, Generation: m.Generation, Group: m.Group.Name,
+		Level: level, N: n, SHA256: x.sha,
+	}, x.total
+}
+
+// Root is the one record of the top level. A group without tasks has none.
+func (m *Members) Root() (id hayrick.BlockID, total int) { return m.At(len(m.levels)-1, 0) }
+
+// Up is the mark that records a full block in its parent; ok is false for the root.
+func (m *Members) Up(id hayrick.BlockID) (mark hayrick.Mark, ok bool) {
+	if id.Level+1 >= len(m.levels) {
+		return hayrick.Mark{}, false
+	}
+	parent, total := m.At(id.Level+1, id.N/hayrick.BlockSize)
+	return hayrick.Mark{Block: parent, Total: total, Position: id.N % hayrick.BlockSize}, true
+}
+
+// Block reads the n-th block file.
+func (m *Members) Block(ctx context.Context, s *Store, n int) (Block, error) {
+	if n < 0 || n >= len(m.blocks) {
+		return Block{}, fmt.Errorf("block %d of group %s: %w", n, m.Group.Name, hayrick.ErrNotFound)
+	}
+	return s.Block(ctx, m.JobID, m.Group.Name, n, m.blocks[n])
+}
+
+// Index reads the batches of the n-th block.
+func (m *Members) Index(ctx context.Context, s *Store, n int) (Index, error) {
+	if n < 0 || n >= len(m.index) {
+		return Index{}, fmt.Errorf("index %d of group %s: %w", n, m.Group.Name, hayrick.ErrNotFound)
+	}
+	return s.Index(ctx, m.JobID, m.Group.Name, n, m.index[n])
+}
+
+// OpenGroup finds the plan that opened a group in a generation: its group, and the
+// link to the plan. ErrNotFound: no plan of this generation opens it.
+func (s *Store) OpenGroup(ctx context.Context, job string, generation int, group string) (Group, Link, error) {
+	switch {
+	case group == hayrick.GroupInitial:
+		p, sha, err := s.Plan(ctx, job)
+		return p.Group, link(Job(job), Job(job).Plan(), sha), err
+	case group == hayrick.GroupAggregation:
+		p, sha, err := s.AggregationPlan(ctx, job, generation)
+		if err == nil && p.Group == nil {
+			err = fmt.Errorf("open group %s: %w", group, hayrick.ErrNotFound)
+		}
+		if err != nil {
+			return Group{}, Link{}, err
+		}
+		return *p.Group, link(Job(job), Job(job).AggregationPlan(generation), sha), nil
+	}
+	n, ok := RetryNumber(group)
+	if !ok {
+		return Group{}, Link{}, fmt.Errorf("open group %q: %w", group, hayrick.ErrNotFound)
+	}
+	p, sha, err := s.RetryPlan(ctx, job, n)
+	if err == nil && (p.Group == nil || p.Next != group || p.Generation != generation) {
+		err = fmt.Errorf("open group %s of generation %d: %w", group, generation, hayrick.ErrNotFound)
+	}
+	if err != nil {
+		return Group{}, Link{}, err
+	}
+	return *p.Group, link(Job(job), Job(job).RetryPlan(n), sha), nil
+}
+
+// link names a commit as records do: relative to the job's folder.
+func link(j Job, key, sha string) Link { return Link{Key: j.Rel(key), SHA256: sha} }
+
+// RetryNumber is n of retry_batch_<n>.
+func RetryNumber(group string) (int, bool) {
+	s, ok := strings.CutPrefix(group, "retry_batch_")
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.Atoi(s)
+	return n, err == nil && n >= 1 && hayrick.RetryGroup(n) == group
+}
+
+// Marker adds members to progress records: one atomic, idempotent step.
+type Marker interface {
+	Mark(ctx context.Context, m hayrick.Mark) (hayrick.BlockState, error)
+}
+
+// MarkDone records that a task has its outcome: it adds the position to the block
+// and, as long as a record becomes full, the record to its parent. full says that
+// the root is full now; several callers may see it. A crash between two steps
+// leaves a full record that its parent does not know, which the sweeper adds.
+func (m *Members) MarkDone(ctx context.Context, s Marker, block, position int, ok, failed int64) (full bool, err error) {
+	id, total := m.At(0, block)
+	mark := hayrick.Mark{Block: id, Total: total, Position: position, OK: ok, Failed: failed}
+	for {
+		st, err := s.Mark(ctx, mark)
+		if err != nil {
+			return false, fmt.Errorf("mark position %d of block %d of %s: %w", mark.Position, mark.Block.N, m.Group.Name, err)
+		}
+		if !st.Full() {
+			return false, nil
+		}
+		up, more := m.Up(mark.Block)
+		if !more {
+			return true, nil
+		}
+		mark = up
+	}
+}

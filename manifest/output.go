@@ -1,0 +1,32 @@
+package manifest
+
+import (
+	"fmt"
+	"strings"
+
+	"hayrick"
+)
+
+// OutputURI is the folder that a generation is published in. Generations above 0
+// have a folder of their own beside it, so that no folder ever holds two.
+func OutputURI(def hayrick.JobDefinition, job string, generation int) string {
+	uri := strings.ReplaceAll(def.Output.URI, "$(run.id)", job)
+	if generation == 0 {
+		return uri
+	}
+	return fmt.Sprintf("%s.g%d/", strings.TrimSuffix(uri, "/"), generation)
+}
+
+// SuccessName is the last object that is published.
+const SuccessName = "_SUCCESS"
+
+// SchemaSuccess is the schema of Success.
+const SchemaSuccess = "hayrick.success/v1"
+
+// Success is the content of _SUCCESS.
+type Success struct {
+	Schema        string `json:"schema"`
+	JobID         string `json:"job_id"`
+	Generation    int    `json:"generation"`
+	OutcomeSHA256 string `json:"outcome_sha256"`
+}

@@ -1,0 +1,115 @@
+package manifest
+
+// SchemaPlan is the schema of Plan.
+const SchemaPlan = "hayrick.plan/v1"
+
+// Plan is the submission: the commit that makes the job exist.
+type Plan struct {
+	Schema           string    `json:"schema"`
+	JobID            string    `json:"job_id"`
+	DefinitionSHA256 string    `json:"definition_sha256"`
+	BundleSHA256     string    `json:"bundle_sha256"` // "" when the job has no folder
+	CodeVersion      string    `json:"code_version"`  // binary + bundle digest
+	Job              JobFields `json:"job"`
+	Input            []InputID `json:"input"`
+	Items            int64     `json:"items"`
+	Group            Group     `json:"group"`
+	SubmittedAt      Time      `json:"submitted_at"`
+}
+
+// JobFields are the seed's fields of a job manifest that are fixed at submission.
+type JobFields struct {
+	JobType     string `json:"job_type"`
+	Handler     string `json:"handler"`
+	GitCommit   string `json:"git_commit"`
+	GitDirty    bool   `json:"git_dirty"`
+	ConfigFile  string `json:"config_file"`
+	BatchSize   int    `json:"batch_size"`
+	SubmittedBy string `json:"submitted_by"`
+	Run         int    `json:"run"` // how many runs of the same definition and input came before
+}
+
+// InputID says what one input object was when it was indexed.
+type InputID struct {
+	URI    string `json:"uri"`    // as the job file names it
+	Object string `json:"object"` // what batches name: the same, or store:input/...
+	Pin    Pin    `json:"pin"`    // the object's identity at indexing
+	Items  int64  `json:"items"`
+	SHA256 string `json:"sha256,omitempty"` // of a copy in the store
+}
+
+// Pin identifies a version of an input. Equal pins mean an unchanged input; a
+// batch's SHA-256 decides when they differ.
+type Pin struct {
+	Size     int64  `json:"size"`
+	MTime    Time   `json:"mtime"`
+	DevInode string `json:"dev_inode,omitempty"`
+	ETag     string `json:"etag,omitempty"`
+}
+
+// SchemaJob is the schema of JobManifest.
+const SchemaJob = "hayrick.job/v1"
+
+// JobManifest is the seed's job manifest, a view.
+type JobManifest struct {
+	Schema       string   `json:"schema"`
+	JobID        string   `json:"job_id"`
+	JobType      string   `json:"job_type"`
+	Handler      string   `json:"handler"`
+	GitCommit    string   `json:"git_commit"`
+	GitDirty     bool     `json:"git_dirty"`
+	ConfigFile   string   `json:"config_file"`
+	ConfigSHA256 string   `json:"config_sha256"`
+	InputFile    string   `json:"input_file"`
+	BatchSize    int      `json:"batch_size"`
+	TaskCount    int64    `json:"task_count"`
+	Items        int64    `json:"items"`
+	SlurmArrayID *string  `json:"slurm_array_id"`
+	SubmittedAt  Time     `json:"submitted_at"`
+	SubmittedBy  string   `json:"submitted_by"`
+	Phases       []string `json:"phases"`
+	Status       string   `json:"status"`
+	Generation   int      `json:"generation"`
+}
+
+// JobView derives the job manifest from the plan and the two facts that move.
+// slurm_array_id is the only field that commits do not determine.
+func JobView(p Plan, status string, generation int, slurmArrayID *string) JobManifest {
+	m := JobManifest{
+		Schema: SchemaJob, JobID: p.JobID, JobType: p.Job.JobType, Handler: p.Job.Handler,
+		GitCommit: p.Job.GitCommit, GitDirty: p.Job.GitDirty, ConfigFile: p.Job.ConfigFile,
+		ConfigSHA256: p.DefinitionSHA256, BatchSize: p.Job.BatchSize, TaskCount: p.Group.Tasks,
+		Items: p.Items, SlurmArrayID: slurmArrayID, SubmittedAt: p.SubmittedAt,
+		SubmittedBy: p.Job.SubmittedBy, Phases: []string{"initial", "retry", "aggregation"},
+		Status: status, Generation: generation,
+	}
+	if len(p.Input) > 0 {
+		m.InputFile = p.Input[0].URI
+	}
+	return m
+}
+
+// SchemaControl is the schema of Control.
+const SchemaControl = "hayrick.control/v1"
+
+// The orders.
+const (
+	OrderPause  = "pause"
+	OrderResume = "resume"
+	OrderCancel = "cancel"
+)
+
+// Control is the n-th order: put-if-absent at the first free n, applied in order
+// of n. An automatic pause names its Rule and Group.
+type Control struct {
+	Schema     string `json:"schema"`
+	JobID      string `json:"job_id"`
+	N          int    `json:"n"`
+	Order      string `json:"order"`
+	Generation int    `json:"generation"`
+	Rule       string `json:"rule,omitempty"`
+	Group      string `json:"group,omitempty"`
+	Reason     string `json:"reason,omitempty"` // one line for people, ends in what to do
+	By         string `json:"by"`
+	At         Time   `json:"at"`
+}

@@ -1,0 +1,129 @@
+package manifest
+
+import "hayrick"
+
+// SchemaResult is the schema of Result.
+const SchemaResult = "hayrick.result/v1"
+
+// Result is a results.done: the commit of one task. DONE accounts for every item
+// of the batch, items = ok + failed. FAILED has no rows: the batch as a whole
+// could not run, and Error says why.
+type Result struct {
+	Schema       string      `json:"schema"`
+	JobID        string      `json:"job_id"`
+	TaskID       string      `json:"task_id"`
+	BatchID      *string     `json:"batch_id"` // nil for an aggregator task
+	Generation   int         `json:"generation"`
+	Status       string      `json:"status"`
+	Attempt      string      `json:"attempt"`
+	Fence        int64       `json:"fence"`
+	File         *string     `json:"file"` // nil when there are no rows
+	SHA256       string      `json:"sha256,omitempty"`
+	Bytes        int64       `json:"bytes"`
+	RowCount     int64       `json:"row_count"`
+	RowHash      string      `json:"row_hash"`
+	SchemaDigest string      `json:"schema_digest,omitempty"`
+	Failures     *Failures   `json:"failures,omitempty"`
+	Items        int         `json:"items"`
+	OK           int         `json:"ok"`
+	Failed       int         `json:"failed"`
+	BatchSHA256  string      `json:"batch_sha256,omitempty"`
+	Inputs       []InputFile `json:"inputs,omitempty"` // an aggregator task: what it merged
+	DroppedRows  int64       `json:"dropped_rows"`
+	DroppedHash  string      `json:"dropped_hash"`
+	CodeVersion  string      `json:"code_version"`
+	WrittenAt    Time        `json:"written_at"`
+	Task         TaskFields  `json:"task"`
+}
+
+// Failures names the list of failed items of an attempt.
+type Failures struct {
+	File    string           `json:"file"`
+	SHA256  string           `json:"sha256"`
+	Count   int              `json:"count"`
+	ByClass map[string]int64 `json:"by_class"`
+}
+
+// InputFile is one file that a merge read.
+type InputFile struct {
+	Key    string `json:"key"`
+	SHA256 string `json:"sha256"`
+	Rows   int64  `json:"rows"`
+}
+
+// TaskFields is all of the task manifest that the result does not say itself.
+type TaskFields struct {
+	Role       string           `json:"role"`
+	Phase      string           `json:"phase"`
+	Group      string           `json:"group"`
+	Worker     string           `json:"worker"`
+	Input      string           `json:"input"`       // object and range
+	OutputFile string           `json:"output_file"` // the journal's path, "" when none was made
+	StartTime  Time             `json:"start_time"`
+	EndTime    Time             `json:"end_time"`
+	Retries    int64            `json:"retries"` // attempts before this one
+	Metrics    map[string]int64 `json:"metrics"`
+	Error      *TaskError       `json:"error"`
+}
+
+// TaskError is why a batch as a whole could not run.
+type TaskError struct {
+	Class   string `json:"class"`
+	Message string `json:"message"`
+}
+
+// FailureLine is one line of a failures file: an item that did not end ok in this
+// task.
+type FailureLine struct {
+	Ordinal      int64  `json:"ordinal"`
+	Key          string `json:"key"`
+	Class        string `json:"class"`
+	Disposition  string `json:"disposition"`
+	Message      string `json:"message"`
+	Tries        int    `json:"tries"`  // of the item so far, over all its tasks
+	Losses       int    `json:"losses"` // workers that vanished with it in hand, likewise
+	RetryAfterMS int64  `json:"retry_after_ms"`
+}
+
+// SchemaTask is the schema of TaskManifest.
+const SchemaTask = "hayrick.task/v1"
+
+// TaskManifest is the seed's task manifest, a view of a Result.
+type TaskManifest struct {
+	Schema     string           `json:"schema"`
+	Type       string           `json:"type"` // worker | system
+	JobID      string           `json:"job_id"`
+	TaskID     string           `json:"task_id"`
+	BatchID    *string          `json:"batch_id"`
+	Role       string           `json:"role"`
+	Phase      string           `json:"phase"`
+	Group      string           `json:"group"`
+	InputS3    string           `json:"input_s3"`
+	OutputFile string           `json:"output_file"`
+	Status     string           `json:"status"` // SUCCESS | PARTIAL | FAILED
+	Retries    int64            `json:"retries"`
+	StartTime  Time             `json:"start_time"`
+	EndTime    Time             `json:"end_time"`
+	Metrics    map[string]int64 `json:"metrics"`
+	Error      *TaskError       `json:"error"`
+}
+
+// TaskView derives the task manifest from the result.
+func TaskView(r Result) TaskManifest {
+	m := TaskManifest{
+		Schema: SchemaTask, Type: "worker", JobID: r.JobID, TaskID: r.TaskID, BatchID: r.BatchID,
+		Role: r.Task.Role, Phase: r.Task.Phase, Group: r.Task.Group, InputS3: r.Task.Input,
+		OutputFile: r.Task.OutputFile, Status: "SUCCESS", Retries: r.Task.Retries,
+		StartTime: r.Task.StartTime, EndTime: r.Task.EndTime, Metrics: r.Task.Metrics, Error: r.Task.Error,
+	}
+	if r.Task.Role != string(hayrick.RoleWorker) {
+		m.Type = "system"
+	}
+	switch {
+	case r.Status == string(hayrick.TaskFailed):
+		m.Status = "FAILED"
+	case r.Failed > 0:
+		m.Status = "PARTIAL"
+	}
+	return m
+}

@@ -1,0 +1,112 @@
+package mem
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"hayrick"
+)
+
+// Store is all ports in one. The exported fields are set before the first call.
+type Store struct {
+	// Hook is asked before every port call what is to go wrong with it; nil = nothing.
+	// It runs without locks held and may block.
+	Hook func(Call) Fault
+	// Poll is how often a waiting Receive looks for a message; 0 = 20 ms.
+	Poll time.Duration
+	// CanClone makes Clone copy inputs, as a file system with reflinks does.
+	CanClone bool
+
+	clock hayrick.Clock
+
+	mu          sync.Mutex // guards everything below
+	n           int
+	calls       map[string]int
+	objects     map[string]object
+	commits     []Commit
+	illegal     []string
+	outputs     map[string]map[string]object
+	inputs      map[string]input
+	incarnation int
+	claims      map[hayrick.TaskRef]claim
+	blocks      map[hayrick.BlockID]*block
+	jobs        map[string]hayrick.JobState
+	buckets     map[string][]byte
+	queues      map[string]*queue
+	lastMessage int64
+}
+
+// New returns an empty store on clock.
+func New(clock hayrick.Clock) *Store {
+	s := &Store{
+		clock:   clock,
+		calls:   map[string]int{},
+		objects: map[string]object{},
+		outputs: map[string]map[string]object{},
+		inputs:  map[string]input{},
+	}
+	s.WipeState()
+	s.WipeQueue()
+	return s
+}
+
+// WipeState deletes the state store: claims, blocks, job states and buckets. What
+// is written from now on belongs to the next incarnation.
+func (s *Store) WipeState() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.incarnation++
+	s.claims = map[hayrick.TaskRef]claim{}
+	s.blocks = map[hayrick.BlockID]*block{}
+	s.jobs = map[string]hayrick.JobState{}
+	s.buckets = map[string][]byte{}
+}
+
+// WipeQueue loses every message, also those in flight.
+func (s *Store) WipeQueue() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queues = map[string]*queue{}
+}
+
+// Kill tells the store that the process called worker is gone: the claims it holds
+// count as dead at once, and messages that were delivered to it (WithActor) are
+// visible again. A process that starts under the same name is a new one.
+func (s *Store) Kill(worker string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ref, c := range s.claims { // the order does not matter: each is marked alone
+		if c.Worker == worker {
+			c.dead = true
+			s.claims[ref] = c
+		}
+	}
+	now := s.clock.Now()
+	for _, q := range s.queues {
+		q.release(worker, now)
+	}
+}
+
+// Calls returns how many times each operation ("Put", "Claim" ..) was called.
+func (s *Store) Calls() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[string]int, len(s.calls))
+	for op, n := range s.calls {
+		out[op] = n
+	}
+	return out
+}
+
+// Illegal lists what no correct program does: other bytes under a key that was
+// written before, a view over a commit.
+func (s *Store) Illegal() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.illegal...)
+}
+
+func (s *Store) violation(format string, args ...any) {
+	s.illegal = append(s.illegal, fmt.Sprintf("call %d: ", s.n)+fmt.Sprintf(format, args...))
+}

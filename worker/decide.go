@@ -1,0 +1,164 @@
+package worker
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"hayrick"
+	"hayrick/jobs"
+)
+
+// The bounds of section 5 of the design.
+const (
+	// SoloAfter: after so many vanished attempts a task runs one item at a time.
+	SoloAfter = 2
+	// MaxIdle: after so many vanished attempts without an item known to be handed out
+	// the batch as a whole is FAILED.
+	MaxIdle = 5
+	// MaxLost: an item that so many workers vanished with is not run again in its task.
+	MaxLost = 5
+	// MaxCrashes: a handler that died so often with the item in hand makes it poison.
+	MaxCrashes = 2
+)
+
+// Mode is how an attempt runs its items.
+type Mode string
+
+// The modes.
+const (
+	ModeNormal Mode = "normal" // items_in_flight at once
+	ModeSolo   Mode = "solo"   // one at a time, each loss on record
+	ModeFail   Mode = "fail"   // not at all: the batch is FAILED
+)
+
+// ModeOf decides how an attempt runs from the claim it got.
+func ModeOf(c hayrick.Claim) (mode Mode, because string) {
+	switch {
+	case c.Idle >= MaxIdle:
+		return ModeFail, fmt.Sprintf("%d attempts vanished before an item was handed out", c.Idle)
+	case c.Vanished >= SoloAfter:
+		return ModeSolo, fmt.Sprintf("%d attempts vanished", c.Vanished)
+	}
+	return ModeNormal, ""
+}
+
+// Try is one ended try of an item, as NextTry judges it.
+type Try struct {
+	Outcome jobs.Outcome
+	InTask  int // tries of the item in this task, this one included
+	Crashes int // of its handler in this task, this one included if it crashed
+	Crashed bool
+}
+
+// Next is what follows a failed try.
+type Next struct {
+	Again   bool          // within this task
+	Wait    time.Duration // before it
+	Failure hayrick.Failure
+	Because string
+}
+
+// NextTry decides whether an item is tried again within its task. jitter is
+// uniform in [0, 1). Backoff is exponential with full jitter and never shorter than
+// the upstream's Retry-After; a Retry-After beyond in_task.max is left to the retry
+// planner, whose groups can wait longer.
+func NextTry(p hayrick.Retry, t Try, jitter float64) Next {
+	class := t.Outcome.Class
+	if !hayrick.ValidClass(class) {
+		class = "other"
+	}
+	if t.Crashed {
+		class = hayrick.ClassCrash
+		if t.Crashes >= MaxCrashes {
+			class = hayrick.ClassPoison
+		}
+	}
+	d := p.DispositionOf(class, t.Outcome.Disposition)
+	n := Next{Failure: hayrick.Failure{Class: class, Disposition: d, Message: oneLine(t.Outcome.Message)}}
+	switch {
+	case d.Final():
+		n.Because = string(d)
+	case t.InTask >= p.InTask.Attempts:
+		n.Because = "in_task.attempts used up"
+	case t.Outcome.RetryAfter > p.InTask.Max.D():
+		n.Because = "Retry-After beyond in_task.max"
+	default:
+		n.Again, n.Because = true, string(d)
+		n.Wait = max(time.Duration(jitter*float64(backoff(p.InTask, t.InTask))), t.Outcome.RetryAfter)
+	}
+	return n
+}
+
+// backoff is initial * 2^(tries-1), at most max.
+func backoff(p hayrick.InTask, tries int) time.Duration {
+	d := p.Initial.D()
+	for i := 1; i < tries && d < p.Max.D(); i++ {
+		d *= 2
+	}
+	return min(d, p.Max.D())
+}
+
+// MaxMessage bounds the message of a failure, in bytes.
+const MaxMessage = 500
+
+func oneLine(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > MaxMessage {
+		s = strings.ToValidUTF8(s[:MaxMessage], "") + "..."
+	}
+	return strings.ToValidUTF8(s, "?")
+}
+
+// Fields is a record's top level, decoded once per item.
+type Fields map[string]json.RawMessage
+
+// ParseFields decodes a record for its key and its rate keys; ok is false when it is
+// not one JSON object.
+func ParseFields(data []byte) (f Fields, ok bool) {
+	if json.Unmarshal(data, &f) != nil || f == nil {
+		return nil, false
+	}
+	return f, true
+}
+
+// Text is a field as a label: the string itself, or the JSON of a number or
+// boolean. Anything else, "" included, is no label.
+func (f Fields) Text(name string) (string, bool) {
+	raw, ok := f[name]
+	if !ok || len(raw) == 0 {
+		return "", false
+	}
+	switch raw[0] {
+	case '"':
+		var s string
+		if json.Unmarshal(raw, &s) != nil {
+			return "", false
+		}
+		return s, s != ""
+	case '{', '[', 'n':
+		return "", false
+	}
+	return string(raw), true
+}
+
+// RateKey resolves a rate's key template for an item: "" is the one bucket of the
+// rate, $(item.x) its field x.
+func RateKey(tmpl string, f Fields) (key string, err error) {
+	if tmpl == "" {
+		return "", nil
+	}
+	name, ok := strings.CutPrefix(tmpl, "$(item.")
+	if ok {
+		name, ok = strings.CutSuffix(name, ")")
+	}
+	if !ok {
+		return tmpl, nil
+	}
+	v, ok := f.Text(name)
+	if !ok {
+		return "", fmt.Errorf("the item has no field %q to take a rate token by", name)
+	}
+	return v, nil
+}

@@ -1,0 +1,175 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"hayrick"
+	"hayrick/jobs"
+	"hayrick/manifest"
+)
+
+// Jobs keeps what attempts of the same job share: its plan, definition and
+// handler, the groups it has opened and the blocks last used. All of it is
+// immutable, so nothing here is ever stale.
+type Jobs struct {
+	Store    *manifest.Store
+	Handlers jobs.Registry
+	World    hayrick.World
+	Log      *slog.Logger
+
+	mu   sync.Mutex
+	open map[string]*Job
+}
+
+// Job is an open job.
+type Job struct {
+	Plan       manifest.Plan
+	Definition hayrick.JobDefinition
+
+	jobs    *Jobs
+	once    sync.Once
+	handler jobs.Handler
+	err     error
+
+	mu     sync.Mutex
+	groups map[groupID]*manifest.Members
+	blocks []*openBlock // most recently used first, at most maxOpenBlocks
+}
+
+type groupID struct {
+	generation int
+	group      string
+}
+
+type openBlock struct {
+	members *manifest.Members
+	n       int
+	block   manifest.Block
+	index   manifest.Index
+}
+
+// maxOpenBlocks bounds the block files kept in memory, about 100 KB each.
+const maxOpenBlocks = 8
+
+// Open returns the job, reading it on first use. ErrNotFound: it has no plan.
+func (j *Jobs) Open(ctx context.Context, id string) (*Job, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if job, ok := j.open[id]; ok {
+		return job, nil
+	}
+	plan, _, err := j.Store.Plan(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	def, err := j.Store.Definition(ctx, plan)
+	if errors.Is(err, hayrick.ErrNotFound) {
+		err = fmt.Errorf("the plan's definition is gone: %w", hayrick.ErrCorrupt)
+	}
+	if err != nil {
+		return nil, err
+	}
+	job := &Job{Plan: plan, Definition: def, jobs: j, groups: map[groupID]*manifest.Members{}}
+	if j.open == nil {
+		j.open = map[string]*Job{}
+	}
+	j.open[id] = job
+	return job, nil
+}
+
+// Close ends the handlers.
+func (j *Jobs) Close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var errs []error
+	for _, job := range j.open {
+		if c, ok := job.handler.(jobs.Closer); ok {
+			errs = append(errs, c.Close())
+		}
+	}
+	j.open = nil
+	return errors.Join(errs...)
+}
+
+// Handler builds the job's handler on first use; all attempts of the process share
+// it.
+func (j *Job) Handler(ctx context.Context) (jobs.Handler, error) {
+	j.once.Do(func() {
+		j.handler, j.err = j.jobs.Handlers.New(context.WithoutCancel(ctx), j.Definition.Handler.Builtin, jobs.Env{
+			World: j.jobs.World, Log: j.jobs.Log, Params: j.Definition.Handler.Params,
+		})
+	})
+	return j.handler, j.err
+}
+
+// Members returns an opened group of a generation.
+func (j *Job) Members(ctx context.Context, generation int, group string) (*manifest.Members, error) {
+	id := groupID{generation, group}
+	j.mu.Lock()
+	m := j.groups[id]
+	j.mu.Unlock()
+	if m != nil {
+		return m, nil
+	}
+	g, _, err := j.jobs.Store.OpenGroup(ctx, j.Plan.JobID, generation, group)
+	if err != nil {
+		return nil, err
+	}
+	if m, err = j.jobs.Store.Members(ctx, j.Plan.JobID, generation, g); err != nil {
+		return nil, err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.groups[id] = m
+	return m, nil
+}
+
+// Batch returns a task of a block and its batch.
+func (j *Job) Batch(ctx context.Context, m *manifest.Members, block, position int) (manifest.BlockTask, manifest.Batch, error) {
+	b, err := j.block(ctx, m, block)
+	if err != nil {
+		return manifest.BlockTask{}, manifest.Batch{}, err
+	}
+	if position < 0 || position >= len(b.block.Tasks) || position >= len(b.index.Batches) {
+		return manifest.BlockTask{}, manifest.Batch{}, fmt.Errorf("position %d of block %d: %w", position, block, hayrick.ErrNotFound)
+	}
+	return b.block.Tasks[position], b.index.Batches[position], nil
+}
+
+func (j *Job) block(ctx context.Context, m *manifest.Members, n int) (*openBlock, error) {
+	if b := j.cached(m, n); b != nil {
+		return b, nil
+	}
+	b := &openBlock{members: m, n: n}
+	var err error
+	if b.block, err = m.Block(ctx, j.jobs.Store, n); err != nil {
+		return nil, err
+	}
+	if b.index, err = m.Index(ctx, j.jobs.Store, n); err != nil {
+		return nil, err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.blocks = append([]*openBlock{b}, j.blocks...)
+	if len(j.blocks) > maxOpenBlocks {
+		j.blocks = j.blocks[:maxOpenBlocks]
+	}
+	return b, nil
+}
+
+func (j *Job) cached(m *manifest.Members, n int) *openBlock {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for i, b := range j.blocks {
+		if b.members == m && b.n == n {
+			copy(j.blocks[1:i+1], j.blocks[:i])
+			j.blocks[0] = b
+			return b
+		}
+	}
+	return nil
+}

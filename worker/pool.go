@@ -1,0 +1,230 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"hayrick"
+)
+
+// Do carries out one delivery of a role.
+type Do func(ctx context.Context, d hayrick.Delivery) (Verdict, error)
+
+// Pool drains the task queue: it receives messages for a number of slots, keeps
+// those in hand hidden, and acknowledges in groups. It is the same on a laptop, a
+// Slurm node and any machine that runs `hayrick worker`.
+type Pool struct {
+	Queue Queue
+	World hayrick.World
+	Log   *slog.Logger
+	Slots int
+	// Do has one entry a role that this process can play; a message of another role is
+	// left for others.
+	Do map[hayrick.Role]Do
+	// Visibility hides a message in hand; it is extended as long as it is.
+	Visibility time.Duration
+	// Idle is called when nothing is there to do; stop = true ends Run.
+	Idle func(ctx context.Context) (stop bool)
+	// Drain, when closed, stops receiving; Run returns when nothing is in hand.
+	Drain <-chan struct{}
+
+	mu     sync.Mutex
+	inHand map[string]hayrick.Delivery // by receipt
+	acks   []hayrick.Delivery
+	took   time.Duration // of a delivery, moving average
+	wake   chan struct{} // a slot became free
+}
+
+const (
+	queueGroup  = 10 // messages a queue call carries at most on every backend
+	receiveWait = time.Second
+	shortTask   = 100 * time.Millisecond // tasks below are worth receiving ahead of a free slot
+)
+
+// Run drains the queue until ctx or Drain ends it, or Idle says so. It returns
+// after everything in hand has ended.
+func (p *Pool) Run(ctx context.Context) error {
+	p.inHand = map[string]hayrick.Delivery{}
+	p.wake = make(chan struct{}, 1)
+	stopKeeping := p.keep(ctx)
+	defer stopKeeping()
+	work := make(chan hayrick.Delivery, p.Slots+queueGroup)
+	var slots sync.WaitGroup
+	for range p.Slots {
+		slots.Add(1)
+		p.World.Go("slot", func() {
+			defer slots.Done()
+			for d := range work {
+				p.do(ctx, d)
+			}
+		})
+	}
+	err := p.receive(ctx, work)
+	close(work)
+	slots.Wait()
+	p.flush(context.WithoutCancel(ctx))
+	return err
+}
+
+// receive feeds the slots.
+func (p *Pool) receive(ctx context.Context, work chan<- hayrick.Delivery) error {
+	for {
+		n := p.room()
+		for n == 0 {
+			select {
+			case <-p.wake:
+			case <-p.Drain:
+				return nil
+			case <-ctx.Done():
+				return nil
+			}
+			n = p.room()
+		}
+		if p.draining() || ctx.Err() != nil {
+			return nil
+		}
+		p.flush(ctx)
+		rctx, cancel := p.untilDrain(ctx)
+		ds, err := p.Queue.Receive(rctx, hayrick.QueueTasks, n, p.Visibility, receiveWait)
+		cancel()
+		if err != nil && ctx.Err() == nil && !p.draining() {
+			p.Log.Warn("receive failed; trying again", hayrick.KeyError, err)
+			if p.World.Clock.Sleep(ctx, receiveWait) != nil {
+				return nil
+			}
+			continue
+		}
+		for _, d := range ds {
+			p.mu.Lock()
+			p.inHand[d.Receipt] = d
+			p.mu.Unlock()
+			work <- d // has room for Slots + queueGroup, and room() counts what is in hand
+		}
+		if len(ds) == 0 && p.Idle != nil && p.Idle(ctx) {
+			return nil
+		}
+	}
+}
+
+// untilDrain ends a wait for messages when the drain begins.
+func (p *Pool) untilDrain(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	if p.Drain != nil {
+		p.World.Go("drain", func() {
+			select {
+			case <-p.Drain:
+				cancel()
+			case <-ctx.Done():
+			}
+		})
+	}
+	return ctx, cancel
+}
+
+func (p *Pool) draining() bool {
+	select {
+	case <-p.Drain:
+		return p.Drain != nil
+	default:
+		return false
+	}
+}
+
+// room is how many messages may be received now: as many as slots are free, and a
+// group ahead while tasks are so short that a queue call per task would cost more
+// than the task.
+func (p *Pool) room() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	limit := p.Slots
+	if p.took < shortTask {
+		limit += queueGroup
+	}
+	free := limit - len(p.inHand)
+	if p.took < shortTask && free < queueGroup {
+		return 0 // wait for a whole group
+	}
+	return min(max(free, 0), queueGroup)
+}
+
+func (p *Pool) do(ctx context.Context, d hayrick.Delivery) {
+	start := p.World.Clock.Now()
+	v := Verdict{Again: againPaused, Because: "not a role of this process"}
+	var err error
+	if do, ok := p.Do[d.Role]; ok && !p.draining() {
+		v, err = do(ctx, d)
+	} else if ok {
+		v = again(0, "draining")
+	}
+	if err != nil && ctx.Err() == nil {
+		p.Log.Warn("attempt ended early; it will be tried again", hayrick.KeyRole, d.Role, hayrick.KeyJobID, d.JobID,
+			hayrick.KeyGroup, d.Group, hayrick.KeyTaskID, d.TaskID, "doing", v.Because, hayrick.KeyError, err)
+	} else {
+		p.Log.Debug("delivery ended", hayrick.KeyRole, d.Role, hayrick.KeyGroup, d.Group, hayrick.KeyTaskID, d.TaskID,
+			"ack", v.Ack, "because", v.Because)
+	}
+	if !v.Ack {
+		if err := p.Queue.Extend(context.WithoutCancel(ctx), hayrick.QueueTasks, v.Again, d); err != nil {
+			p.Log.Debug("message not shown again; it comes when its visibility ends", hayrick.KeyError, err)
+		}
+	}
+	p.ended(ctx, d, v.Ack, p.World.Clock.Now().Sub(start))
+}
+
+// ended takes a delivery out of hand and collects its acknowledgement. A crash
+// before the flush redelivers messages whose commits are there: they are marked
+// and acknowledged again.
+func (p *Pool) ended(ctx context.Context, d hayrick.Delivery, ack bool, took time.Duration) {
+	p.mu.Lock()
+	delete(p.inHand, d.Receipt)
+	p.took += (took - p.took) / 8
+	if ack {
+		p.acks = append(p.acks, d)
+	}
+	flush := len(p.acks) >= queueGroup
+	p.mu.Unlock()
+	if flush {
+		p.flush(context.WithoutCancel(ctx))
+	}
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Pool) flush(ctx context.Context) {
+	p.mu.Lock()
+	acks := p.acks
+	p.acks = nil
+	p.mu.Unlock()
+	if len(acks) == 0 {
+		return
+	}
+	if err := p.Queue.Ack(ctx, hayrick.QueueTasks, acks...); err != nil && !errors.Is(err, context.Canceled) {
+		p.Log.Debug("messages not acknowledged; they come again and are found done", hayrick.KeyError, err)
+	}
+}
+
+// keep extends the visibility of what is in hand.
+func (p *Pool) keep(ctx context.Context) (stop func()) {
+	ctx, stop = context.WithCancel(context.WithoutCancel(ctx))
+	p.World.Go("keep", func() {
+		for p.World.Clock.Sleep(ctx, p.Visibility/3) == nil {
+			p.mu.Lock()
+			var ds []hayrick.Delivery
+			for _, d := range p.inHand {
+				ds = append(ds, d)
+			}
+			p.mu.Unlock()
+			if len(ds) > 0 {
+				if err := p.Queue.Extend(ctx, hayrick.QueueTasks, p.Visibility, ds...); err != nil {
+					p.Log.Debug("visibility not extended", hayrick.KeyError, err)
+				}
+			}
+		}
+	})
+	return stop
+}

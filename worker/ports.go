@@ -1,0 +1,120 @@
+package worker
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"hayrick"
+	"hayrick/manifest"
+)
+
+// Claims is the lease table of tasks.
+type Claims interface {
+	// Claim applies hayrick.NextClaim in one atomic step and returns the claim that
+	// now stands. ErrConflict: held by another attempt, whose claim is returned.
+	Claim(ctx context.Context, ask hayrick.ClaimAsk) (hayrick.Claim, error)
+	// UpdateClaim applies a patch to a claim that is still the attempt's, else
+	// ErrLeaseLost. Doing it twice is harmless.
+	UpdateClaim(ctx context.Context, ref hayrick.TaskRef, attempt string, patch hayrick.ClaimPatch) (hayrick.Claim, error)
+}
+
+// Marks is the progress record of a group, and the cached state of the job.
+type Marks interface {
+	// Mark adds one position to a block's set in one atomic step, creating the block
+	// with m.Total where it is missing, and returns the block as it now is.
+	Mark(ctx context.Context, m hayrick.Mark) (hayrick.BlockState, error)
+	// JobState returns what is cached of a job, or ErrNotFound.
+	JobState(ctx context.Context, jobID string) (hayrick.JobState, error)
+}
+
+// Queue carries hints, at least once, in any order.
+type Queue interface {
+	// Send enqueues messages. An error may leave any of them sent.
+	Send(ctx context.Context, queue string, msgs ...hayrick.Outgoing) error
+	// Receive returns up to max messages and hides them for visibility; it waits up
+	// to wait for the first. No message is an empty slice, not an error.
+	Receive(ctx context.Context, queue string, max int, visibility, wait time.Duration) ([]hayrick.Delivery, error)
+	// Ack removes deliveries; one that is already gone is no error.
+	Ack(ctx context.Context, queue string, ds ...hayrick.Delivery) error
+	// Extend hides a delivery for visibility from now; zero shows it at once.
+	Extend(ctx context.Context, queue string, visibility time.Duration, ds ...hayrick.Delivery) error
+}
+
+// Inputs reads the bytes of a batch: Object is a path or URI of the input, or
+// manifest.StoreScheme and a key below the job's folder.
+type Inputs interface {
+	OpenInput(ctx context.Context, jobID, object string, offset, length int64) (io.ReadCloser, error)
+}
+
+// Limiter hands out tokens of global buckets.
+type Limiter interface {
+	// Take waits for n tokens and returns how long it waited.
+	Take(ctx context.Context, jobID string, rate hayrick.Rate, key string, n int) (time.Duration, error)
+	// Feedback closes or slows a bucket as the upstream asked.
+	Feedback(ctx context.Context, jobID string, rate hayrick.Rate, key string, retryAfter time.Duration)
+}
+
+// Orders pauses a job when a person has to decide something.
+type Orders interface {
+	// Pause gives the one automatic pause of (job, generation, group, rule). silenced
+	// says that it had been given before and that a person has resumed the job since.
+	Pause(ctx context.Context, jobID string, generation int, group, rule, reason string) (silenced bool, err error)
+}
+
+// Journals keeps the per-task cache of work. It belongs to the machine, not to the
+// job: losing one costs time.
+type Journals interface {
+	// Open returns the journal that an earlier attempt of the task left here, or
+	// ErrNotFound when there is none that fits the fingerprint. A journal that a live
+	// attempt holds is none.
+	Open(ctx context.Context, ref hayrick.TaskRef, fp Fingerprint) (Journal, error)
+	// Create makes an empty one, discarding what does not fit. Beside a journal that a
+	// live attempt holds it makes one of the attempt's own.
+	Create(ctx context.Context, ref hayrick.TaskRef, attempt string, fp Fingerprint) (Journal, error)
+	// Restore makes one from a snapshot, or ErrCorrupt when it does not fit.
+	Restore(ctx context.Context, ref hayrick.TaskRef, attempt string, fp Fingerprint, snapshot io.Reader) (Journal, error)
+	// TempFile returns scratch for one output file; Close removes it.
+	TempFile(ctx context.Context, ref hayrick.TaskRef, attempt string) (manifest.Temp, error)
+}
+
+// Journal holds the ended items of one attempt with their rows.
+type Journal interface {
+	// Record stores the end of an item, or the tries it spent so far, with its rows, in
+	// one transaction that replaces the item's earlier entry.
+	Record(ctx context.Context, e Entry) error
+	// Each calls fn for every entry in ordinal order. Entry.Rows is valid only until fn
+	// returns.
+	Each(ctx context.Context, fn func(Entry) error) error
+	// Snapshot is the journal as bytes for another machine.
+	Snapshot(ctx context.Context) (io.ReadCloser, error)
+	// Path names the journal for people.
+	Path() string
+	// Close ends its use; remove deletes it.
+	Close(remove bool) error
+}
+
+// Fingerprint says what a journal was made from: when any of it differs, the
+// journal is not of this work.
+type Fingerprint struct {
+	BatchSHA256      string
+	DefinitionSHA256 string
+	BundleSHA256     string
+}
+
+// Entry is what a journal knows of one item.
+type Entry struct {
+	Ordinal      int64
+	Ended        bool
+	OK           bool
+	Key          string
+	Class        string
+	Disposition  hayrick.Disposition
+	Message      string
+	Tries        int // over all tasks
+	Losses       int // over all tasks
+	Crashes      int // of its handler in this task
+	RetryAfterMS int64
+	RowCount     int64
+	Rows         []byte // rows.AppendRow encodings, each with its length before it
+}

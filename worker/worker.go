@@ -1,0 +1,206 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"hayrick"
+	"hayrick/manifest"
+)
+
+// Worker runs attempts of worker tasks. All fields but Drain are required.
+type Worker struct {
+	Store    *manifest.Store
+	Claims   Claims
+	Marks    Marks
+	Queue    Queue
+	Inputs   Inputs
+	Limiter  Limiter
+	Orders   Orders
+	Journals Journals
+	Jobs     *Jobs // open jobs: plan, definition, handler
+	World    hayrick.World
+	Log      *slog.Logger
+	// CodeVersion is the binary's; results carry it with the bundle's digest.
+	CodeVersion string
+	// Drain, when closed, asks attempts to end what is in hand, hand back and leave.
+	Drain <-chan struct{}
+}
+
+// Verdict is what becomes of a message after an attempt.
+type Verdict struct {
+	Ack   bool          // done with it, whatever the reason
+	Again time.Duration // else show it again after this
+	// Because says why in words, for the log.
+	Because string
+}
+
+func ack(because string) Verdict { return Verdict{Ack: true, Because: because} }
+
+func again(d time.Duration, because string, args ...any) Verdict {
+	return Verdict{Again: d, Because: fmt.Sprintf(because, args...)}
+}
+
+// How long a message waits that cannot be worked on now.
+const (
+	againPaused = 2 * time.Second
+	againHeld   = 5 * time.Second
+	againFault  = 1 * time.Second
+)
+
+// Attempt tries the task that d points at. An error means that the attempt could
+// not go on; nothing is committed then and the verdict says when to try again.
+func (w *Worker) Attempt(ctx context.Context, d hayrick.Delivery) (Verdict, error) {
+	job, err := w.Jobs.Open(ctx, d.JobID)
+	if errors.Is(err, hayrick.ErrNotFound) {
+		return ack("the job has no plan"), nil
+	}
+	if err != nil {
+		return again(againFault, "open job"), fmt.Errorf("open job %s: %w", d.JobID, err)
+	}
+	switch status, err := w.status(ctx, d); {
+	case err != nil:
+		return again(againFault, "read job state"), err
+	case status.Terminal():
+		return ack("the generation has ended"), nil
+	case status == hayrick.StatusPaused:
+		return again(againPaused, "the job is paused"), nil
+	}
+	t, err := w.task(ctx, job, d)
+	if errors.Is(err, hayrick.ErrNotFound) {
+		return ack("no such task"), nil
+	}
+	if err != nil {
+		return again(againFault, "read the task"), err
+	}
+	if d.Count > 1 { // a redelivery: whoever had it may have finished
+		if done, err := t.finished(ctx); done || err != nil {
+			return ack("already done"), err
+		}
+	}
+	attempt := w.World.NewAttemptID()
+	claim, err := w.claim(ctx, hayrick.ClaimAsk{
+		TaskRef: t.ref, Attempt: attempt, Worker: w.World.Worker, Lease: job.Definition.Run.Lease.D(),
+	})
+	if errors.Is(err, hayrick.ErrConflict) {
+		return again(againHeld, "held by %s", claim.Worker), nil
+	}
+	if err != nil {
+		return again(againFault, "claim"), fmt.Errorf("claim %s: %w", t.ref.TaskID, err)
+	}
+	// A crash from here to the commit leaves a lease that runs out, a journal, and data
+	// objects that nothing names.
+	if claim.Fence > 1 {
+		if done, err := t.finished(ctx); done || err != nil {
+			return ack("already done"), err
+		}
+	}
+	a := &attemptRun{task: t, id: attempt, claim: claim, start: w.World.Clock.Now(), metrics: map[string]int64{}}
+	v, err := a.run(ctx)
+	if err != nil {
+		a.release(ctx) // not a vanished attempt: the next one need not wait for the lease
+	}
+	return v, err
+}
+
+// claim asks for a task. A reply that was lost is asked for again: the same attempt
+// gets the claim that it may already have, instead of leaving it to run out.
+func (w *Worker) claim(ctx context.Context, ask hayrick.ClaimAsk) (c hayrick.Claim, err error) {
+	for range 3 {
+		if c, err = w.Claims.Claim(ctx, ask); !errors.Is(err, hayrick.ErrUnknown) {
+			break
+		}
+	}
+	return c, err
+}
+
+// status is the cached state of the generation a message speaks of. No record is
+// no news: the sweeper rebuilds it.
+func (w *Worker) status(ctx context.Context, d hayrick.Delivery) (hayrick.JobStatus, error) {
+	st, err := w.Marks.JobState(ctx, d.JobID)
+	if errors.Is(err, hayrick.ErrNotFound) {
+		return hayrick.StatusRunning, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read state of %s: %w", d.JobID, err)
+	}
+	if st.Generation > d.Generation {
+		return hayrick.StatusSucceeded, nil // a message of an older generation
+	}
+	if st.Generation < d.Generation {
+		return hayrick.StatusRunning, nil
+	}
+	return st.Status, nil
+}
+
+// task is one task with everything its attempts share.
+type task struct {
+	w        *Worker
+	job      *Job
+	members  *manifest.Members
+	ref      hayrick.TaskRef
+	group    string
+	block    int
+	position int
+	batch    manifest.Batch
+}
+
+func (w *Worker) task(ctx context.Context, job *Job, d hayrick.Delivery) (*task, error) {
+	m, err := job.Members(ctx, d.Generation, d.Group)
+	if err != nil {
+		return nil, fmt.Errorf("open group %s: %w", d.Group, err)
+	}
+	bt, batch, err := job.Batch(ctx, m, d.Block, d.Position)
+	if err != nil {
+		return nil, fmt.Errorf("find task %s: %w", d.TaskID, err)
+	}
+	if bt.TaskID != d.TaskID {
+		return nil, fmt.Errorf("find task %s at %d/%d of %s: %w", d.TaskID, d.Block, d.Position, d.Group, hayrick.ErrNotFound)
+	}
+	return &task{
+		w: w, job: job, members: m, batch: batch, group: d.Group, block: d.Block, position: d.Position,
+		ref: hayrick.TaskRef{JobID: d.JobID, Generation: d.Generation, TaskID: d.TaskID},
+	}, nil
+}
+
+// finished looks for the commit of the task and, when it is there, repeats what
+// follows from it.
+func (t *task) finished(ctx context.Context) (bool, error) {
+	res, _, err := t.w.Store.Result(ctx, t.ref.JobID, t.ref.TaskID)
+	if errors.Is(err, hayrick.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, t.follow(ctx, res)
+}
+
+// follow makes known what a commit says. Every step may be repeated by anybody and
+// is, when a crash left it out.
+func (t *task) follow(ctx context.Context, res manifest.Result) error {
+	full, err := t.members.MarkDone(ctx, t.w.Marks, t.block, t.position, int64(res.OK), int64(res.Failed))
+	if err != nil {
+		return err
+	}
+	msg := hayrick.Message{JobID: t.ref.JobID, Generation: t.ref.Generation, Group: t.group}
+	if res.Failed > 0 {
+		// A hint that wakes stop_if. Lost, the next sweep looks anyway.
+		p := msg
+		p.Role, p.TaskID, p.Block, p.Position = hayrick.RoleWorker, t.ref.TaskID, t.block, t.position
+		if err := t.w.Queue.Send(ctx, hayrick.QueueFailures, hayrick.Outgoing{Message: p}); err != nil {
+			t.w.Log.Debug("failure pointer not sent", hayrick.KeyTaskID, t.ref.TaskID, hayrick.KeyError, err)
+		}
+	}
+	if full {
+		// Last one out. Lost, the sweeper derives it from the full root.
+		msg.Role = hayrick.RoleRetryPlanner
+		if err := t.w.Queue.Send(ctx, hayrick.QueueTasks, hayrick.Outgoing{Message: msg}); err != nil {
+			t.w.Log.Debug("trigger not sent", hayrick.KeyGroup, t.group, hayrick.KeyError, err)
+		}
+	}
+	return nil
+}
