@@ -72,7 +72,7 @@ type SourceFooter struct {
 }
 
 // ReadSourceFooter reads the footer of a Parquet file of size bytes and its offset
-// indexes, for PlanConcat. It takes a read at the front and one or two at the end;
+// indexes, for PlanConcat. It takes a read at the front and two or three at the end;
 // no more than the file's own size is allocated. Damage is a hayrick.ErrCorrupt.
 func ReadSourceFooter(r io.ReaderAt, size int64) (SourceFooter, error) {
 	f, err := rows.ReadFooter(r, size)
@@ -200,46 +200,47 @@ type kinship struct {
 const arrowSchemaKey = "ARROW:schema"
 
 // kin reads a footer's kinship and checks what it says of rows.
-func (s SourceFooter) kin() (k kinship, meta rows.Compact, err error) {
-	if meta, err = split(s.raw, "file", fileLast); err != nil {
-		return k, nil, err
+func (s SourceFooter) kin() (k kinship, err error) {
+	meta, err := split(s.raw, "file", fileLast)
+	if err != nil {
+		return k, err
 	}
 	for _, id := range []int16{fileEncryption, fileSigningKey} {
 		if _, ok := meta.Get(id); ok {
-			return k, nil, fmt.Errorf("the file is encrypted or signed: %w", ErrUnlike)
+			return k, fmt.Errorf("the file is encrypted or signed: %w", ErrUnlike)
 		}
 	}
 	if k.version, err = meta.Int(fileVersion); err != nil {
-		return k, nil, err
+		return k, err
 	}
 	if k.rows, err = meta.Int(fileRows); err != nil {
-		return k, nil, err
+		return k, err
 	}
 	if k.writer, err = meta.Text(fileCreatedBy); err != nil {
-		return k, nil, err
+		return k, err
 	}
 	if f, ok := meta.Get(fileOrders); ok {
 		k.orders = string(f.Raw)
 	}
 	elements, err := meta.Structs(fileSchema)
 	if err != nil {
-		return k, nil, err
+		return k, err
 	}
 	if len(elements) == 0 {
-		return k, nil, corrupt("no schema")
+		return k, corrupt("no schema")
 	}
 	for _, raw := range elements {
 		e, _, err := rows.SplitCompact(raw)
 		if err != nil {
-			return k, nil, err
+			return k, err
 		}
 		name, err := e.Text(elementName)
 		if err != nil {
-			return k, nil, err
+			return k, err
 		}
 		children, err := e.Int(elementChildren)
 		if err != nil {
-			return k, nil, err
+			return k, err
 		}
 		if len(k.schema) > 0 && children == 0 {
 			k.leaves = append(k.leaves, name)
@@ -248,43 +249,43 @@ func (s SourceFooter) kin() (k kinship, meta rows.Compact, err error) {
 	}
 	pairs, err := meta.Structs(fileKeyValues)
 	if err != nil {
-		return k, nil, err
+		return k, err
 	}
 	for _, raw := range pairs {
 		p, _, err := rows.SplitCompact(raw)
 		if err != nil {
-			return k, nil, err
+			return k, err
 		}
 		if key, err := p.Text(1); err != nil {
-			return k, nil, err
+			return k, err
 		} else if key == arrowSchemaKey {
 			k.arrow = string(raw)
 		}
 	}
 	groups, err := meta.Structs(fileGroups)
 	if err != nil {
-		return k, nil, err
+		return k, err
 	}
 	k.groups = len(groups)
 	left := k.rows
 	for _, raw := range groups {
 		g, err := split(raw, "row group", groupLast)
 		if err != nil {
-			return k, nil, err
+			return k, err
 		}
 		n, err := g.Int(groupRows)
 		if err != nil {
-			return k, nil, err
+			return k, err
 		}
 		if n < 0 || n > left {
-			return k, nil, corrupt("a row group of %d rows, %d are left of the file's", n, left)
+			return k, corrupt("a row group of %d rows, %d are left of the file's", n, left)
 		}
 		left -= n
 	}
 	if left != 0 {
-		return k, nil, corrupt("%d rows announced, %d in the row groups", k.rows, k.rows-left)
+		return k, corrupt("%d rows announced, %d in the row groups", k.rows, k.rows-left)
 	}
-	return k, meta, nil
+	return k, nil
 }
 
 // alike says whether files of k and of the first one can become one file.

@@ -50,7 +50,9 @@ type Indexer struct {
 	Go       func(name string, f func()) // World.Go
 	Progress func(bytes, items int64)    // after each chunk, from one goroutine; may be nil
 
-	maxLine, maxBatch int64 // 0 = MaxLineBytes, MaxBatchBytes
+	// For tests; 0 = as the constants say.
+	maxLine, maxBatch int64
+	chunk             int
 }
 
 // Indexed says what an Indexer read: up to the end of the stream, or to the chunk
@@ -77,8 +79,12 @@ func (x Indexer) Index(ctx context.Context, r io.Reader, emit func(manifest.Batc
 	free := make(chan *chunk, chunkCount)
 	work := make(chan *chunk, chunkCount)
 	ordered := make(chan *chunk, chunkCount)
+	size := chunkItemBytes * min(x.Items, maxChunkBytes/chunkItemBytes)
+	if x.chunk > 0 {
+		size = x.chunk
+	}
 	for range chunkCount {
-		free <- &chunk{buf: make([]byte, min(maxChunkBytes, chunkItemBytes*x.Items)), hashed: make(chan struct{}, 1)}
+		free <- &chunk{buf: make([]byte, size), hashed: make(chan struct{}, 1)}
 	}
 
 	var running sync.WaitGroup

@@ -3,6 +3,7 @@ package jobfile
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"hayrick"
@@ -12,17 +13,17 @@ import (
 const runID = "$(run.id)"
 
 var (
-	itemKey  = regexp.MustCompile(`^\$\(item\.[^()$]+\)$`)
-	rateLimb = regexp.MustCompile(`^rates\[\d+\]\.key$`)
+	itemKey = regexp.MustCompile(`^\$\(item\.[^()$]+\)$`)
+	rateKey = regexp.MustCompile(`^rates\[\d+\]\.key$`)
 )
 
 // maxName leaves room in a job id for the date and the letters behind the name.
 const maxName = 100
 
 // check judges what fields mean together. root is the merged tree that d was read
-// from.
-func check(root *node, d *hayrick.JobDefinition) Problems {
-	c := checker{root: root}
+// from; of the paths in failed it says nothing, they have been reported.
+func check(root *node, d *hayrick.JobDefinition, failed []string) Problems {
+	c := checker{root: root, failed: failed}
 	c.rule(d.Version == 1, "version", "not given; write version: 1")
 	switch {
 	case d.Name == "":
@@ -47,12 +48,13 @@ func check(root *node, d *hayrick.JobDefinition) Problems {
 
 type checker struct {
 	root     *node
+	failed   []string
 	problems Problems
 }
 
 // rule reports a problem at path unless it is kept.
 func (c *checker) rule(kept bool, path, format string, args ...any) {
-	if !kept {
+	if !kept && !slices.Contains(c.failed, path) {
 		c.problems.add(c.root.find(path).Place, "%s: %s", path, fmt.Sprintf(format, args...))
 	}
 }
@@ -82,7 +84,7 @@ func (c *checker) templates(n *node, path string) {
 		switch {
 		case path == "output.uri":
 			value = strings.ReplaceAll(value, runID, "")
-		case rateLimb.MatchString(path):
+		case rateKey.MatchString(path):
 			return // rates says what a key is
 		}
 		if i := strings.Index(value, "$("); i >= 0 {

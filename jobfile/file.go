@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"hayrick"
@@ -112,22 +111,11 @@ func resolve(name, src, profile string, sets []string) (d hayrick.JobDefinition,
 	}
 	d = Defaults()
 	r.definition(root, &d)
-	if len(r.problems) == 0 || !unreadable(r.problems) {
-		r.problems = append(r.problems, check(root, &d)...)
+	if len(ps) == 0 { // rules between the fields of a damaged tree are only noise
+		r.problems = append(r.problems, check(root, &d, r.failed)...)
 	}
 	if len(r.problems) > 0 {
 		return d, root, r.problems.sorted()
 	}
 	return d, root, nil
-}
-
-// unreadable says that the tree itself is damaged: rules between its fields would
-// only add noise.
-func unreadable(ps Problems) bool {
-	for _, p := range ps {
-		if strings.Contains(p.What, "are not read") || strings.HasPrefix(p.What, "deeper than") {
-			return true
-		}
-	}
-	return false
 }

@@ -16,6 +16,7 @@ import (
 // reader turns nodes into the fields of a definition and collects what is wrong.
 type reader struct {
 	problems Problems
+	failed   []string // paths whose values are wrong in themselves
 }
 
 // read puts the node at path into a field. Null leaves the field as it is: its
@@ -26,6 +27,7 @@ type read func(n *node, path string)
 type fields map[string]read
 
 func (r *reader) bad(n *node, path, format string, args ...any) {
+	r.failed = append(r.failed, path)
 	what := fmt.Sprintf(format, args...)
 	if path != "" {
 		what = path + ": " + what
@@ -140,6 +142,8 @@ func whole[T int | int64](r *reader, to *T, least, most T) read {
 		switch {
 		case n.kind != number || err != nil:
 			r.bad(n, path, "%s; write a whole number such as %d", n.described(), max(*to, least, 1))
+		case least == most && T(v) != most:
+			r.bad(n, path, "%d; write %d", v, most)
 		case T(v) < least || v > int64(most):
 			r.bad(n, path, "%d; write %d to %d", v, least, most)
 		default:

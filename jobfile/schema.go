@@ -72,8 +72,8 @@ func (r *reader) definition(n *node, d *hayrick.JobDefinition) {
 				"linger":          r.unit(&d.Run.Linger, "30s"),
 			})
 		},
-		"rates":  func(n *node, path string) { d.Rates = nil; r.each(r.rate(&d.Rates))(n, path) },
-		"retry":  func(n *node, path string) { r.retry(n, path, &d.Retry) },
+		"rates": func(n *node, path string) { d.Rates = nil; r.each(r.rate(&d.Rates))(n, path) },
+		"retry": func(n *node, path string) { r.retry(n, path, &d.Retry) },
 		"output": func(n *node, path string) {
 			r.object(n, path, fields{
 				"uri":         r.text(&d.Output.URI),

@@ -25,7 +25,9 @@
 // that is missing starts behind everything that a lost one can have given out:
 // with its first slot one horizon (and what clocks may differ) and one slot ahead.
 // So a wiped store never grants twice, and a new key waits that long once; for a
-// slow limit that is the slot, 36 s for 100/h.
+// slow limit that is the slot, 36 s for 100/h. The bound comes before progress: a
+// clock set back by an hour stops its buckets for that hour, unless their records
+// are deleted.
 //
 // The guarantee is for grants, that is for Take returning. A request sent later
 // than that counts in a later window: on the wire a window holds at most

@@ -126,8 +126,7 @@ func (l *Limiter) closeHere(key string, lim Limits, after time.Duration) bool {
 }
 
 // closeUntil voids the tokens of the time before until, those in hand and those
-// under way, and sends away whoever cannot wait.
-// It needs l.mu.
+// under way, and sends away whoever cannot wait. It needs l.mu.
 func (l *Limiter) closeUntil(b *bucket, until int64) {
 	b.notBefore = max(b.notBefore, until)
 	for e := b.waiting.Front(); e != nil; {
@@ -198,9 +197,9 @@ func (l *Limiter) pump(b *bucket) {
 	}
 	if b.waiting.Len() > 0 {
 		l.wakeAt(b, wake, now)
-		return
+	} else {
+		b.stop()
 	}
-	b.stop()
 }
 
 // reserve asks the store for a lot, one at a time for each bucket. A process that
@@ -227,7 +226,7 @@ func (l *Limiter) reserve(b *bucket, ask Ask) {
 			b.misses++
 			b.askAt = now + l.jitter(backoff(storeRetry, maxRetry, b.misses))
 		default:
-			b.fail(fmt.Errorf("reserve %d tokens: %w", ask.N, err))
+			b.fail(fmt.Errorf("reserve %d tokens of %s: %w", ask.N, b.key, err))
 		}
 		l.pump(b)
 	})

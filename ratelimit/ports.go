@@ -11,6 +11,7 @@ import (
 // with the bytes it read as the condition, and a lost race is its own to repeat.
 // Nothing but the atomicity is promised: a store may lose a bucket at any time.
 // It may not bring an old one back: a restored backup must come without buckets.
+// A call bounds its own time; ctx has no deadline.
 type Store interface {
 	// Reserve applies ApplyReserve. It calls now as late as it can: inside the
 	// transaction, once the row is held, so that waiting for a lock does not make it

@@ -76,7 +76,7 @@ func TestConversations(t *testing.T) {
 			}
 			flush()
 			if *rewrite {
-				if err := os.WriteFile(file, []byte(out.String()), 0o644); err != nil {
+				if err := os.WriteFile(file, []byte(strings.TrimRight(out.String(), "\n")+"\n"), 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -86,7 +86,9 @@ func (p *Pool) receive(ctx context.Context, work chan<- hayrick.Delivery) error 
 		if p.draining() || ctx.Err() != nil {
 			return nil
 		}
-		p.flush(ctx)
+		if p.idle() {
+			p.flush(ctx) // nothing in hand will fill the group of acknowledgements
+		}
 		rctx, cancel := p.untilDrain(ctx)
 		ds, err := p.Queue.Receive(rctx, hayrick.QueueTasks, n, p.Visibility, receiveWait)
 		cancel()
@@ -122,6 +124,12 @@ func (p *Pool) untilDrain(ctx context.Context) (context.Context, context.CancelF
 		})
 	}
 	return ctx, cancel
+}
+
+func (p *Pool) idle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.inHand) == 0
 }
 
 func (p *Pool) draining() bool {

@@ -34,7 +34,7 @@ const (
 // Open opens the folder at path, creating it where it is missing, under an owner
 // name that newID makes unique, and removes what dead owners left in tmp.
 func Open(path string, newID func() string) (*Dir, error) {
-	if err := mkdirDurable(path); err != nil {
+	if err := MkdirAll(path); err != nil {
 		return nil, err
 	}
 	root, err := os.OpenRoot(path)
@@ -156,8 +156,8 @@ func (d *Dir) mkdirs(name string) error {
 	return d.root.MkdirAll(parent, 0o755)
 }
 
-// mkdirDurable is os.MkdirAll whose folders survive a power cut.
-func mkdirDurable(dir string) error {
+// MkdirAll is os.MkdirAll; the folders it makes survive a power cut.
+func MkdirAll(dir string) error {
 	var missing []string
 	abs, err := filepath.Abs(dir)
 	if err != nil {

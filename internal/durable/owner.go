@@ -40,19 +40,13 @@ func (d *Dir) enter(newID func() string) error {
 		}
 		// Somebody's clean may have found the file unlocked and be removing it: then it is
 		// not ours, and another name is taken.
-		if tryLock(f, unix.LOCK_EX) && d.still(name, f) {
+		if tryLock(f, unix.LOCK_EX) && same(d.root, name, f) {
 			d.owner, d.lock = id, f
 			return nil
 		}
 		f.Close()
 	}
 	return errors.New("enter: no name stays")
-}
-
-func (d *Dir) still(name string, f *os.File) bool {
-	ours, err1 := f.Stat()
-	there, err2 := d.root.Stat(name)
-	return err1 == nil && err2 == nil && os.SameFile(ours, there)
 }
 
 // clean removes the temps and the marks of dead owners.

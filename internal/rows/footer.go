@@ -12,7 +12,7 @@ const (
 	magic = "PAR1"
 	// tailBytes are read from the end of a file in one go: the footer of a file of
 	// some row groups, and mostly its page indexes too.
-	tailBytes = 64 << 10
+	tailBytes = 8 << 10
 )
 
 // Footer is the footer of a Parquet file as it stands, and where it stands.

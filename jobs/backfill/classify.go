@@ -34,6 +34,7 @@ const (
 	classBadSignature = "bad_signature"
 	classNoKey        = "no_signing_key"
 	classInterrupted  = "interrupted"
+	classConfig       = "misconfigured"
 )
 
 // gone maps the error names by which a PDS says that an account has no public
@@ -111,6 +112,7 @@ func seconds(n int64) time.Duration {
 // classify says how a try ended.
 func classify(ctx context.Context, err error) jobs.Outcome {
 	var r *refusal
+	var user *hayrick.UserError
 	var slow net.Error
 	switch {
 	case err == nil:
@@ -123,6 +125,8 @@ func classify(ctx context.Context, err error) jobs.Outcome {
 		return outcome(classInterrupted, hayrick.Infra, err)
 	case errors.Is(err, hayrick.ErrThrottled):
 		return outcome(hayrick.ClassRateLimit, hayrick.RateLimit, err)
+	case errors.As(err, &user): // a rate that the job file does not have
+		return outcome(classConfig, hayrick.Transient, fmt.Errorf("%w (%s)", err, user.Hint))
 	case errors.Is(err, errTooLarge):
 		return outcome(classTooLarge, hayrick.Permanent, err)
 	case errors.Is(err, errBlocked):

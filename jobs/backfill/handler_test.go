@@ -141,7 +141,7 @@ func TestCollectionsFilter(t *testing.T) {
 
 // Each answer of a host, the class and disposition it leads to, and what the
 // limiter hears of it.
-func TestAnswersAreClassified(t *testing.T) { // 002-41: accounts that are gone upstream are permanent
+func TestAnswersAreClassified(t *testing.T) {
 	xrpc := func(name string) string { return `{"error":"` + name + `","message":"said\nso \u001b[31m"}` }
 	cases := []struct {
 		name        string

@@ -141,6 +141,12 @@ func TestConfigIsAJobDefinition(t *testing.T) {
 				t.Errorf("profile %q: no rate %q", name, rate)
 			}
 		}
+		// Left out it would mean true: a token of the directory for every try.
+		for _, r := range resolved["rates"].([]any) {
+			if r := r.(map[string]any); r["name"] == p.ResolverRate && r["auto"] != false {
+				t.Errorf("profile %q: rate %s has auto: %v, want false", name, p.ResolverRate, r["auto"])
+			}
+		}
 		for class := range def.Retry.Lists {
 			if def.Retry.DispositionOf(class, "") != hayrick.Permanent {
 				t.Errorf("profile %q: %s is listed and not permanent", name, class)

@@ -98,14 +98,19 @@ func TestResolverAnswers(t *testing.T) {
 	}
 }
 
-// No token in time is the limit's doing, not the account's.
+// No token in time is the limit's doing, not the account's; no such limit is the
+// job file's.
 func TestResolverWithoutTokens(t *testing.T) {
 	n := newInternet(t)
 	n.serveRepo("pds.example.com", testdata(t, "paul_staging.repo.car"))
-	host := &testHost{need: fmt.Errorf("take 1 token: %w", hayrick.ErrThrottled)}
-	out, _ := handle(t.Context(), n.handler(t, resolverParams), host, item(paulDID, "pds.example.com"), 1)
-	if out.Class != hayrick.ClassRateLimit || n.hit("plc.example.com") != 0 {
-		t.Errorf("%+v after %d requests, want rate_limit after none", out, n.hit("plc.example.com"))
+	for class, need := range map[string]error{
+		hayrick.ClassRateLimit: fmt.Errorf("take 1 token: %w", hayrick.ErrThrottled),
+		classConfig:            &hayrick.UserError{What: "no rate plc", Hint: "add it under rates:"},
+	} {
+		out, _ := handle(t.Context(), n.handler(t, resolverParams), &testHost{need: need}, item(paulDID, "pds.example.com"), 1)
+		if out.Class != class || out.Disposition.Final() || n.hit("plc.example.com") != 0 {
+			t.Errorf("%+v after %d requests, want %s after none", out, n.hit("plc.example.com"), class)
+		}
 	}
 }
 

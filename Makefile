@@ -1,0 +1,35 @@
+GO ?= go
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# The packages whose interleavings matter most.
+CORE = . ./manifest ./ratelimit ./coordinator ./worker ./retryplanner ./aggregator ./mem ./local ./internal/...
+
+.PHONY: help build test race lint golden bench demo clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+build: ## bin/hayrick, static
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/hayrick ./cmd/hayrick
+
+test: ## all tests, no network, no account
+	$(GO) test ./...
+
+race: ## the core under the race detector (needs gcc)
+	CGO_ENABLED=1 $(GO) test -race -short $(CORE)
+
+lint: ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+golden: ## rewrite golden files; review the diff
+	$(GO) test ./manifest ./ratelimit ./retryplanner ./coordinator -rewrite
+
+bench: ## ratios against peers and physical limits, measured in one run
+	cd bench && $(GO) run .
+
+demo: ## a real batch job: no account, no network
+	$(GO) run ./cmd/hayrick run jobs/backfill --profile demo
+
+clean: ## what builds and runs leave here
+	rm -rf bin out .hayrick

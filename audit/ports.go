@@ -1,0 +1,29 @@
+package audit
+
+import (
+	"context"
+	"io"
+
+	"hayrick/manifest"
+)
+
+// Blobs reads objects at random places, which decoding Parquet needs.
+type Blobs interface {
+	// OpenAt opens an object, or answers hayrick.ErrNotFound.
+	OpenAt(ctx context.Context, key string) (manifest.Blob, error)
+}
+
+// Output reads the published folder.
+type Output interface {
+	// ListOutput returns what is in the folder, by names relative to it; none when the
+	// folder is not there.
+	ListOutput(ctx context.Context, folder string) ([]manifest.Object, error)
+	// OpenOutput reads a published file, or answers hayrick.ErrNotFound.
+	OpenOutput(ctx context.Context, folder, name string) (io.ReadCloser, error)
+}
+
+// Inputs reads the bytes of a batch of the pinned input. ErrNotFound: the object is
+// not there.
+type Inputs interface {
+	OpenInput(ctx context.Context, jobID, object string, offset, length int64) (io.ReadCloser, error)
+}

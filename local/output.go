@@ -1,0 +1,117 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"hayrick/internal/durable"
+	"hayrick/manifest"
+)
+
+// PublishFile copies a stored object into an output folder, over what has that
+// name: readers see the old file or the new one, whole. The bytes are shared where
+// the file system can, else copied inside the kernel.
+func (s *Store) PublishFile(ctx context.Context, outputURI, name, key string) error {
+	src, err := s.openKey(ctx, key)
+	if err != nil {
+		return fmt.Errorf("publish %s: %w", name, err)
+	}
+	defer src.Close()
+	return publish(ctx, outputURI, name, func(dst *os.File) error {
+		if durable.Clone(dst, src) {
+			return nil
+		}
+		_, err := io.Copy(dst, src)
+		return err
+	})
+}
+
+// PublishBytes writes a small file into an output folder.
+func (s *Store) PublishBytes(ctx context.Context, outputURI, name string, body []byte) error {
+	return publish(ctx, outputURI, name, func(dst *os.File) error {
+		_, err := dst.Write(body)
+		return err
+	})
+}
+
+// ListOutput returns what an output folder holds, in order of names.
+func (s *Store) ListOutput(ctx context.Context, outputURI string) ([]manifest.Object, error) {
+	folder, err := localPath(outputURI)
+	if err != nil {
+		return nil, fmt.Errorf("list output: %w", err)
+	}
+	var out []manifest.Object
+	err = fs.WalkDir(os.DirFS(folder), ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return ignoreMissing(err)
+		}
+		if e.IsDir() || durable.IsPublishTemp(e.Name()) {
+			return ctx.Err()
+		}
+		info, err := e.Info()
+		if err != nil {
+			return ignoreMissing(err)
+		}
+		out = append(out, manifest.Object{Key: name, Size: info.Size(), ModTime: info.ModTime()})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list output %s: %w", outputURI, explain(folder, err))
+	}
+	slices.SortFunc(out, func(a, b manifest.Object) int { return strings.Compare(a.Key, b.Key) })
+	return out, nil
+}
+
+// RemoveOutput deletes a file of an output folder; one that is gone is no error.
+func (s *Store) RemoveOutput(ctx context.Context, outputURI, name string) error {
+	root, folder, err := openOutput(ctx, outputURI, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // not even the folder is there
+	}
+	if err != nil {
+		return fmt.Errorf("remove output %s: %w", name, explain(folder, err))
+	}
+	defer root.Close()
+	if err := ignoreMissing(root.Remove(name)); err != nil {
+		return fmt.Errorf("remove output %s: %w", name, explain(folder, err))
+	}
+	return nil
+}
+
+func publish(ctx context.Context, outputURI, name string, fill func(*os.File) error) error {
+	root, folder, err := openOutput(ctx, outputURI, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = durable.MkdirAll(folder); err == nil {
+			root, folder, err = openOutput(ctx, outputURI, name)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("publish %s: %w", name, explain(folder, err))
+	}
+	defer root.Close()
+	if err := durable.Publish(root, name, fill); err != nil {
+		return fmt.Errorf("publish %s: %w", name, explain(folder, err))
+	}
+	return nil
+}
+
+// openOutput opens the folder of an output file called name.
+func openOutput(ctx context.Context, outputURI, name string) (root *os.Root, folder string, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
+	}
+	if !manifest.ValidOutputName(name) {
+		return nil, "", fmt.Errorf("%q is not a name of an output file", name)
+	}
+	if folder, err = localPath(outputURI); err != nil {
+		return nil, "", err
+	}
+	root, err = os.OpenRoot(folder)
+	return root, folder, err
+}

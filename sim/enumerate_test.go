@@ -1,0 +1,268 @@
+package sim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"hayrick"
+	"hayrick/coordinator"
+	"hayrick/jobs"
+	"hayrick/manifest"
+	"hayrick/mem"
+)
+
+// flaky is a handler whose outcomes are a function of the item and the try.
+type flaky struct{}
+
+func (flaky) Handle(_ context.Context, it jobs.Item, emit jobs.Emit) jobs.Outcome {
+	var rec struct {
+		ID        string `json:"id"`
+		Rows      int    `json:"rows"`
+		FailUntil int    `json:"fail_until"`
+		Permanent bool   `json:"permanent"`
+	}
+	if err := json.Unmarshal(it.Data, &rec); err != nil {
+		return jobs.Fail("bad_item", "%v", err)
+	}
+	for i := range rec.Rows {
+		if err := emit(jobs.Row{{Name: "id", Value: rec.ID}, {Name: "n", Value: int64(i)}}); err != nil {
+			return jobs.Fail("emit", "%v", err)
+		}
+	}
+	switch {
+	case rec.Permanent:
+		return jobs.Outcome{Class: "gone", Disposition: hayrick.Permanent, Message: "gone"}
+	case it.Try < rec.FailUntil:
+		return jobs.Fail("busy", "try %d", it.Try)
+	}
+	return jobs.OK()
+}
+
+func registry() jobs.Registry {
+	return jobs.Registry{"flaky": func(context.Context, jobs.Env) (jobs.Handler, error) { return flaky{}, nil }}
+}
+
+func definition() hayrick.JobDefinition {
+	return hayrick.JobDefinition{
+		Version: 1, Name: "three", Handler: hayrick.Handler{Builtin: "flaky"},
+		Input: hayrick.Input{URI: "items.jsonl", Format: "jsonl", Key: "id", OnBadItem: "fail", Snapshot: "auto"},
+		Batch: hayrick.Batches{Items: 2},
+		Run: hayrick.Run{
+			MaxParallel: 1, ItemsInFlight: 1, TaskTimeout: hayrick.Duration(time.Hour), ItemTimeout: hayrick.Duration(time.Minute),
+			Lease: hayrick.Duration(time.Minute),
+		},
+		Retry: hayrick.Retry{
+			InTask: hayrick.InTask{Attempts: 1}, Passes: 2,
+			Backoff: hayrick.Backoff{Initial: hayrick.Duration(time.Second), Max: hayrick.Duration(time.Minute)},
+			Lists:   map[string]string{"gone": "gone_ids"},
+		},
+		Output: hayrick.Output{URI: "out/$(run.id)/", Format: "parquet", Compression: "zstd", IfExists: "error"},
+		Merge:  hayrick.Merge{FanIn: 10, TargetRows: 122880, TargetBytes: 64 << 20, RowGroup: 122880},
+	}
+}
+
+// three batches, one item that needs a second group, one that is gone.
+const items = `{"id":"a","rows":2}
+{"id":"b","rows":1}
+{"id":"c","rows":3}
+{"id":"d","rows":1,"fail_until":2}
+{"id":"e","permanent":true}
+{"id":"f","rows":4}
+`
+
+// job is one run of the three-batch job in a world of its own.
+type job struct {
+	t     *testing.T
+	world *World
+	id    string
+}
+
+func newJob(t *testing.T) *job {
+	t.Helper()
+	w := New(1, registry(), t.TempDir())
+	w.Store.SetInput("items.jsonl", []byte(items))
+	return &job{t: t, world: w}
+}
+
+// errCrashed is what a step of a crashed process comes back with.
+var errCrashed = errors.New("the process crashed")
+
+// guard runs f and turns a simulated crash into errCrashed.
+func guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if _, ok := p.(mem.Crash); !ok {
+				panic(p)
+			}
+			err = errCrashed
+		}
+	}()
+	return f()
+}
+
+// submit submits until it succeeds; a crash starts another process.
+func (j *job) submit(p *Process) *Process {
+	j.t.Helper()
+	for range 20 {
+		err := guard(func() error {
+			s, err := p.Coordinator.Submit(mem.WithActor(context.Background(), p.Name), coordinator.Submission{
+				Definition: definition(), ConfigFile: "jobs/three/config.yaml", ConfigTime: Epoch, SubmittedBy: "user@host", CodeVersion: "hayrick sim",
+			})
+			j.id = s.JobID
+			return err
+		})
+		if err == nil {
+			return p
+		}
+		p = j.after(p, err)
+	}
+	j.t.Fatal("the job cannot be submitted")
+	return nil
+}
+
+// after lets a fault be over: time passes, and a crashed process is replaced.
+func (j *job) after(p *Process, err error) *Process {
+	j.world.Clock.Sleep(context.Background(), time.Second)
+	if errors.Is(err, errCrashed) {
+		j.world.Journals.Unlock()
+		return j.world.Start()
+	}
+	return p
+}
+
+// finish steps until nothing is left to be done.
+func (j *job) finish(p *Process) {
+	j.t.Helper()
+	for range 2000 {
+		var finished bool
+		err := guard(func() (err error) { finished, err = p.Step(context.Background(), j.id); return err })
+		if err == nil && finished {
+			return
+		}
+		if err != nil {
+			p = j.after(p, err)
+		}
+	}
+	j.t.Fatalf("job %s does not end", j.id)
+}
+
+// outcome reads the end of the job.
+func (j *job) outcome() manifest.Outcome {
+	j.t.Helper()
+	o, _, err := (&manifest.Store{Objects: j.world.Store, Clock: j.world.Clock}).Outcome(context.Background(), j.id, 0)
+	if err != nil {
+		j.t.Fatal(err)
+	}
+	return o
+}
+
+// gist is what two runs of the job must agree on, whatever happened to them.
+func gist(o manifest.Outcome) string {
+	lists := ""
+	for _, l := range o.Aggregation.Lists {
+		lists += fmt.Sprintf(" %s=%d", l.Name, l.Count)
+	}
+	return fmt.Sprintf("%s items=%d ok=%d permanent=%d exhausted=%d unfinished=%d rows=%d hash=%s%s",
+		o.Status, o.Items, o.OK, o.Permanent, o.Exhausted, o.Unfinished, o.RowCount, o.RowHash, lists)
+}
+
+// 002-19
+func TestAJobRunsFromSubmissionToDataset(t *testing.T) {
+	j := newJob(t)
+	j.finish(j.submit(j.world.Start()))
+	o := j.outcome()
+	if got := gist(o); !strings.HasPrefix(got, "SUCCEEDED items=6 ok=5 permanent=1 exhausted=0 unfinished=0 rows=11 ") || !strings.HasSuffix(got, " gone_ids=1") {
+		t.Error(got)
+	}
+	j.check()
+}
+
+// kinds are the faults that every port call meets in turn.
+var kinds = []struct {
+	name  string
+	fault mem.Fault
+}{
+	{"error before", mem.Fault{ErrBefore: errors.New("503 service unavailable")}},
+	{"undecided before", mem.Fault{ErrBefore: fmt.Errorf("409 conflicting operation: %w", hayrick.ErrUnknown)}},
+	{"lost ack", mem.Fault{ErrAfter: errors.New("connection reset")}},
+	{"crash before", mem.Fault{CrashBefore: true}},
+	{"crash after", mem.Fault{CrashAfter: true}},
+	{"duplicate", mem.Fault{Duplicate: true}},
+	{"stall before", mem.Fault{StallBefore: Stall}},
+	{"stall after", mem.Fault{StallAfter: Stall}},
+}
+
+// A stalled process is overtaken: another one works on the job, to its end, while
+// the first stands still past its lease, and the first then goes on as a zombie.
+func (j *job) overtake() {
+	p := j.world.Start()
+	if j.id == "" {
+		p = j.submit(p)
+	}
+	j.finish(p)
+}
+
+// Every port call of a job of three batches meets every fault once, and the job
+// ends as if nothing had happened.
+//
+// 002-05 002-45 002-52
+func TestEverySingleFaultIsSurvived(t *testing.T) {
+	calm := newJob(t)
+	calm.finish(calm.submit(calm.world.Start()))
+	calls := 0
+	for _, n := range calm.world.Store.Calls() {
+		calls += n
+	}
+	want := gist(calm.outcome())
+	runs, hit := 0, map[string]int{}
+	for _, kind := range kinds {
+		for n := 1; n <= calls; n++ {
+			j := newJob(t)
+			var at mem.Call
+			j.world.Store.Hook = func(c mem.Call) mem.Fault {
+				if c.N != n || at.N != 0 {
+					return mem.Fault{}
+				}
+				at = c
+				return kind.fault
+			}
+			busy := false
+			j.world.Clock.Stalled = func() {
+				if !busy {
+					busy = true
+					j.overtake()
+				}
+			}
+			j.finish(j.submit(j.world.Start()))
+			j.world.Store.Hook = nil
+			runs++
+			if at.N != 0 {
+				hit[kind.name]++
+			}
+			j.check()
+			if got := gist(j.outcome()); got != want {
+				t.Errorf("%s at %s:\n got %s\nwant %s", kind.name, at, got, want)
+			}
+			if t.Failed() {
+				t.Fatalf("%s at %s", kind.name, at)
+			}
+		}
+		if hit[kind.name] < calls {
+			t.Errorf("%s met %d of %d calls", kind.name, hit[kind.name], calls)
+		}
+	}
+	t.Logf("%d calls x %d kinds: %d runs", calls, len(kinds), runs)
+}
+
+// check asserts the invariants that hold after any run.
+func (j *job) check() {
+	j.t.Helper()
+	if bad := j.world.Store.Illegal(); len(bad) > 0 {
+		j.t.Errorf("illegal writes (I1): %v", bad)
+	}
+}
