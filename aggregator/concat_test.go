@@ -534,21 +534,18 @@ func TestConcatManyRowGroups(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		groups, err := f.Meta.Structs(4)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, raw := range groups {
-			g, _, err := rows.SplitCompact(raw)
-			if err != nil {
-				t.Fatal(err)
-			}
+		i := 0
+		if err := f.Meta.Structs(4, func(g rows.Compact, _ []byte) error {
 			if _, ok := g.Get(7); ok {
 				if x, _ := g.Int(7); x != int64(i) {
-					t.Fatalf("row group %d has the number %d", i, x)
+					return fmt.Errorf("row group %d has the number %d", i, x)
 				}
 				n++
 			}
+			i++
+			return nil
+		}); err != nil {
+			t.Fatal(err)
 		}
 		return n
 	}
@@ -561,7 +558,7 @@ func TestConcatManyRowGroups(t *testing.T) {
 	}
 }
 
-// 002-48: whatever happened to a source after its commit, it is an error that
+// Whatever happened to a source after its commit, it is an error that
 // names it, and never a file that looks whole.
 func TestConcatDamagedSources(t *testing.T) {
 	sound := concatFile(t, rows.WriterOptions{GroupRows: 200}, concatRows(1, 500))
@@ -614,30 +611,29 @@ func TestConcatHostileOffsets(t *testing.T) {
 	sound := concatFile(t, rows.WriterOptions{}, concatRows(1, 50))
 	chunk := func(f func(chunk, meta rows.Compact) (rows.Compact, rows.Compact)) []byte {
 		return rewrite(t, sound, func(meta rows.Compact) rows.Compact {
-			groups, err := meta.Structs(4)
-			if err != nil {
-				t.Fatal(err)
-			}
-			g, _, _ := rows.SplitCompact(groups[0])
-			chunks, err := g.Structs(1)
-			if err != nil {
-				t.Fatal(err)
-			}
-			list := rows.AppendCompactList(nil, rows.CompactStruct, len(chunks))
-			for i, raw := range chunks {
-				if i == 0 {
-					c, _, _ := rows.SplitCompact(raw)
-					m, err := c.Struct(3)
-					if err != nil {
-						t.Fatal(err)
+			var groups []byte
+			if err := meta.Structs(4, func(g rows.Compact, _ []byte) error {
+				columns, list := 0, []byte(nil)
+				if err := g.Structs(1, func(c rows.Compact, _ []byte) error {
+					if columns++; columns == 1 {
+						m, err := c.Struct(3)
+						if err != nil {
+							return err
+						}
+						c, m = f(c, m)
+						c = c.Set(3, rows.CompactStruct, m.Append(nil))
 					}
-					c, m = f(c, m)
-					raw = c.Set(3, rows.CompactStruct, m.Append(nil)).Append(nil)
+					list = c.Append(list)
+					return nil
+				}); err != nil {
+					return err
 				}
-				list = append(list, raw...)
+				groups = g.Set(1, rows.CompactList, append(rows.AppendCompactList(nil, rows.CompactStruct, columns), list...)).Append(groups)
+				return nil
+			}); err != nil {
+				t.Fatal(err)
 			}
-			one := rows.AppendCompactList(nil, rows.CompactStruct, 1)
-			return meta.Set(4, rows.CompactList, g.Set(1, rows.CompactList, list).Append(one))
+			return meta.Set(4, rows.CompactList, append(rows.AppendCompactList(nil, rows.CompactStruct, 1), groups...))
 		})
 	}
 	const far = 1 << 50
@@ -753,7 +749,7 @@ type counted struct {
 
 func (c counted) Close() error { *c.open--; return c.File.Close() }
 
-// 002-49: what is held of a source is its footer: about a kilobyte for a row group
+// What is held of a source is its footer: about a kilobyte for a row group
 // of nine columns, whatever its size.
 func TestConcatMemory(t *testing.T) {
 	b := concatFile(t, rows.WriterOptions{}, concatRows(1, 5000))

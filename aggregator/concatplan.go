@@ -76,6 +76,11 @@ func PlanConcat(sources []Source, footers []SourceFooter) (ConcatPlan, error) {
 		return ConcatPlan{}, fmt.Errorf("plan concat: %d sources, %d footers", len(sources), len(footers))
 	}
 	p := &planner{digest: sha256.New()}
+	size := 0
+	for _, f := range footers {
+		size += len(f.raw) + len(f.indexes)
+	}
+	p.plan.Tail = make([]byte, 0, size) // about right: longer offsets for schemas left out
 	for i, s := range sources {
 		if err := p.take(i, s, footers[i]); err != nil {
 			return ConcatPlan{}, fmt.Errorf("plan concat: %s: %w", s.Name, err)
@@ -121,6 +126,7 @@ type planner struct {
 	chunk   int     // the next of indexes
 	index   int64   // where that one lies in the output
 	group   int     // the next row group
+	list    []byte  // scratch: the elements of the list in the making
 }
 
 // take adds the source's bytes to the output.
@@ -134,8 +140,8 @@ func (p *planner) take(i int, s Source, f SourceFooter) error {
 	if err != nil {
 		return err
 	}
-	if k.rows != s.Rows {
-		return fmt.Errorf("%d rows, its results.done says %d: %w", k.rows, s.Rows, hayrick.ErrCorrupt)
+	if f.rows != s.Rows {
+		return fmt.Errorf("%d rows, its results.done says %d: %w", f.rows, s.Rows, hayrick.ErrCorrupt)
 	}
 	if i == 0 {
 		p.first, p.name = k, s.Name
@@ -156,69 +162,62 @@ func (p *planner) take(i int, s Source, f SourceFooter) error {
 			p.data += n
 		}
 	}
-	if p.plan.Rows > math.MaxInt64-k.rows {
+	if p.plan.Rows > math.MaxInt64-f.rows {
 		return corrupt("more than 2^63 rows")
 	}
-	p.plan.Rows += k.rows
+	p.plan.Rows += f.rows
 	p.plan.RowHash = p.plan.RowHash.Add(s.RowHash)
-	p.plan.RowGroups += k.groups
+	p.plan.RowGroups += f.groups
 	return nil
 }
 
 // moveIndexes writes the source's offset indexes, shifted, to the tail.
 func (p *planner) moveIndexes(i int, f SourceFooter) error {
-	meta, err := split(f.raw, "file", fileLast)
-	if err != nil {
-		return err
-	}
 	left := f.indexes
-	return f.eachChunk(meta, func(_ int, chunk rows.Compact) error {
-		_, n, err := f.span(chunk, chunkOffsetIndex, chunkOffsetIndexLength)
-		if err != nil {
-			return err
-		}
-		if n > int64(len(left)) {
-			return corrupt("offset indexes of another file")
-		}
+	for _, n := range f.lengths {
 		before := len(p.plan.Tail)
 		if n > 0 {
-			if p.plan.Tail, err = shiftIndex(p.plan.Tail, left[:n], p.shift[i], f.at); err != nil {
+			if err := p.moveIndex(left[:n], p.shift[i], f.at); err != nil {
 				return err
 			}
 			left = left[n:]
 		}
 		p.indexes = append(p.indexes, len(p.plan.Tail)-before)
-		return nil
-	})
+	}
+	return nil
 }
 
-// shiftIndex appends the offset index with every page's offset shifted. Pages lie
+// moveIndex appends the offset index with every page's offset shifted. Pages lie
 // before end.
-func shiftIndex(dst, raw []byte, shift, end int64) ([]byte, error) {
-	index, err := split(raw, "offset index", indexLast)
-	if err != nil {
-		return nil, err
+func (p *planner) moveIndex(raw []byte, shift, end int64) error {
+	index, _, err := rows.SplitCompact(raw)
+	if err == nil {
+		err = known(index, "offset index", indexLast)
 	}
-	pages, err := index.Structs(indexLocations)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	list := rows.AppendCompactList(nil, rows.CompactStruct, len(pages))
-	for _, raw := range pages {
-		page, _, err := rows.SplitCompact(raw)
-		if err != nil {
-			return nil, err
-		}
+	pages := 0
+	list := p.list[:0]
+	err = index.Structs(indexLocations, func(page rows.Compact, _ []byte) error {
 		at, err := page.Int(pageOffset)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if at < int64(len(magic)) || at >= end {
-			return nil, corrupt("a page at %d", at)
+			return corrupt("a page at %d", at)
 		}
+		pages++
 		list = page.SetInt(pageOffset, rows.CompactI64, at+shift).Append(list)
+		return nil
+	})
+	p.list = list
+	if err != nil {
+		return err
 	}
-	return index.Set(indexLocations, rows.CompactList, list).Append(dst), nil
+	raw = append(rows.AppendCompactList(nil, rows.CompactStruct, pages), list...)
+	p.plan.Tail = index.Set(indexLocations, rows.CompactList, raw).Append(p.plan.Tail)
+	return nil
 }
 
 // beginFooter writes the footer up to its row groups.
@@ -237,33 +236,35 @@ func (p *planner) beginFooter() {
 
 // moveGroups writes the source's row groups, shifted, to the footer.
 func (p *planner) moveGroups(i int, f SourceFooter) error {
-	meta, err := split(f.raw, "file", fileLast)
+	meta, _, err := rows.SplitCompact(f.raw)
 	if err != nil {
 		return err
 	}
-	groups, err := meta.Structs(fileGroups)
-	if err != nil {
-		return err
-	}
-	for _, raw := range groups {
-		g, err := split(raw, "row group", groupLast)
-		if err != nil {
+	return meta.Structs(fileGroups, func(g rows.Compact, _ []byte) error {
+		if err := known(g, "row group", groupLast); err != nil {
 			return err
 		}
-		chunks, err := g.Structs(groupColumns)
-		if err != nil {
-			return err
-		}
-		if len(chunks) != len(p.first.leaves) {
-			return corrupt("row group %d has %d columns of %d", p.group, len(chunks), len(p.first.leaves))
-		}
-		list := rows.AppendCompactList(nil, rows.CompactStruct, len(chunks))
-		for c, raw := range chunks {
-			if list, err = p.moveChunk(list, raw, p.shift[i], f); err != nil {
-				return fmt.Errorf("column %q: %w", p.first.leaves[c], err)
+		columns := 0
+		list := p.list[:0]
+		err := g.Structs(groupColumns, func(chunk rows.Compact, _ []byte) (err error) {
+			if columns == len(p.first.leaves) {
+				return corrupt("a row group of more than %d columns", columns)
 			}
+			if chunk, err = p.moveChunk(chunk, p.shift[i], f); err != nil {
+				return fmt.Errorf("column %q: %w", p.first.leaves[columns], err)
+			}
+			columns++
+			list = chunk.Append(list)
+			return nil
+		})
+		p.list = list
+		if err != nil {
+			return err
 		}
-		g = g.Set(groupColumns, rows.CompactList, list)
+		if columns != len(p.first.leaves) {
+			return corrupt("a row group of %d columns, the schema has %d", columns, len(p.first.leaves))
+		}
+		g = g.Set(groupColumns, rows.CompactList, append(rows.AppendCompactList(nil, rows.CompactStruct, columns), list...))
 		if at, err := g.Int(groupOffset); err != nil {
 			return err
 		} else if at >= int64(len(magic)) && at < f.at {
@@ -278,14 +279,13 @@ func (p *planner) moveGroups(i int, f SourceFooter) error {
 		}
 		p.group++
 		p.plan.Tail = g.Append(p.plan.Tail)
-	}
-	return nil
+		return nil
+	})
 }
 
-// moveChunk appends the chunk's description with its offsets shifted.
-func (p *planner) moveChunk(dst, raw []byte, shift int64, f SourceFooter) ([]byte, error) {
-	chunk, err := split(raw, "column chunk", chunkLast)
-	if err != nil {
+// moveChunk shifts the offsets of a chunk's description.
+func (p *planner) moveChunk(chunk rows.Compact, shift int64, f SourceFooter) (rows.Compact, error) {
+	if err := known(chunk, "column chunk", chunkLast); err != nil {
 		return nil, err
 	}
 	for _, id := range []int16{chunkPath, chunkCrypto, chunkEncrypted} {
@@ -297,7 +297,10 @@ func (p *planner) moveChunk(dst, raw []byte, shift int64, f SourceFooter) ([]byt
 	if !ok || field.Type != rows.CompactStruct {
 		return nil, corrupt("a column chunk without metadata")
 	}
-	meta, err := split(field.Raw, "column's metadata", metaLast)
+	meta, _, err := rows.SplitCompact(field.Raw)
+	if err == nil {
+		err = known(meta, "column's metadata", metaLast)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -321,7 +324,7 @@ func (p *planner) moveChunk(dst, raw []byte, shift int64, f SourceFooter) ([]byt
 	} else {
 		chunk = chunk.Drop(chunkOffsetIndex).Drop(chunkOffsetIndexLength)
 	}
-	return chunk.Append(dst), nil
+	return chunk, nil
 }
 
 // shiftMeta shifts the offsets of a column chunk's metadata, once they are known

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"slices"
 	"strings"
 
 	"hayrick"
@@ -64,78 +66,106 @@ const (
 )
 
 // SourceFooter is what of a source is needed to plan: its footer and its offset
-// indexes. About 1 KB for a row group of six columns.
+// indexes. About 1.5 KB for a row group of nine columns.
 type SourceFooter struct {
-	raw     []byte // the footer's metadata
+	raw     []byte // the footer's metadata, split anew where it is used: it is held for every source at once
 	at      int64  // where it starts, and the source's data and indexes end
-	indexes []byte // the offset indexes of all chunks that have one, in their order
+	rows    int64
+	groups  int
+	indexes []byte  // the offset indexes of the chunks, one behind the other
+	lengths []int32 // of each chunk, over all row groups; 0 = it has none
 }
 
 // ReadSourceFooter reads the footer of a Parquet file of size bytes and its offset
-// indexes, for PlanConcat. It takes a read at the front and two or three at the end;
+// indexes, for PlanConcat. It takes a read at the front and mostly one at the end;
 // no more than the file's own size is allocated. Damage is a hayrick.ErrCorrupt.
 func ReadSourceFooter(r io.ReaderAt, size int64) (SourceFooter, error) {
 	f, err := rows.ReadFooter(r, size)
 	if err != nil {
 		return SourceFooter{}, err
 	}
-	s := SourceFooter{raw: f.Raw, at: f.At}
-	var from, to int64 // a run of indexes that lie one behind the other
-	read := func() error {
-		n := len(s.indexes)
-		s.indexes = append(s.indexes, make([]byte, to-from)...)
-		if got, err := r.ReadAt(s.indexes[n:], from); got < int(to-from) {
-			if err == io.EOF {
-				err = hayrick.ErrCorrupt
-			}
-			return fmt.Errorf("read offset indexes: %w", err)
-		}
-		return nil
+	if err := known(f.Meta, "file", fileLast); err != nil {
+		return SourceFooter{}, err
 	}
-	total := int64(0)
-	err = s.eachChunk(f.Meta, func(_ int, chunk rows.Compact) error {
-		at, length, err := s.span(chunk, chunkOffsetIndex, chunkOffsetIndexLength)
-		if err != nil || length == 0 {
+	s := SourceFooter{raw: slices.Clone(f.Raw), at: f.At} // the clone lets go of the rest of the file's end
+	tail := &tailReader{r, f.Tail, size - int64(len(f.Tail))}
+	err = f.Meta.Structs(fileGroups, func(g rows.Compact, _ []byte) error {
+		n, err := g.Int(groupRows)
+		if err != nil {
 			return err
 		}
-		if total += length; total > s.at {
-			return corrupt("offset indexes overlap")
+		if n < 0 || n > math.MaxInt64-s.rows {
+			return corrupt("a row group of %d rows", n)
 		}
-		if at == to {
-			to += length
-			return nil
-		}
-		if to > from {
-			if err := read(); err != nil {
-				return err
-			}
-		}
-		from, to = at, at+length
-		return nil
+		s.rows += n
+		s.groups++
+		return g.Structs(groupColumns, func(chunk rows.Compact, _ []byte) error { return s.readIndex(tail, chunk) })
 	})
-	if err == nil && to > from {
-		err = read()
-	}
 	if err != nil {
 		return SourceFooter{}, err
 	}
+	if n, err := f.Meta.Int(fileRows); err != nil {
+		return SourceFooter{}, err
+	} else if n != s.rows {
+		return SourceFooter{}, corrupt("%d rows announced, %d in the row groups", n, s.rows)
+	}
 	return s, nil
+}
+
+// readIndex takes in the offset index of the next chunk.
+func (s *SourceFooter) readIndex(r io.ReaderAt, chunk rows.Compact) error {
+	at, n, err := s.span(chunk, chunkOffsetIndex, chunkOffsetIndexLength)
+	if err != nil {
+		return err
+	}
+	if n > math.MaxInt32 || n > s.at-int64(len(s.indexes)) {
+		return corrupt("offset indexes larger than the file")
+	}
+	s.lengths = append(s.lengths, int32(n))
+	if n == 0 {
+		return nil
+	}
+	had := len(s.indexes)
+	s.indexes = append(s.indexes, make([]byte, n)...)
+	if got, err := r.ReadAt(s.indexes[had:], at); got < int(n) {
+		if err == nil || err == io.EOF {
+			err = hayrick.ErrCorrupt
+		}
+		return fmt.Errorf("read offset index: %w", err)
+	}
+	return nil
+}
+
+// tailReader has the end of a file at hand. What lies before it is read in pieces
+// of at least its length, as offset indexes are small and lie side by side.
+type tailReader struct {
+	r    io.ReaderAt
+	tail []byte
+	at   int64
+}
+
+func (t *tailReader) ReadAt(p []byte, at int64) (int, error) {
+	if at < t.at || at+int64(len(p)) > t.at+int64(len(t.tail)) {
+		b := make([]byte, max(len(p), len(t.tail)))
+		n, err := t.r.ReadAt(b, at)
+		if n < len(p) {
+			return n, err
+		}
+		t.tail, t.at = b[:n], at
+	}
+	return copy(p, t.tail[at-t.at:]), nil
 }
 
 func corrupt(format string, args ...any) error {
 	return fmt.Errorf("footer: %s: %w", fmt.Sprintf(format, args...), hayrick.ErrCorrupt)
 }
 
-// split reads one struct and refuses fields of the future.
-func split(raw []byte, what string, last int16) (rows.Compact, error) {
-	s, _, err := rows.SplitCompact(raw)
-	if err != nil {
-		return nil, err
-	}
+// known refuses fields of the future.
+func known(s rows.Compact, what string, last int16) error {
 	if n := len(s); n > 0 && s[n-1].ID > last {
-		return nil, fmt.Errorf("field %d of a %s is not known: %w", s[n-1].ID, what, ErrUnlike)
+		return fmt.Errorf("field %d of a %s is not known: %w", s[n-1].ID, what, ErrUnlike)
 	}
-	return s, nil
+	return nil
 }
 
 // span is the place of something outside the footer, by the ids of its offset and
@@ -156,52 +186,21 @@ func (s SourceFooter) span(of rows.Compact, offset, length int16) (at, n int64, 
 	return at, n, nil
 }
 
-// eachChunk calls f for every column chunk of every row group, with the column's
-// position.
-func (s SourceFooter) eachChunk(meta rows.Compact, f func(column int, chunk rows.Compact) error) error {
-	groups, err := meta.Structs(fileGroups)
-	if err != nil {
-		return err
-	}
-	for _, raw := range groups {
-		g, err := split(raw, "row group", groupLast)
-		if err != nil {
-			return err
-		}
-		chunks, err := g.Structs(groupColumns)
-		if err != nil {
-			return err
-		}
-		for i, raw := range chunks {
-			chunk, err := split(raw, "column chunk", chunkLast)
-			if err != nil {
-				return err
-			}
-			if err := f(i, chunk); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // kinship is what must be alike in files that become one.
 type kinship struct {
-	version int64
 	schema  []rows.Compact // the elements, the root first
 	leaves  []string       // the names of the columns that hold values
-	orders  string         // how the columns are ordered, encoded
-	writer  string         // created_by
-	arrow   string         // the ARROW:schema entry, encoded; "" = none
-	rows    int64
-	groups  int
+	version int64
+	writer  string // created_by
+	orders  string // how the columns are ordered, encoded
+	arrow   string // the ARROW:schema entry, encoded; "" = none
 }
 
 const arrowSchemaKey = "ARROW:schema"
 
-// kin reads a footer's kinship and checks what it says of rows.
+// kin reads the kinship of a file.
 func (s SourceFooter) kin() (k kinship, err error) {
-	meta, err := split(s.raw, "file", fileLast)
+	meta, _, err := rows.SplitCompact(s.raw)
 	if err != nil {
 		return k, err
 	}
@@ -213,79 +212,40 @@ func (s SourceFooter) kin() (k kinship, err error) {
 	if k.version, err = meta.Int(fileVersion); err != nil {
 		return k, err
 	}
-	if k.rows, err = meta.Int(fileRows); err != nil {
-		return k, err
-	}
 	if k.writer, err = meta.Text(fileCreatedBy); err != nil {
 		return k, err
 	}
 	if f, ok := meta.Get(fileOrders); ok {
 		k.orders = string(f.Raw)
 	}
-	elements, err := meta.Structs(fileSchema)
-	if err != nil {
-		return k, err
-	}
-	if len(elements) == 0 {
-		return k, corrupt("no schema")
-	}
-	for _, raw := range elements {
-		e, _, err := rows.SplitCompact(raw)
-		if err != nil {
-			return k, err
-		}
+	err = meta.Structs(fileSchema, func(e rows.Compact, _ []byte) error {
 		name, err := e.Text(elementName)
 		if err != nil {
-			return k, err
+			return err
 		}
 		children, err := e.Int(elementChildren)
 		if err != nil {
-			return k, err
+			return err
 		}
 		if len(k.schema) > 0 && children == 0 {
 			k.leaves = append(k.leaves, name)
 		}
 		k.schema = append(k.schema, e)
-	}
-	pairs, err := meta.Structs(fileKeyValues)
+		return nil
+	})
 	if err != nil {
 		return k, err
 	}
-	for _, raw := range pairs {
-		p, _, err := rows.SplitCompact(raw)
-		if err != nil {
-			return k, err
-		}
-		if key, err := p.Text(1); err != nil {
-			return k, err
-		} else if key == arrowSchemaKey {
+	if len(k.schema) == 0 {
+		return k, corrupt("no schema")
+	}
+	return k, meta.Structs(fileKeyValues, func(pair rows.Compact, raw []byte) error {
+		key, err := pair.Text(1)
+		if key == arrowSchemaKey {
 			k.arrow = string(raw)
 		}
-	}
-	groups, err := meta.Structs(fileGroups)
-	if err != nil {
-		return k, err
-	}
-	k.groups = len(groups)
-	left := k.rows
-	for _, raw := range groups {
-		g, err := split(raw, "row group", groupLast)
-		if err != nil {
-			return k, err
-		}
-		n, err := g.Int(groupRows)
-		if err != nil {
-			return k, err
-		}
-		if n < 0 || n > left {
-			return k, corrupt("a row group of %d rows, %d are left of the file's", n, left)
-		}
-		left -= n
-	}
-	if left != 0 {
-		return k, corrupt("%d rows announced, %d in the row groups", k.rows, k.rows-left)
-	}
-	return k, nil
+		return err
+	})
 }
 
 // alike says whether files of k and of the first one can become one file.

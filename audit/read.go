@@ -112,44 +112,51 @@ func record[T any](ctx context.Context, l *look, rel, want, schema string) (rec 
 	return rec, raw, true
 }
 
-// hash reads an object of any size and compares its SHA-256 and, unless it is
-// negative, its size. lines counts its newlines.
-func (l *look) hash(ctx context.Context, rel, want string, size int64) (lines int64, ok bool) {
+// hash reads an object of any size and compares its SHA-256, unless it is "", and
+// its size, unless that is negative.
+func (l *look) hash(ctx context.Context, rel, want string, size int64) (digest, bool) {
+	d, ok := l.digest(ctx, rel)
+	switch {
+	case !ok:
+		return d, false
+	case want != "" && d.sha != want:
+		l.broken(CodeDigest, rel, "%s", otherDigest(d.sha, want))
+		return d, false
+	case size >= 0 && d.size != size:
+		l.broken(CodeDigest, rel, "it has %d bytes, its commit says %d", d.size, size)
+		return d, false
+	}
+	return d, true
+}
+
+// digest reads an object of any size that must be there.
+func (l *look) digest(ctx context.Context, rel string) (d digest, ok bool) {
 	l.name(rel)
 	if l.err != nil {
-		return 0, false
+		return d, false
 	}
 	key := l.a.job.Abs(rel)
 	if !manifest.ValidKey(key) {
 		l.broken(CodeKey, rel, "it cannot be an object of the job")
-		return 0, false
+		return d, false
 	}
 	r, err := l.a.Store.Objects.Open(ctx, key, 0, -1)
-	if errors.Is(err, hayrick.ErrNotFound) {
-		l.broken(CodeMissing, rel, "it is gone")
-		return 0, false
-	}
-	var d digest
 	if err == nil {
 		d, err = digestOf(ctx, r)
 		r.Close()
 	}
 	l.checked.Bytes += d.size
 	switch {
+	case err == nil:
+		return d, true
+	case errors.Is(err, hayrick.ErrNotFound):
+		l.broken(CodeMissing, rel, "it is gone")
 	case errors.Is(err, hayrick.ErrCorrupt):
 		l.broken(CodeDigest, rel, "%v", err)
-		return 0, false
-	case err != nil:
+	default:
 		l.err = fmt.Errorf("read %s: %w", key, err)
-		return 0, false
-	case want != "" && d.sha != want:
-		l.broken(CodeDigest, rel, "%s", otherDigest(d.sha, want))
-		return 0, false
-	case size >= 0 && d.size != size:
-		l.broken(CodeDigest, rel, "it has %d bytes, its commit says %d", d.size, size)
-		return 0, false
 	}
-	return d.lines, true
+	return d, false
 }
 
 // digest is what one pass over a stream tells.
@@ -191,13 +198,13 @@ func (l *look) list(ctx context.Context, ref manifest.Ref, key func(sha string) 
 		l.lost(CodeKey, ref.Key, "a list with this digest lies under %s", want)
 		return false
 	}
-	n, ok := l.hash(ctx, ref.Key, ref.SHA256, -1)
+	d, ok := l.hash(ctx, ref.Key, ref.SHA256, -1)
 	if !ok {
 		l.blind = true
 		return false
 	}
-	if n != ref.Count {
-		l.lost(CodeTotal, ref.Key, "it has %d lines, its commit says %d", n, ref.Count)
+	if d.lines != ref.Count {
+		l.lost(CodeTotal, ref.Key, "it has %d lines, its commit says %d", d.lines, ref.Count)
 		return false
 	}
 	l.checked.Data++

@@ -108,6 +108,7 @@ func (x Indexer) Index(ctx context.Context, r io.Reader, emit func(manifest.Batc
 			}
 		})
 	}
+	digits := make([]byte, 0, 2*sha256.Size)
 	for c := range ordered {
 		<-c.hashed
 		for i, p := range c.pieces {
@@ -117,7 +118,7 @@ func (x Indexer) Index(ctx context.Context, r io.Reader, emit func(manifest.Batc
 			if err := emit(manifest.Batch{
 				Object: x.Object, Offset: p.offset, Length: p.length,
 				FirstOrdinal: p.ordinal, FirstLine: p.line, Items: p.items,
-				SHA256: hex.EncodeToString(c.sums[i][:]),
+				SHA256: string(hex.AppendEncode(digits[:0], c.sums[i][:])),
 			}); err != nil {
 				cancel(err)
 			}

@@ -20,8 +20,7 @@ type jobRun struct {
 }
 
 // chooseRun finds the run to go on with, or names a new one. It reads the names of
-// the jobs and of each of the same name at most its outcome's first byte and its
-// plan.
+// the jobs, and of each of the same name one or two small records.
 func (c *Coordinator) chooseRun(ctx context.Context, s Submission, id Identity, src *source) (jobRun, error) {
 	if s.JobID != "" {
 		return c.forcedRun(ctx, s, id)
@@ -38,8 +37,7 @@ func (c *Coordinator) chooseRun(ctx context.Context, s Submission, id Identity, 
 		if !ok || name != id.Name {
 			continue
 		}
-		// A generation above 0 is opened by an order, and never gone on with by `run`.
-		ended, err := c.exists(ctx, manifest.Job(jobID).Outcome(0))
+		ended, err := c.ended(ctx, jobID)
 		if err != nil {
 			return jobRun{}, err
 		}
@@ -104,8 +102,34 @@ func (c *Coordinator) forcedRun(ctx context.Context, s Submission, id Identity) 
 	return jobRun{s.JobID, p.Job.Run, true, p, sha}, nil
 }
 
+// ended says that nothing is left to do for a run: its first generation has its
+// outcome and, when that is a success, the output is published, after which the job
+// manifest says so. Later generations are opened by orders, not by `run`.
+func (c *Coordinator) ended(ctx context.Context, jobID string) (bool, error) {
+	there, err := c.exists(ctx, manifest.Job(jobID).Outcome(0))
+	if err != nil || !there {
+		return false, err
+	}
+	if c.viewStatus(ctx, jobID).Terminal() {
+		return true, nil
+	}
+	o, _, err := c.Store.Outcome(ctx, jobID, 0)
+	return o.Status != string(hayrick.JobSucceeded), err
+}
+
+// viewStatus is what the job manifest says, "" when there is none that can be read.
+func (c *Coordinator) viewStatus(ctx context.Context, jobID string) hayrick.JobStatus {
+	var view manifest.JobManifest
+	b, err := c.Store.Raw(ctx, manifest.Job(jobID).Manifest())
+	if err != nil || manifest.Decode(b, manifest.SchemaJob, &view) != nil {
+		return ""
+	}
+	return hayrick.JobStatus(view.Status)
+}
+
 func newer(a, b jobRun) jobRun {
-	if !a.planned || b.plan.SubmittedAt.After(a.plan.SubmittedAt.Time) {
+	at, bt := a.plan.SubmittedAt.Time, b.plan.SubmittedAt.Time
+	if !a.planned || bt.After(at) || bt.Equal(at) && b.number > a.number {
 		return b
 	}
 	return a

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -414,6 +415,123 @@ func TestSubmitMindsOrdersAndOutcomes(t *testing.T) {
 	}
 	if msgs := r.messages(t); len(msgs) != 0 {
 		t.Errorf("messages of a job that has ended: %+v", msgs)
+	}
+}
+
+// A success whose output may not be published yet is not finished: typing `run`
+// again calls the aggregator, and starts nothing new.
+func TestRunGoesOnWithPublishing(t *testing.T) {
+	r := newRig(t)
+	s := submission()
+	first := r.submit(t, s)
+	r.messages(t)
+	if _, err := r.Store.CommitOutcome(t.Context(), manifest.Outcome{
+		Schema: manifest.SchemaOutcome, JobID: first.JobID, Status: string(hayrick.JobSucceeded), RowHash: "0", DroppedHash: "0",
+		Chain: map[string]string{}, EndedAt: manifest.At(r.clock.Now()),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.submit(t, s); got.JobID != first.JobID {
+		t.Errorf("%s was started, want %s to be published", got.JobID, first.JobID)
+	}
+	if msgs := r.messages(t); len(msgs) != 1 || msgs[0].Role != hayrick.RoleAggregator {
+		t.Errorf("messages %+v", msgs)
+	}
+	view := manifest.JobView(first.Plan, string(hayrick.StatusSucceeded), 0, nil)
+	if err := r.Store.PutView(t.Context(), manifest.Job(first.JobID).Manifest(), view); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.submit(t, s); got.Resumed || got.Plan.Job.Run != 1 {
+		t.Errorf("after publishing: %+v", got)
+	}
+}
+
+// Two people choose one id for two jobs at once: one has it, the other hears so.
+func TestTwoJobsUnderOneID(t *testing.T) {
+	r := newRig(t)
+	var both sync.WaitGroup
+	both.Add(2)
+	r.mem.Hook = func(c mem.Call) mem.Fault {
+		if c.Op == "Commit" && strings.HasSuffix(c.Key, "/plan.json") {
+			both.Done()
+			both.Wait()
+		}
+		return mem.Fault{}
+	}
+	var errs [2]error
+	var done sync.WaitGroup
+	for i := range errs {
+		done.Go(func() {
+			s := submission()
+			s.JobID, s.Definition.Batch.Items = "my-run", i+1
+			_, errs[i] = r.Submit(t.Context(), s)
+		})
+	}
+	done.Wait()
+	won := errors.Join(errs[:]...)
+	var user *hayrick.UserError
+	if (errs[0] == nil) == (errs[1] == nil) || !errors.As(won, &user) || user.Exit != 7 {
+		t.Errorf("got %v and %v", errs[0], errs[1])
+	}
+}
+
+// cut gives fewer bytes than the input is said to have.
+type cut struct{ Sources }
+
+func (c cut) OpenSource(ctx context.Context, uri string, offset int64) (io.ReadCloser, error) {
+	r, err := c.Sources.OpenSource(ctx, uri, offset)
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(r, 20), r}, err
+}
+
+func TestInputThatIsNotWhole(t *testing.T) {
+	r := newRig(t)
+	r.Sources = cut{r.Sources}
+	if _, err := r.Submit(t.Context(), submission()); !errors.Is(err, hayrick.ErrInputChanged) || len(r.plans()) != 0 {
+		t.Errorf("got %v", err)
+	}
+	s := submission()
+	s.Definition.Input.Limit = 2 // the rest is not looked at
+	if items := r.items(t, r.submit(t, s).Plan); len(items) != 2 {
+		t.Errorf("items %q", items)
+	}
+}
+
+// A copy is put under the digest of what was read first: other bytes never get there.
+func TestInputChangesWhileItIsCopied(t *testing.T) {
+	r := newRig(t)
+	s := submission()
+	s.Definition.Input.Snapshot = "copy"
+	opened := 0
+	r.mem.Hook = func(c mem.Call) mem.Fault {
+		if c.Op == "OpenSource" {
+			if opened++; opened == 2 {
+				r.mem.SetInput(inputURI, []byte("{\"did\":9}\n"))
+			}
+		}
+		return mem.Fault{}
+	}
+	if _, err := r.Submit(t.Context(), s); !errors.Is(err, hayrick.ErrInputChanged) || opened != 2 {
+		t.Errorf("got %v", err)
+	}
+	for key := range r.mem.Snapshot() {
+		if strings.Contains(key, "/input/") {
+			t.Errorf("%s was stored", key)
+		}
+	}
+}
+
+// Progress speaks of the whole input.
+func TestSubmitReportsProgress(t *testing.T) {
+	r := newRig(t)
+	s := submission()
+	var bytes, total, items int64
+	s.Progress = func(b, n, i int64) { bytes, total, items = b, n, i }
+	r.submit(t, s)
+	if bytes != 50 || total != 50 || items != 5 {
+		t.Errorf("%d of %d bytes, %d items", bytes, total, items)
 	}
 }
 

@@ -175,17 +175,11 @@ func (db *database) current(dir string) (ok bool, wal int64) {
 	return found == db.files, wal
 }
 
-// close waits for the readers.
+// close needs that nobody uses a connection.
 func (db *database) close() error {
 	var errs []error
-	for len(errs) < cap(db.readers) {
-		select {
-		case c := <-db.readers:
-			errs = append(errs, c.close())
-			continue
-		default:
-		}
-		break
+	for range len(db.readers) {
+		errs = append(errs, (<-db.readers).close())
 	}
 	if db.writer != nil {
 		errs = append(errs, db.writer.close())

@@ -47,10 +47,16 @@ func explain(dir string, err error) error {
 		}
 	case errors.As(err, &undecided):
 		return fmt.Errorf("%w: %w", hayrick.ErrUnknown, err)
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: %w", hayrick.ErrNotFound, err)
 	}
 	return err
+}
+
+// explainRead is explain for reads, where what is missing is an answer.
+func explainRead(dir string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // below a file there is nothing
+		return fmt.Errorf("%w: %w", hayrick.ErrNotFound, err)
+	}
+	return explain(dir, err)
 }
 
 func isUser(err error) bool {

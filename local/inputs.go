@@ -88,7 +88,7 @@ func openInput(ctx context.Context, uri string) (*os.File, error) {
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, explain(name, err)
+		return nil, explainRead(name, err)
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {

@@ -83,6 +83,32 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(manifest.Object
 	return nil
 }
 
+// Jobs returns the names of the folders directly below jobs/.
+func (s *Store) Jobs(ctx context.Context) ([]string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	f, err := s.dir.Root().Open(strings.TrimSuffix(manifest.Jobs, "/"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list jobs: %w", err)
+	}
+	defer f.Close()
+	entries, err := f.ReadDir(-1)
+	if err != nil {
+		return nil, fmt.Errorf("list jobs: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
 // OpenAt opens an object for reads at random places.
 func (s *Store) OpenAt(ctx context.Context, key string) (manifest.Blob, error) {
 	f, err := s.openKey(ctx, key)
@@ -197,10 +223,10 @@ func (s *Store) openKey(ctx context.Context, key string) (*os.File, error) {
 		return nil, fmt.Errorf("%q is not an object key", key)
 	}
 	f, err := s.dir.Open(key)
-	if errors.Is(err, syscall.ENOTDIR) { // below what is no folder there is nothing
-		return nil, fmt.Errorf("%w: %w", hayrick.ErrNotFound, err)
+	if err != nil {
+		return nil, explainRead(s.dir.Path(), err)
 	}
-	return f, explain(s.dir.Path(), err)
+	return f, nil
 }
 
 // section is f from offset, up to length bytes if that is not negative.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"hayrick"
@@ -32,15 +33,15 @@ func Open(ctx context.Context, dir string, world hayrick.World, log *slog.Logger
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
+	if err := refuseNetwork(nearest(abs)); err != nil {
+		return nil, err
+	}
 	newID := func() string { return world.NewAttemptID()[:16] }
 	d, err := durable.Open(abs, newID)
 	if err != nil {
 		return nil, explain(abs, fmt.Errorf("open store %s: %w", dir, err))
 	}
 	s := &Store{dir: d, world: world, log: log}
-	if err := refuseNetwork(abs); err != nil {
-		return nil, errors.Join(err, d.Close())
-	}
 	if s.state, err = openState(ctx, s); err != nil {
 		return nil, errors.Join(explain(abs, fmt.Errorf("open store %s: %w", dir, err)), d.Close())
 	}
@@ -63,3 +64,13 @@ func (s *Store) Incarnation(ctx context.Context) (string, error) {
 
 // newIncarnation is 64 random bits in hex.
 func (s *Store) newIncarnation() string { return s.world.NewAttemptID()[:16] }
+
+// nearest is dir, or the folder it will be made in.
+func nearest(dir string) string {
+	for {
+		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+			return dir
+		}
+		dir = filepath.Dir(dir)
+	}
+}

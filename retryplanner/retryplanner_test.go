@@ -473,3 +473,27 @@ func TestNumberOfAnotherGeneration(t *testing.T) {
 		}
 	}
 }
+
+// A plan of this generation under the group's number that is about something else is
+// damage: it is neither acted on nor skipped.
+func TestPlanOfAnotherGroup(t *testing.T) {
+	for what, edit := range map[string]func(*manifest.RetryPlan){
+		"another group":  func(p *manifest.RetryPlan) { p.Closed = "retry_batch_7" },
+		"another opener": func(p *manifest.RetryPlan) { p.Predecessor.SHA256 = manifest.SHA256(nil) },
+	} {
+		j := fiveItems(t)
+		plan := j.plan(hayrick.GroupInitial).Plan
+		edit(&plan)
+		body, err := manifest.Encode(plan)
+		j.must(err)
+		j.mem.Damage(manifest.Job(jobID).RetryPlan(1), body)
+		j.clock.Sleep(t.Context(), time.Hour)
+		j.messages()
+		if done, err := j.planner().Plan(t.Context(), jobID, 0, hayrick.GroupInitial); !errors.Is(err, hayrick.ErrCorrupt) || done.Closed {
+			t.Errorf("%s: %+v, %v", what, done, err)
+		}
+		if ms := j.messages(); len(ms) > 0 {
+			t.Errorf("%s: sent %v", what, ms)
+		}
+	}
+}

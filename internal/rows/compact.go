@@ -39,8 +39,8 @@ const (
 // maxCompactDepth bounds the nesting of a footer; Parquet's own is below 10.
 const maxCompactDepth = 24
 
-func badFooter(what string) error {
-	return fmt.Errorf("footer: %s: %w", what, hayrick.ErrCorrupt)
+func badMetadata(what string) error {
+	return fmt.Errorf("metadata: %s: %w", what, hayrick.ErrCorrupt)
 }
 
 // SplitCompact reads one struct off the front of b and returns what follows it.
@@ -61,13 +61,13 @@ func SplitCompact(b []byte) (Compact, []byte, error) {
 // puts them: a footer with one field twice could mean two things to two readers.
 func walkCompact(b []byte, depth int, each func(CompactField)) (int, error) {
 	if depth > maxCompactDepth {
-		return 0, badFooter("nested too deeply")
+		return 0, badMetadata("nested too deeply")
 	}
 	var id int64
 	at := 0
 	for {
 		if at >= len(b) {
-			return 0, badFooter("a struct without an end")
+			return 0, badMetadata("a struct without an end")
 		}
 		head := b[at]
 		at++
@@ -80,12 +80,12 @@ func walkCompact(b []byte, depth int, each func(CompactField)) (int, error) {
 		} else {
 			x, n := binary.Varint(b[at:])
 			if n <= 0 {
-				return 0, badFooter("a field without an id")
+				return 0, badMetadata("a field without an id")
 			}
 			id, at = x, at+n
 		}
 		if id <= last || id > math.MaxInt16 {
-			return 0, badFooter("fields out of order")
+			return 0, badMetadata("fields out of order")
 		}
 		f := CompactField{ID: int16(id), Type: head & 0x0f}
 		if f.Type != CompactTrue && f.Type != CompactFalse {
@@ -122,16 +122,19 @@ func compactLen(b []byte, t byte, depth int) (int, error) {
 			return n + int(x), nil
 		}
 	case CompactList:
-		return compactListLen(b, depth)
+		return compactListLen(b, depth+1)
 	case CompactStruct:
 		return walkCompact(b, depth+1, nil)
 	default:
-		return 0, badFooter(fmt.Sprintf("a value of type %d", t))
+		return 0, badMetadata(fmt.Sprintf("a value of type %d", t))
 	}
-	return 0, badFooter("cut off")
+	return 0, badMetadata("cut off")
 }
 
 func compactListLen(b []byte, depth int) (int, error) {
+	if depth > maxCompactDepth {
+		return 0, badMetadata("nested too deeply")
+	}
 	elem, count, at, err := compactListHead(b)
 	if err != nil {
 		return 0, err
@@ -150,18 +153,18 @@ func compactListLen(b []byte, depth int) (int, error) {
 // byte at least, so a number beyond the bytes left is damage.
 func compactListHead(b []byte) (elem byte, count, at int, err error) {
 	if len(b) == 0 {
-		return 0, 0, 0, badFooter("cut off")
+		return 0, 0, 0, badMetadata("cut off")
 	}
 	elem, count, at = b[0]&0x0f, int(b[0]>>4), 1
 	if count == 15 {
 		x, n := binary.Uvarint(b[1:])
 		if n <= 0 || x > uint64(len(b)) {
-			return 0, 0, 0, badFooter("a list longer than the footer")
+			return 0, 0, 0, badMetadata("a list longer than its bytes")
 		}
 		count, at = int(x), 1+n
 	}
 	if count > len(b)-at {
-		return 0, 0, 0, badFooter("a list longer than the footer")
+		return 0, 0, 0, badMetadata("a list longer than its bytes")
 	}
 	return elem, count, at, nil
 }
@@ -183,11 +186,11 @@ func (s Compact) Int(id int16) (int64, error) {
 		return 0, nil
 	}
 	if f.Type != CompactI16 && f.Type != CompactI32 && f.Type != CompactI64 {
-		return 0, badFooter(fmt.Sprintf("field %d is not an integer", id))
+		return 0, badMetadata(fmt.Sprintf("field %d is not an integer", id))
 	}
 	x, n := binary.Varint(f.Raw)
 	if n != len(f.Raw) {
-		return 0, badFooter(fmt.Sprintf("field %d is not an integer", id))
+		return 0, badMetadata(fmt.Sprintf("field %d is not an integer", id))
 	}
 	return x, nil
 }
@@ -200,7 +203,7 @@ func (s Compact) Text(id int16) (string, error) {
 	}
 	x, n := binary.Uvarint(f.Raw)
 	if f.Type != CompactBinary || n <= 0 || x != uint64(len(f.Raw)-n) {
-		return "", badFooter(fmt.Sprintf("field %d is not text", id))
+		return "", badMetadata(fmt.Sprintf("field %d is not text", id))
 	}
 	return string(f.Raw[n:]), nil
 }
@@ -212,39 +215,41 @@ func (s Compact) Struct(id int16) (Compact, error) {
 		return nil, nil
 	}
 	if f.Type != CompactStruct {
-		return nil, badFooter(fmt.Sprintf("field %d is not a struct", id))
+		return nil, badMetadata(fmt.Sprintf("field %d is not a struct", id))
 	}
 	in, _, err := SplitCompact(f.Raw)
 	return in, err
 }
 
-// Structs are the elements of the list field with the id, each a struct to be
-// split; none when it is not there.
-func (s Compact) Structs(id int16) ([][]byte, error) {
-	f, ok := s.Get(id)
+// Structs calls f with each element of the list field with the id, a struct, split
+// and as it stands; not at all when the field is not there.
+func (s Compact) Structs(id int16, f func(e Compact, raw []byte) error) error {
+	field, ok := s.Get(id)
 	if !ok {
-		return nil, nil
+		return nil
 	}
-	if f.Type != CompactList {
-		return nil, badFooter(fmt.Sprintf("field %d is not a list", id))
+	if field.Type != CompactList {
+		return badMetadata(fmt.Sprintf("field %d is not a list", id))
 	}
-	elem, count, at, err := compactListHead(f.Raw)
+	elem, count, at, err := compactListHead(field.Raw)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if elem != CompactStruct && count > 0 {
-		return nil, badFooter(fmt.Sprintf("field %d is not a list of structs", id))
+		return badMetadata(fmt.Sprintf("field %d is not a list of structs", id))
 	}
-	out := make([][]byte, 0, count)
-	b := f.Raw[at:]
+	b := field.Raw[at:]
 	for range count {
-		n, err := walkCompact(b, 1, nil)
+		e, rest, err := SplitCompact(b)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		out, b = append(out, b[:n]), b[n:]
+		if err := f(e, b[:len(b)-len(rest)]); err != nil {
+			return err
+		}
+		b = rest
 	}
-	return out, nil
+	return nil
 }
 
 // Set gives the field its encoded value; a new one is put in by its id.

@@ -11,7 +11,7 @@ import (
 const (
 	magic = "PAR1"
 	// tailBytes are read from the end of a file in one go: the footer of a file of
-	// some row groups, and mostly its page indexes too.
+	// some row groups, and mostly its offset indexes too.
 	tailBytes = 8 << 10
 )
 
@@ -20,6 +20,7 @@ type Footer struct {
 	Raw  []byte  // the file's metadata, in the compact protocol
 	Meta Compact // its first level
 	At   int64   // its offset: everything before it is data and indexes
+	Tail []byte  // the end of the file, as far as it was read for this; Raw may alias it
 }
 
 // ReadFooter reads the footer of a file of size bytes. Both magic numbers are
@@ -42,13 +43,12 @@ func ReadFooter(r io.ReaderAt, size int64) (Footer, error) {
 		return Footer{}, fmt.Errorf("read footer: not a Parquet file, or not all of it: %w", hayrick.ErrCorrupt)
 	}
 	n := int64(binary.LittleEndian.Uint32(end))
-	f := Footer{At: size - 8 - n}
+	f := Footer{At: size - 8 - n, Tail: tail}
 	if f.At < int64(len(magic)) {
 		return Footer{}, fmt.Errorf("read footer: a footer of %d bytes in a file of %d: %w", n, size, hayrick.ErrCorrupt)
 	}
 	if n+8 <= int64(len(tail)) {
-		// A copy, so that keeping many footers does not keep their tails.
-		f.Raw = append([]byte(nil), tail[int64(len(tail))-8-n:len(tail)-8]...)
+		f.Raw = tail[int64(len(tail))-8-n : len(tail)-8]
 	} else {
 		f.Raw = make([]byte, n)
 		if err := readAt(r, f.Raw, f.At); err != nil {
@@ -57,7 +57,7 @@ func ReadFooter(r io.ReaderAt, size int64) (Footer, error) {
 	}
 	meta, rest, err := SplitCompact(f.Raw)
 	if err == nil && len(rest) > 0 {
-		err = badFooter(fmt.Sprintf("%d bytes too many", len(rest)))
+		err = badMetadata(fmt.Sprintf("%d bytes too many", len(rest)))
 	}
 	if err != nil {
 		return Footer{}, fmt.Errorf("read footer: %w", err)
@@ -88,21 +88,13 @@ const (
 
 // checkFlat refuses what the library would recurse into: columns within columns.
 func (f Footer) checkFlat() error {
-	elems, err := f.Meta.Structs(metaSchema)
-	if err != nil {
-		return err
-	}
-	announced := int64(0)
-	for i, raw := range elems {
-		e, _, err := SplitCompact(raw)
-		if err != nil {
-			return err
-		}
+	announced, described := int64(0), int64(-1)
+	err := f.Meta.Structs(metaSchema, func(e Compact, _ []byte) error {
 		children, err := e.Int(schemaChildren)
 		if err != nil {
 			return err
 		}
-		if i == 0 {
+		if described++; described == 0 {
 			announced = children
 		} else if children != 0 {
 			name, err := e.Text(schemaName)
@@ -111,9 +103,13 @@ func (f Footer) checkFlat() error {
 			}
 			return fmt.Errorf("column %q is nested: %w", name, ErrKind)
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	if announced != int64(len(elems)-1) {
-		return badFooter(fmt.Sprintf("%d columns announced, %d described", announced, len(elems)-1))
+	if announced != described {
+		return badMetadata(fmt.Sprintf("%d columns announced, %d described", announced, described))
 	}
 	if announced < 1 || announced > MaxColumns {
 		return fmt.Errorf("%d columns: %w", announced, ErrKind)

@@ -286,7 +286,7 @@ func TestScanIntoWiderSchema(t *testing.T) {
 	}
 }
 
-// 002-49: a scan's memory does not follow the file: batches are bounded by rows and
+// A scan's memory does not follow the file: batches are bounded by rows and
 // by bytes, also where a dictionary makes a small file of huge rows.
 func TestScanBatchesAreBounded(t *testing.T) {
 	var rows []Row

@@ -3,7 +3,6 @@ package backfill
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"reflect"
 	"slices"
 	"sync"
@@ -32,18 +31,18 @@ func (c *leapClock) Now() time.Time {
 	return c.now
 }
 
-// patientDemo is the demo's handler with hosts that count no requests.
-func patientDemo(t *testing.T, settings demo.Settings) *demoHandler {
+// demoOn is the demo's handler; clock is the one its hosts count requests by.
+func demoOn(t *testing.T, settings demo.Settings, clock hayrick.Clock, idle time.Duration) *demoHandler {
 	t.Helper()
-	p, err := parseParams(json.RawMessage(`{"verify":"signature","idle_timeout":"300ms","demo":{}}`))
+	p, err := parseParams(json.RawMessage(`{"verify":"signature","demo":{}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.Demo = &settings
 	world := hayrick.RealWorld("demo")
-	world.Clock = &leapClock{now: time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)}
+	world.Clock = clock
 	servers := demo.NewNetwork(world, settings)
-	up := newUpstream(hayrick.RealWorld("test"), "http", servers.DialContext, nil, p.IdleTimeout.D())
+	up := newUpstream(hayrick.RealWorld("test"), "http", servers.DialContext, nil, idle)
 	up.tag = demo.Tag
 	h := &demoHandler{handler: newHandler(p, up), servers: servers}
 	t.Cleanup(func() {
@@ -52,6 +51,27 @@ func patientDemo(t *testing.T, settings demo.Settings) *demoHandler {
 		}
 	})
 	return h
+}
+
+// patientDemo is a demo whose hosts throttle only as planned. Tries that are
+// planned to stall run with a short idle_timeout, all others with one that a slow
+// machine does not reach.
+type patientDemo struct {
+	*demoHandler
+	hasty *demoHandler
+}
+
+func newPatientDemo(t *testing.T, settings demo.Settings) *patientDemo {
+	clock := &leapClock{now: time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)}
+	return &patientDemo{demoOn(t, settings, clock, time.Minute), demoOn(t, settings, clock, 100*time.Millisecond)}
+}
+
+func (d *patientDemo) Handle(ctx context.Context, it jobs.Item, emit jobs.Emit) jobs.Outcome {
+	var rec struct{ DID string }
+	if json.Unmarshal(it.Data, &rec) == nil && d.params.Demo.Fault(rec.DID, it.Try) == demo.Stall {
+		return d.hasty.Handle(ctx, it, emit)
+	}
+	return d.demoHandler.Handle(ctx, it, emit)
 }
 
 // ending is how one account ended: the class of each try, "" being ok, and its
@@ -64,7 +84,7 @@ type ending struct {
 
 // runAll runs every account to its end, many at once, as often as it takes, and
 // returns the endings by DID.
-func runAll(t *testing.T, h *demoHandler) map[string]ending {
+func runAll(t *testing.T, h *patientDemo) map[string]ending {
 	t.Helper()
 	var items []jobs.Item
 	err := h.Items(t.Context(), func(rec json.RawMessage) error {
@@ -128,7 +148,7 @@ var classOfState = map[demo.State]string{
 // planned for it, each with its class, ends as planned, and has the planned rows.
 func TestDemoEndsAsPlanned(t *testing.T) { // 002-35: one type lists the items and runs them
 	settings := demo.Settings{Accounts: 2000, Hosts: 8, Seed: 1}
-	ends := runAll(t, patientDemo(t, settings))
+	ends := runAll(t, newPatientDemo(t, settings))
 	want := settings.Expect(2)
 	got := demo.Expected{Items: int64(len(ends)), Permanent: map[demo.State]int64{}, Groups: make([]int64, len(want.Groups))}
 	for _, a := range settings.List() {
@@ -167,7 +187,7 @@ func TestDemoEndsAsPlanned(t *testing.T) { // 002-35: one type lists the items a
 // Two processes, or one that was killed and resumed, meet the same network.
 func TestDemoIsTheSameInEveryProcess(t *testing.T) {
 	settings := demo.Settings{Accounts: 150, Hosts: 3, Seed: 42}
-	one, two := runAll(t, patientDemo(t, settings)), runAll(t, patientDemo(t, settings))
+	one, two := runAll(t, newPatientDemo(t, settings)), runAll(t, newPatientDemo(t, settings))
 	if !reflect.DeepEqual(one, two) {
 		t.Errorf("two runs differ:\n%s", cmp.Diff(one, two, cmp.AllowUnexported(ending{})))
 	}
@@ -175,43 +195,43 @@ func TestDemoIsTheSameInEveryProcess(t *testing.T) {
 		t.Errorf("%d accounts, want 150", len(one))
 	}
 	settings.Seed = 43
-	for did := range runAll(t, patientDemo(t, settings)) {
+	for did := range runAll(t, newPatientDemo(t, settings)) {
 		if _, same := one[did]; same {
 			t.Errorf("%s is there with another seed too", did)
 		}
 	}
 }
 
-// Hosts throttle for real when they are asked more often than they allow.
+// standingClock does not move.
+type standingClock struct{ hayrick.SystemClock }
+
+func (standingClock) Now() time.Time { return time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC) }
+
+// Hosts throttle for real when they are asked more often than they allow, and the
+// limiter hears of it.
 func TestDemoHostsThrottle(t *testing.T) {
-	h, err := Factory(t.Context(), jobs.Env{World: hayrick.RealWorld("test"), Params: json.RawMessage(`{"demo":{"accounts":300,"hosts":1}}`)})
-	if err != nil {
-		t.Fatal(err)
+	settings := demo.Settings{Accounts: 200, Hosts: 1, Seed: 1}
+	h := demoOn(t, settings, standingClock{}, time.Minute)
+	host, throttled := &testHost{}, 0
+	for _, a := range settings.List() {
+		out, _ := handle(t.Context(), h, host, string(a.Item()), 9) // no planned faults in try 9
+		if out.Class != hayrick.ClassRateLimit {
+			continue
+		}
+		throttled++
+		if out.RetryAfter != time.Second {
+			t.Errorf("Retry-After %s", out.RetryAfter)
+		}
 	}
-	defer h.(jobs.Closer).Close()
-	var mu sync.Mutex
-	classes, host := map[string]int{}, &testHost{}
-	var wg sync.WaitGroup
-	err = h.(jobs.Lister).Items(t.Context(), func(rec json.RawMessage) error {
-		wg.Go(func() {
-			out, _ := handle(t.Context(), h, host, string(rec), 9) // no planned faults in try 9
-			mu.Lock()
-			defer mu.Unlock()
-			classes[out.Class]++
-			if out.Class == hayrick.ClassRateLimit && out.RetryAfter != time.Second {
-				t.Errorf("Retry-After %s", out.RetryAfter)
-			}
-		})
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+	if throttled != 200-80 {
+		t.Errorf("%d of 200 requests at one instant were throttled, want all but the burst of 80", throttled)
 	}
-	wg.Wait()
-	if classes[""] < 50 || classes[hayrick.ClassRateLimit] < 50 {
-		t.Errorf("300 requests at once ended %v; want a burst to pass and the rest to be throttled", classes)
+	for _, f := range host.feedback {
+		if f != "pds pds-0.demo.invalid true 1s" {
+			t.Errorf("the limiter heard %q", f)
+		}
 	}
-	if len(host.feedback) != classes[hayrick.ClassRateLimit] || !slices.Contains(host.feedback, fmt.Sprintf("pds pds-0.demo.invalid true %s", time.Second)) {
-		t.Errorf("%d reports to the limiter for %v", len(host.feedback), classes)
+	if len(host.feedback) != throttled {
+		t.Errorf("%d reports to the limiter of %d throttles", len(host.feedback), throttled)
 	}
 }

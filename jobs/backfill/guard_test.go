@@ -93,7 +93,7 @@ func TestListsCannotReachThisMachine(t *testing.T) {
 		"0177.0.0.1", "127.0.0.1.", "①②⑦.⓪.⓪.①", "169.254.169.254", "[fd00:ec2::254]", "10.0.0.1", "192.168.0.1", "172.16.0.1",
 	} {
 		for _, form := range []string{"%s:%s", "https://%s:%s", "http://%s:%s", "https://user@%s:%s", "https://%s:%s/latest/meta-data"} {
-			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond) // some forms are names to be looked up
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // some forms are names to be looked up
 			out, _ := handle(ctx, h, &testHost{}, item(paulDID, fmt.Sprintf(form, host, port)), 1)
 			cancel()
 			if out.OK() {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -277,6 +278,30 @@ func TestCutBodies(t *testing.T) {
 	}
 }
 
+// Most real hosts speak HTTP/2, where a body breaks off in another way.
+func TestHTTP2(t *testing.T) {
+	car := testdata(t, "paul_staging.repo.car")
+	n := startInternet(t, true)
+	n.mux.HandleFunc("pds.example.com"+repoPath, func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 2 {
+			t.Errorf("asked in %s", r.Proto)
+		}
+		w.Write(car)
+	})
+	n.mux.HandleFunc("cut.example.com"+repoPath, func(w http.ResponseWriter, _ *http.Request) {
+		w.Write(car[:len(car)/2])
+		http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	h := n.handler(t, "{}")
+	if out, rows := handle(t.Context(), h, &testHost{}, item(paulDID, "pds.example.com"), 1); !out.OK() || len(rows) != 185 {
+		t.Errorf("%+v, %d rows, want ok and 185", out, len(rows))
+	}
+	if out, _ := handle(t.Context(), h, &testHost{}, item(paulDID, "cut.example.com"), 1); out.Class != classTruncated {
+		t.Errorf("cut: %+v, want truncated", out)
+	}
+}
+
 func TestDamagedBody(t *testing.T) {
 	car := testdata(t, "paul_staging.repo.car")
 	for _, at := range []int{0, 30, 60, len(car) / 3, len(car) - 1} {
@@ -380,17 +405,21 @@ func TestSilentHosts(t *testing.T) {
 		http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	})
-	h := net.handler(t, `{"idle_timeout":"50ms"}`)
-	for pds, class := range map[string]string{
-		"mute.example.com":     hayrick.ClassTimeout,
-		"stalling.example.com": hayrick.ClassTimeout,
-		"grumpy.example.com":   classUpstream5xx, // the status says enough
+	var wg sync.WaitGroup
+	for pds, c := range map[string]struct{ idle, class string }{
+		"mute.example.com":     {"50ms", hayrick.ClassTimeout},
+		"stalling.example.com": {"50ms", hayrick.ClassTimeout},
+		"grumpy.example.com":   {"3s", classUpstream5xx}, // the status, which comes in time, says enough
 	} {
-		out, rows := handle(t.Context(), h, &testHost{}, item(paulDID, pds), 1)
-		if out.Class != class || len(rows) > 0 {
-			t.Errorf("%s: %+v, want %s", pds, out, class)
-		}
+		h := net.handler(t, `{"idle_timeout":"`+c.idle+`"}`)
+		wg.Go(func() {
+			out, rows := handle(t.Context(), h, &testHost{}, item(paulDID, pds), 1)
+			if out.Class != c.class || len(rows) > 0 {
+				t.Errorf("%s: %+v, want %s", pds, out, c.class)
+			}
+		})
 	}
+	wg.Wait()
 }
 
 // A host that sends a byte now and then never falls silent, but the item's

@@ -69,7 +69,9 @@ type internet struct {
 	hits map[string]int // by host
 }
 
-func newInternet(t *testing.T) *internet {
+func newInternet(t *testing.T) *internet { return startInternet(t, false) }
+
+func startInternet(t *testing.T, http2 bool) *internet {
 	n := &internet{mux: http.NewServeMux(), hits: map[string]int{}}
 	n.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n.mu.Lock()
@@ -78,6 +80,7 @@ func newInternet(t *testing.T) *internet {
 		n.mux.ServeHTTP(w, r)
 	}))
 	n.Config.ErrorLog = log.New(io.Discard, "", 0) // broken handshakes are part of the tests
+	n.EnableHTTP2 = http2
 	n.StartTLS()
 	t.Cleanup(n.Close)
 	return n
@@ -113,7 +116,7 @@ func (n *internet) handler(t *testing.T, params string) *handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	trust := n.Client().Transport.(*http.Transport).TLSClientConfig
+	trust := n.Client().Transport.(*http.Transport).TLSClientConfig.Clone() // a Transport changes it
 	h := newHandler(p, newUpstream(hayrick.RealWorld("test"), "https", n.dial, trust, p.IdleTimeout.D()))
 	t.Cleanup(func() { h.Close() })
 	return h

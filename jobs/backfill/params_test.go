@@ -155,7 +155,7 @@ func TestConfigIsAJobDefinition(t *testing.T) {
 		if _, lists := h.(jobs.Lister); lists != (name == "demo") || def.Input.Items != lists {
 			t.Errorf("profile %q: lists its items: %v, input.items: %v", name, lists, def.Input.Items)
 		}
-		if name == "demo" && (p.Verify != verifySignature || def.Input.URI != "" || def.Retry.Passes != 2) {
+		if name == "demo" && (p.Verify != verifySignature || def.Input.URI != "" || def.Retry.Passes < 2) {
 			t.Errorf("demo: verify %s, uri %q, %d passes", p.Verify, def.Input.URI, def.Retry.Passes)
 		}
 	}

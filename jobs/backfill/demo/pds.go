@@ -14,8 +14,8 @@ import (
 // What a host allows before it throttles for real. A client that keeps to the
 // job file's rates never meets it.
 const (
-	hostRate  = 60.0 // requests a second
-	hostBurst = 60.0
+	hostRate  = 80.0 // requests a second
+	hostBurst = 80.0
 )
 
 // pds is one host.

@@ -1,0 +1,77 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"hayrick/manifest"
+)
+
+// leftovers are the keys under which an attempt, planner or submission that crashed
+// or came second leaves data that nobody names. Everything of it has the digest of its
+// bytes in its key.
+var leftovers = regexp.MustCompile(`^(?:` + strings.Join([]string{
+	`tasks/([a-z0-9._-]+)/[a-z0-9._-]+_[0-9a-f]{8}_[0-9a-f]{12}(?:\.parquet|_failures\.jsonl)`,
+	`tasks/([a-z0-9._-]+)/checkpoint/[0-9]{8,}-[0-9a-f]{8}-[0-9a-f]{12}`,
+	`batches/[a-z0-9_]+/(?:index-[0-9]+-[0-9a-f]{12}|seg-[0-9]+-[0-9a-f]{12}\.jsonl|indexes-[0-9a-f]{12}\.jsonl)`,
+	`groups/[a-z0-9_]+/(?:block-[0-9]+-[0-9a-f]{12}\.json|blocks-[0-9a-f]{12}\.jsonl)`,
+	`retries/retry-[0-9]+/(?:results|permanent|exhausted)-[0-9a-f]{12}\.jsonl`,
+	`aggregation/[0-9]+/(?:part-[0-9]{5,}-[0-9a-f]{12}\.parquet|inputs-[0-9a-f]{12}\.jsonl|lists/[a-z0-9._-]+-[0-9a-f]{12}\.jsonl)`,
+	`config-[0-9a-f]{12}\.yaml`, `bundle-[0-9a-f]{12}\.tar\.zst`, `input/[0-9a-f]{12}-[a-z0-9._-]+`,
+}, `|`) + `)$`)
+
+// strangers lists the job's folder for what no commit names.
+func (a *auditor) strangers(ctx context.Context) error {
+	if a.blind {
+		return nil
+	}
+	slices.Sort(a.named)
+	named := func(rel string) bool {
+		_, found := slices.BinarySearch(a.named, nameHash(rel))
+		return found
+	}
+	var found []Finding
+	var seen, more int64
+	err := a.Store.Objects.List(ctx, a.job.Prefix(), func(o manifest.Object) error {
+		seen++
+		if seen%10_000 == 0 {
+			a.progress("strangers", seen, 0)
+		}
+		rel := a.job.Rel(o.Key)
+		if named(rel) {
+			return nil
+		}
+		f := Finding{Stranger, CodeStranger, rel, "no commit names it"}
+		// Data of an attempt is a leftover where its task is one of the plans'.
+		if m := leftovers.FindStringSubmatch(rel); m != nil {
+			if task := m[1] + m[2]; task == "" || a.planned(task, named) {
+				f = Finding{Leftover, CodeLeftover, rel, "no commit names it: its writer crashed or came second"}
+			}
+		}
+		if len(found) >= 2*maxFindings {
+			more++
+			a.report.Counts[f.Severity]++
+			return nil
+		}
+		found = append(found, f)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list %s: %w", a.job.Prefix(), err)
+	}
+	if more > 0 {
+		a.note("%d more objects that no commit names", more)
+	}
+	slices.SortFunc(found, func(x, y Finding) int { return strings.Compare(x.Key, y.Key) })
+	a.found = append(a.found, found...)
+	return nil
+}
+
+// planned says whether a task is of the plans: its result is named, or may still
+// come.
+func (a *auditor) planned(task string, named func(string) bool) bool {
+	return named(a.job.Rel(a.job.Done(task)))
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"hayrick"
+	"hayrick/coordinator"
+	"hayrick/jobfile"
+	"hayrick/jobs"
+	"hayrick/manifest"
+	"hayrick/ratelimit"
+	"hayrick/worker"
+)
+
+// checkFile finds what only this build and this machine know to be wrong with a job
+// file: its handler, its rates, and where the output goes.
+func (c *cli) checkFile(ctx context.Context, f jobfile.File) (jobs.Handler, error) {
+	var ps jobfile.Problems
+	user := func(path string, err error) error {
+		var u *hayrick.UserError
+		if !errors.As(err, &u) {
+			return err
+		}
+		what := u.What
+		if u.Hint != "" {
+			what += "; " + u.Hint
+		}
+		ps = append(ps, jobfile.Problem{Place: f.At(path), What: what})
+		return nil
+	}
+	for i, r := range f.Definition.Rates {
+		if _, err := ratelimit.LimitsOf(r, ratelimit.OneMachine); err != nil {
+			if err := user(fmt.Sprintf("rates[%d].burst", i), err); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if what := c.outputProblem(f.Definition.Output.URI); what != "" {
+		ps = append(ps, jobfile.Problem{Place: f.At("output.uri"), What: "output.uri: " + what})
+	}
+	h, err := handlers.New(ctx, f.Definition.Handler.Builtin, jobs.Env{World: c.world, Log: c.log, Params: f.Definition.Handler.Params})
+	if err != nil {
+		path := "handler.params"
+		if _, ok := handlers[f.Definition.Handler.Builtin]; !ok {
+			path = "handler.builtin"
+		}
+		if err := user(path, err); err != nil {
+			return nil, fmt.Errorf("build the handler: %w", err)
+		}
+	}
+	if len(ps) > 0 {
+		return nil, ps
+	}
+	return h, nil
+}
+
+// outputProblem says why the output may not go where the job file says.
+func (c *cli) outputProblem(uri string) string {
+	if strings.Contains(uri, "://") && !strings.HasPrefix(uri, "file:///") {
+		return "this store publishes into folders of this machine; write a path"
+	}
+	out, err1 := filepath.Abs(strings.TrimPrefix(uri, "file://"))
+	store, err2 := filepath.Abs(c.store)
+	switch {
+	case err1 != nil || err2 != nil:
+		return ""
+	case inside(out, store):
+		return "the output cannot lie in the store, " + c.store + "; write another folder"
+	case inside(store, out):
+		return "the store, " + c.store + ", would lie in the output; write a folder of its own"
+	}
+	return ""
+}
+
+// inside says that path is folder or below it.
+func inside(path, folder string) bool {
+	rel, err := filepath.Rel(folder, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+}
+
+// How much of the input is looked at before anything is planned, and how many
+// damaged lines are told.
+const (
+	checkedLines = 1000
+	toldLines    = 10
+)
+
+// checkInput reads the first items as a worker would, so that a wrong file is found
+// out before it is indexed.
+func (c *cli) checkInput(ctx context.Context, sources coordinator.Sources, def hayrick.JobDefinition) error {
+	if def.Input.Items {
+		return nil
+	}
+	r, err := sources.OpenSource(ctx, def.Input.URI, 0)
+	if errors.Is(err, hayrick.ErrNotFound) {
+		return &hayrick.UserError{What: fmt.Sprintf("the input %s is not there", def.Input.URI), Hint: "check input.uri; a path is relative to the working directory", Exit: exitNotFound}
+	}
+	if err != nil {
+		return fmt.Errorf("read the input %s: %w", def.Input.URI, err)
+	}
+	defer r.Close()
+	bad, err := damagedLines(r, def)
+	if err != nil {
+		return fmt.Errorf("read the input %s: %w", def.Input.URI, err)
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	for i, b := range bad {
+		if i == toldLines {
+			fmt.Fprintf(c.err, "... and %s more of the first %s\n", count(int64(len(bad)-i), "line"), number(checkedLines))
+			break
+		}
+		fmt.Fprintf(c.err, "%s:%d: %s\n", def.Input.URI, b.line, b.what)
+	}
+	if def.Input.OnBadItem == "skip" {
+		c.tell("such items are listed as permanent, class %s (input.on_bad_item: skip)", hayrick.ClassBadItem)
+		return nil
+	}
+	return &hayrick.UserError{
+		What: fmt.Sprintf("%s of %s are no items", count(int64(len(bad)), "line"), def.Input.URI),
+		Hint: "mend them, or write input.on_bad_item: skip, which lists them as permanent",
+	}
+}
+
+type badLine struct {
+	line int64
+	what string
+}
+
+// damagedLines judges the first lines as a worker judges items.
+func damagedLines(r io.Reader, def hayrick.JobDefinition) (bad []badLine, err error) {
+	in := bufio.NewReaderSize(r, 1<<16)
+	if bom, _ := in.Peek(3); string(bom) == "\xef\xbb\xbf" {
+		in.Discard(3)
+	}
+	items := int64(0)
+	for line := int64(1); line <= checkedLines; line++ {
+		b, err := in.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			return bad, nil // long lines are the indexer's
+		}
+		if err != nil && err != io.EOF {
+			return nil, err
+		}
+		if rec := manifest.TrimRecord([]byte(strings.TrimSuffix(string(b), "\n"))); len(rec) > 0 {
+			if what := damage(rec, def); what != "" {
+				bad = append(bad, badLine{line, what})
+			}
+			if items++; items == def.Input.Limit {
+				return bad, nil
+			}
+		}
+		if err == io.EOF {
+			return bad, nil
+		}
+	}
+	return bad, nil
+}
+
+func damage(record []byte, def hayrick.JobDefinition) string {
+	fields, ok := worker.ParseFields(record)
+	if !ok {
+		return "the line is not one JSON object"
+	}
+	for _, r := range def.Rates {
+		if _, err := worker.RateKey(r.Key, fields); r.Auto && err != nil {
+			return fmt.Sprintf("rates.%s: %v", r.Name, err)
+		}
+	}
+	if def.Input.Key != "" {
+		if _, ok := fields.Text(def.Input.Key); !ok {
+			return fmt.Sprintf("the item has no key: field %q is missing or empty", def.Input.Key)
+		}
+	}
+	return ""
+}
+
+// gitState is the commit of the folder and whether it differs from it; "" outside a
+// repository, or without git.
+func gitState(ctx context.Context, dir string) (commit string, dirty bool) {
+	ctx, cancel := context.WithTimeout(ctx, gitPatience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "git", "--no-optional-locks", "-c", "core.fsmonitor=false", "status", "--porcelain=v2", "--branch", "--", ".")
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil {
+		return "", false
+	}
+	for line := range strings.Lines(string(out)) {
+		if oid, ok := strings.CutPrefix(line, "# branch.oid "); ok && !strings.HasPrefix(oid, "(") {
+			commit = strings.TrimSpace(oid)
+		}
+		dirty = dirty || !strings.HasPrefix(line, "#")
+	}
+	return commit, dirty && commit != ""
+}
+
+// gitPatience is how long the state of a repository may take: it is provenance, not
+// worth a wait.
+const gitPatience = 2 * time.Second

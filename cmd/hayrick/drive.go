@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"hayrick"
+	"hayrick/coordinator"
+	"hayrick/worker"
+)
+
+const (
+	// visibility hides a message in hand; the pool extends it. A process that dies frees
+	// its messages at once, so this is for one that stands still.
+	visibility = time.Minute
+	againFault = time.Second
+	// sweepEvery is how often a run is swept while it is worked on, and lookEvery how
+	// often its progress is read.
+	sweepEvery = time.Second
+	lookEvery  = 500 * time.Millisecond
+	// lookShare bounds the reading to a twentieth of the time, however large the run.
+	lookShare = 20
+	// maxFaults is how often in a row one role may fail before the process gives up.
+	maxFaults = 20
+)
+
+// stopper ends the draining of a queue, once, for one reason.
+type stopper struct {
+	stopped chan struct{}
+	once    sync.Once
+	why     error // nil: the work is done
+}
+
+func newStopper() *stopper { return &stopper{stopped: make(chan struct{})} }
+
+// stop makes the pool receive nothing more and the worker end what it has in hand
+// and hand it back.
+func (s *stopper) stop(why error) {
+	s.once.Do(func() {
+		s.why = why
+		close(s.stopped)
+	})
+}
+
+// errInterrupted is the end by the first interrupt.
+var errInterrupted = errors.New("interrupted")
+
+// pausedError is the end because a job waits for a person.
+type pausedError struct{ jobID, reason string }
+
+func (e *pausedError) Error() string { return fmt.Sprintf("%s is paused: %s", e.jobID, e.reason) }
+
+// drive works on the queue in this process until a job has ended (or all have), a
+// person stops it, or it cannot go on.
+type drive struct {
+	*cli
+	*roles
+	progress *progress // nil: none is shown
+
+	wake chan struct{} // something may have ended
+
+	mu     sync.Mutex
+	faults map[hayrick.Role]int // in a row
+}
+
+// run drains the queue with slots tasks at once. look is asked again and again, and
+// at once when something may have ended, how things stand; done ends the drive. The
+// error is why it ended before.
+func (d *drive) run(ctx context.Context, slots int, look func(context.Context) (done bool, err error)) error {
+	d.wake = make(chan struct{}, 1)
+	d.faults = map[hayrick.Role]int{}
+	pool := d.pool(slots, d.cli)
+	for role, do := range pool.Do {
+		pool.Do[role] = d.watched(role, do)
+	}
+	pool.Idle = func(context.Context) bool { d.nudge(); return false }
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	d.world.Go("interrupt", func() {
+		select {
+		case <-d.drain:
+			d.stop.stop(errInterrupted)
+		case <-ctx.Done():
+		}
+	})
+	watched := make(chan struct{})
+	d.world.Go("watch", func() {
+		defer close(watched)
+		d.watch(ctx, look)
+	})
+	err := pool.Run(ctx)
+	if ctx.Err() != nil {
+		d.stop.stop(errInterrupted) // by the second one
+	}
+	d.stop.stop(err)
+	<-watched
+	return d.stop.why
+}
+
+// watch looks how things stand.
+func (d *drive) watch(ctx context.Context, look func(context.Context) (bool, error)) {
+	pause := lookEvery
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for fails := 0; ; {
+		select {
+		case <-d.wake:
+		case <-timer.C:
+		case <-d.stop.stopped:
+			return
+		case <-ctx.Done():
+			return
+		}
+		start := time.Now()
+		done, err := look(ctx)
+		switch {
+		case err == nil && done:
+			d.stop.stop(nil)
+			return
+		case err == nil:
+			fails = 0
+		case ctx.Err() != nil:
+			return
+		case fails < maxFaults && !hopeless(err) && !errors.As(err, new(*pausedError)):
+			fails++
+			d.log.Warn("the run cannot be looked at; trying again", hayrick.KeyError, err)
+		default:
+			d.stop.stop(err)
+			return
+		}
+		pause = max(lookEvery, lookShare*time.Since(start))
+		timer.Reset(pause)
+	}
+}
+
+// nudge makes watch look now.
+func (d *drive) nudge() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// watched is do, with an eye on what a process cannot mend by trying again: it ends
+// then, rather than to try for ever.
+func (d *drive) watched(role hayrick.Role, do worker.Do) worker.Do {
+	return func(ctx context.Context, m hayrick.Delivery) (worker.Verdict, error) {
+		v, err := do(ctx, m)
+		if err != nil && ctx.Err() == nil {
+			d.mu.Lock()
+			d.faults[role]++
+			many := d.faults[role] >= maxFaults
+			d.mu.Unlock()
+			if many || hopeless(err) {
+				d.stop.stop(err)
+			}
+			return v, err
+		}
+		d.mu.Lock()
+		d.faults[role] = 0
+		d.mu.Unlock()
+		if role == hayrick.RoleAggregator && m.TaskID == "" {
+			d.nudge() // it may have been the last step
+		}
+		return v, err
+	}
+}
+
+// hopeless says that trying again here and now changes nothing.
+func hopeless(err error) bool {
+	switch exitCode(err) {
+	case exitPermission, exitUsage, exitNotFound:
+		return true
+	}
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, hayrick.ErrCorrupt)
+}
+
+// follow looks at one job, which has just been swept: it sweeps it again and again,
+// shows its progress, and is done when its generation has ended and everything that
+// follows from that is there.
+func (d *drive) follow(jobID string) func(context.Context) (bool, error) {
+	swept := time.Now()
+	return func(ctx context.Context) (bool, error) {
+		k, dec, err := d.known(ctx, jobID)
+		if err != nil {
+			return false, err
+		}
+		if d.progress != nil {
+			d.progress.show(k, dec)
+		}
+		switch {
+		case complete(k, dec):
+			return true, nil
+		case dec.Status == hayrick.StatusPaused && dec.State == nil && !dec.View && dec.Pause == nil:
+			return false, pausedBy(k)
+		case time.Since(swept) < sweepEvery:
+			return false, nil
+		}
+		swept = time.Now()
+		if dec, err = d.coordinator.Sweep(ctx, jobID); dec.Cancel || dec.View {
+			d.nudge() // what was looked for may be there now
+		}
+		return false, err
+	}
+}
+
+// complete says that a generation has ended and that all views and published files
+// follow it.
+func complete(k *coordinator.Known, d coordinator.Decision) bool {
+	return k.Outcome != nil && len(d.Triggers) == 0 && !d.View
+}
+
+func pausedBy(k *coordinator.Known) error {
+	return &pausedError{k.Plan.JobID, coordinator.Apply(k.Orders, k.Generation).Reason}
+}

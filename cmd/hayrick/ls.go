@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"hayrick/manifest"
+)
+
+func lsCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use: "ls", Short: "List the runs of the store, the latest first", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runLs(cmd.Context(), c) },
+	}
+}
+
+// runLine is one run of `ls --json`.
+type runLine struct {
+	Schema      string        `json:"schema"`
+	JobID       string        `json:"job_id"`
+	JobType     string        `json:"job_type"`
+	Status      string        `json:"status"`
+	SubmittedAt manifest.Time `json:"submitted_at"`
+	EndedAt     manifest.Time `json:"ended_at"`
+	tally
+}
+
+func runLs(ctx context.Context, c *cli) error {
+	ctx, stop := c.untilInterrupt(ctx)
+	defer stop()
+	if _, err := os.Stat(c.store); errors.Is(err, fs.ErrNotExist) {
+		c.tell("no runs: there is no store at %s", c.store)
+		return nil
+	}
+	r, err := open(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	plans, err := r.plans(ctx, func(string) bool { return true })
+	if err != nil {
+		return err
+	}
+	lines, err := each(plans, func(p manifest.Plan) (runLine, error) {
+		k, d, err := r.known(ctx, p.JobID)
+		if err != nil {
+			return runLine{}, err
+		}
+		l := runLine{
+			Schema: "hayrick.run/v1", JobID: p.JobID, JobType: p.Job.JobType, Status: string(d.Status),
+			SubmittedAt: p.SubmittedAt, tally: tallyOf(k),
+		}
+		if k.Outcome != nil {
+			l.EndedAt = k.Outcome.EndedAt
+		}
+		return l, nil
+	})
+	if err != nil {
+		return err
+	}
+	if c.json {
+		for _, l := range lines {
+			if err := c.printJSON(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if len(lines) == 0 {
+		c.tell("no runs in %s", c.store)
+		return nil
+	}
+	rows := [][]string{{"RUN", "STATUS", "ITEMS", "OK", "FAILED", "LEFT", "SUBMITTED"}}
+	for _, l := range lines {
+		rows = append(rows, []string{
+			l.JobID, l.Status, number(l.Items), number(l.OK), number(l.Failed + l.Permanent + l.Exhausted), number(l.Left), clock(l.SubmittedAt.Time),
+		})
+	}
+	return c.table(rows)
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"hayrick"
+	"hayrick/coordinator"
+	"hayrick/manifest"
+)
+
+func pauseCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use: "pause <run>", Short: "Hand out no more tasks of a run until it is resumed", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runPause(cmd.Context(), c, args[0]) },
+	}
+}
+
+func runPause(ctx context.Context, c *cli, ref string) error {
+	ctx, stop := c.untilInterrupt(ctx)
+	defer stop()
+	r, k, err := c.openRun(ctx, ref)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	id := k.Plan.JobID
+	if _, err := r.order(ctx, k, manifest.OrderPause, "paused by "+submitter(c)+"; go on with `hayrick resume "+id+"`"); err != nil {
+		return err
+	}
+	return c.printOrdered(ctx, r, id)
+}
+
+func resumeCommand(c *cli) *cobra.Command {
+	var strict bool
+	cmd := &cobra.Command{
+		Use: "resume [run]", Short: "Go on with an unfinished run, paused or not, until it has ended", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runResume(cmd.Context(), c, refOf(args), strict) },
+	}
+	cmd.Flags().BoolVar(&strict, "strict", false, "exit 3 when any item failed")
+	return cmd
+}
+
+// refOf is the run that arguments name; none is the latest.
+func refOf(args []string) string {
+	if len(args) == 0 {
+		return latest
+	}
+	return args[0]
+}
+
+// runResume lifts a pause, if there is one, and works on the run as `run` does.
+func runResume(ctx context.Context, c *cli, ref string, strict bool) error {
+	start := c.world.Clock.Now()
+	short, stop := c.untilInterrupt(ctx)
+	defer stop()
+	r, k, err := c.openRun(short, ref)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	id := k.Plan.JobID
+	if k.Outcome == nil {
+		if coordinator.Apply(k.Orders, k.Generation).Paused {
+			if k, err = r.order(short, k, manifest.OrderResume, ""); err != nil {
+				return err
+			}
+		}
+		c.tell("going on with %s, submitted %s", c.paint(bold, id), clock(k.Plan.SubmittedAt.Time))
+	}
+	if _, err := r.coordinator.Sweep(short, id); err != nil {
+		return err
+	}
+	return c.finish(ctx, r, id, start, strict)
+}
+
+func cancelCommand(c *cli) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "cancel <run>", Short: "End a run; what is finished stays in the store", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runCancel(cmd.Context(), c, args[0], yes) },
+	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
+// runCancel orders the end and sweeps until the outcome is there.
+func runCancel(ctx context.Context, c *cli, ref string, yes bool) error {
+	ctx, stop := c.untilInterrupt(ctx)
+	defer stop()
+	r, k, err := c.openRun(ctx, ref)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	id := k.Plan.JobID
+	if !yes {
+		if err := c.confirm(fmt.Sprintf("Cancel %s? %s of %s have ended; a cancelled run cannot be resumed", id, number(tallyOf(k).ended()), count(k.Plan.Items, "item"))); err != nil {
+			return err
+		}
+	}
+	if _, err := r.order(ctx, k, manifest.OrderCancel, ""); err != nil {
+		return err
+	}
+	for range 2 { // the first sweep ends it, the second writes what follows
+		if _, err := r.coordinator.Sweep(ctx, id); err != nil {
+			return err
+		}
+	}
+	return c.printOrdered(ctx, r, id)
+}
+
+// confirm asks on a terminal; elsewhere the answer has to come with the command.
+func (c *cli) confirm(question string) error {
+	if !c.inTTY || !c.errTTY {
+		return &hayrick.UserError{What: "this asks for a yes, and there is no terminal to ask on", Hint: "add --yes"}
+	}
+	fmt.Fprintf(c.err, "%s [y/N] ", question)
+	answer, _ := bufio.NewReader(c.in).ReadString('\n')
+	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+		c.tell("nothing was done")
+		return ended(exitDone)
+	}
+	return nil
+}
+
+// order gives an order for the current generation and returns the run as it stands
+// then.
+func (r *roles) order(ctx context.Context, k *coordinator.Known, order, reason string) (*coordinator.Known, error) {
+	id := k.Plan.JobID
+	_, err := r.coordinator.Order(ctx, id, manifest.Control{Order: order, Generation: k.Generation, Reason: reason})
+	if errors.Is(err, hayrick.ErrConflict) {
+		return nil, &hayrick.UserError{What: id + " has ended already", Hint: "hayrick status " + id, Exit: exitConflict}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.coordinator.Sweep(ctx, id); err != nil {
+		return nil, err
+	}
+	k, _, err = r.known(ctx, id)
+	return k, err
+}
+
+// printOrdered prints how the run stands after an order.
+func (c *cli) printOrdered(ctx context.Context, r *roles, id string) error {
+	_, d, err := r.known(ctx, id)
+	if err != nil {
+		return err
+	}
+	if c.json {
+		return c.printJSON(struct {
+			Schema string            `json:"schema"`
+			JobID  string            `json:"job_id"`
+			Status hayrick.JobStatus `json:"status"`
+		}{"hayrick.ordered/v1", id, d.Status})
+	}
+	fmt.Fprintf(c.out, "%s %s\n", id, d.Status)
+	return nil
+}
+
+// openRun opens a store that is there and finds a run in it.
+func (c *cli) openRun(ctx context.Context, ref string) (*roles, *coordinator.Known, error) {
+	if err := c.storeExists(); err != nil {
+		return nil, nil, err
+	}
+	r, err := open(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	id, err := r.findRun(ctx, ref)
+	if err != nil {
+		return nil, nil, errors.Join(err, r.close())
+	}
+	k, _, err := r.known(ctx, id)
+	if err != nil {
+		return nil, nil, errors.Join(err, r.close())
+	}
+	return r, k, nil
+}

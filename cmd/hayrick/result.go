@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"hayrick"
+	"hayrick/coordinator"
+	"hayrick/manifest"
+)
+
+// result is how a run ended.
+type result struct {
+	Schema     string        `json:"schema"`
+	JobID      string        `json:"job_id"`
+	Generation int           `json:"generation"`
+	Status     string        `json:"status"`
+	Code       string        `json:"code,omitempty"`
+	Message    string        `json:"message,omitempty"`
+	Items      int64         `json:"items"`
+	OK         int64         `json:"ok"`
+	Permanent  int64         `json:"permanent"`
+	Exhausted  int64         `json:"exhausted"`
+	Unfinished int64         `json:"unfinished"`
+	Rows       int64         `json:"rows"`
+	RowHash    string        `json:"row_hash"`
+	EndedAt    manifest.Time `json:"ended_at"`
+	Output     *output       `json:"output"` // null unless it SUCCEEDED
+}
+
+// output is what was published.
+type output struct {
+	URI   string       `json:"uri"`
+	Parts []outputPart `json:"parts"`
+	Lists []outputList `json:"lists"`
+}
+
+type outputPart struct {
+	Path   string `json:"path"`
+	Bytes  int64  `json:"bytes"`
+	Rows   int64  `json:"rows"`
+	SHA256 string `json:"sha256"`
+}
+
+type outputList struct {
+	Path  string `json:"path"`
+	Name  string `json:"name"`
+	Count int64  `json:"count"`
+}
+
+func resultOf(k *coordinator.Known) result {
+	o := k.Outcome
+	res := result{
+		Schema: "hayrick.result/v1", JobID: o.JobID, Generation: o.Generation, Status: o.Status, Code: o.Code, Message: o.Message,
+		Items: o.Items, OK: o.OK, Permanent: o.Permanent, Exhausted: o.Exhausted, Unfinished: o.Unfinished,
+		Rows: o.RowCount, RowHash: o.RowHash, EndedAt: o.EndedAt,
+	}
+	if o.Aggregation == nil || o.Status != string(hayrick.JobSucceeded) {
+		return res
+	}
+	out := output{URI: manifest.OutputURI(k.Definition, o.JobID, o.Generation), Parts: []outputPart{}, Lists: []outputList{}}
+	folder := strings.TrimPrefix(out.URI, "file://")
+	for _, p := range o.Aggregation.Parts {
+		out.Parts = append(out.Parts, outputPart{filepath.Join(folder, p.Name), p.Bytes, p.Rows, p.SHA256})
+	}
+	for _, l := range o.Aggregation.Lists {
+		out.Lists = append(out.Lists, outputList{filepath.Join(folder, "lists", l.Name+".jsonl"), l.Name, l.Count})
+	}
+	res.Output = &out
+	return res
+}
+
+// printResult prints how a run ended and returns the exit code as an error.
+func (c *cli) printResult(k *coordinator.Known, took time.Duration, strict bool) error {
+	res := resultOf(k)
+	if c.json {
+		if err := c.printJSON(res); err != nil {
+			return err
+		}
+	} else {
+		c.sayResult(res, took)
+	}
+	switch {
+	case res.Code == manifest.CodeOutputRefused:
+		return ended(exitConflict)
+	case res.Status != string(hayrick.JobSucceeded), strict && res.Permanent+res.Exhausted > 0:
+		return ended(exitUnwell)
+	}
+	return nil
+}
+
+func (c *cli) sayResult(res result, took time.Duration) {
+	colour, word := green, "done"
+	if res.Status != string(hayrick.JobSucceeded) {
+		colour, word = red, res.Status
+	}
+	fmt.Fprintf(c.out, "%s %s in %s   %s\n", res.JobID, c.paintOut(colour, word), ago(took), ends(res))
+	if res.Message != "" {
+		fmt.Fprintf(c.out, "  %s\n", res.Message)
+	}
+	if res.Output == nil {
+		return
+	}
+	for _, p := range res.Output.Parts {
+		fmt.Fprintf(c.out, "  %s   %s   %s   sha256 %s\n", p.Path, count(p.Rows, "row"), size(p.Bytes), short(p.SHA256))
+	}
+	for _, l := range res.Output.Lists {
+		fmt.Fprintf(c.out, "  %s   %s\n", l.Path, count(l.Count, "item"))
+	}
+	if res.Permanent+res.Exhausted > 0 {
+		c.tell("what failed and why: hayrick failures %s", res.JobID)
+	}
+}
+
+// ends is how the items ended, in words.
+func ends(res result) string {
+	s := fmt.Sprintf("%s: %s ok", count(res.Items, "item"), number(res.OK))
+	for _, x := range []struct {
+		n    int64
+		word string
+	}{{res.Permanent, "permanent"}, {res.Exhausted, "exhausted"}, {res.Unfinished, "unfinished"}} {
+		if x.n > 0 {
+			s += fmt.Sprintf(", %s %s", number(x.n), x.word)
+		}
+	}
+	return s + "   " + count(res.Rows, "row")
+}

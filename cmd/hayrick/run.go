@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hayrick"
+	"hayrick/coordinator"
+	"hayrick/jobfile"
+	"hayrick/jobs"
+)
+
+// submitOptions are the flags of run and submit.
+type submitOptions struct {
+	job     string
+	profile string
+	sets    []string
+	limit   int64
+	fresh   bool
+	jobID   string
+	detach  bool
+	strict  bool
+}
+
+func (o *submitOptions) flags(c *cli, cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVarP(&o.profile, "profile", "p", c.get("HAYRICK_PROFILE"), "profile of the job file (default $HAYRICK_PROFILE)")
+	f.StringArrayVar(&o.sets, "set", nil, "change a key of the job file, such as run.max_parallel=4")
+	f.Int64Var(&o.limit, "limit", 0, "only the first `n` items")
+	f.BoolVar(&o.fresh, "new", false, "start a new run, whatever is unfinished")
+	f.StringVar(&o.jobID, "job-id", "", "run under this id")
+}
+
+func runCommand(c *cli) *cobra.Command {
+	var o submitOptions
+	cmd := &cobra.Command{
+		Use: "run <job>", Short: "Run a job, or go on with its unfinished run",
+		Long: `Run a job file (or the config.yaml of a folder) in this process until it has ended.
+Typed again it goes on with the unfinished run of the same job file and input.
+
+The first Ctrl-C ends the items in hand and leaves the rest for later; the second
+stops at once. Neither loses anything.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := parseSubmit(&o, args); err != nil {
+				return err
+			}
+			if o.detach {
+				return runSubmit(cmd.Context(), c, o)
+			}
+			return runRun(cmd.Context(), c, o)
+		},
+	}
+	o.flags(c, cmd)
+	cmd.Flags().BoolVar(&o.detach, "detach", false, "plan and leave the work to `hayrick worker`, like submit")
+	cmd.Flags().Lookup("detach").NoOptDefVal = "true"
+	cmd.Flags().BoolVar(&o.strict, "strict", false, "exit 3 when any item failed")
+	return cmd
+}
+
+func parseSubmit(o *submitOptions, args []string) error {
+	o.job = args[0]
+	switch {
+	case o.limit < 0:
+		return &hayrick.UserError{What: fmt.Sprintf("--limit %d", o.limit), Hint: "write how many items to take, from 1"}
+	case o.limit > 0:
+		o.sets = append(o.sets, fmt.Sprintf("input.limit=%d", o.limit))
+	}
+	return nil
+}
+
+// runRun submits and works until the run has ended.
+func runRun(ctx context.Context, c *cli, o submitOptions) error {
+	start := c.world.Clock.Now()
+	r, s, err := submit(ctx, c, o)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	return c.finish(ctx, r, s.JobID, start, o.strict)
+}
+
+// finish works on a run that has just been swept until it has ended, and prints how.
+func (c *cli) finish(ctx context.Context, r *roles, jobID string, start time.Time, strict bool) error {
+	job, err := r.jobs.Open(ctx, jobID)
+	if err != nil {
+		return fmt.Errorf("open run %s: %w", jobID, err)
+	}
+	d := &drive{cli: c, roles: r, progress: newProgress(c, r.limits.grants)}
+	err = d.run(ctx, job.Definition.Run.MaxParallel, d.follow(jobID))
+	c.screen.clear()
+	var paused *pausedError
+	switch {
+	case errors.Is(err, errInterrupted):
+		c.tell("interrupted; nothing is lost. Go on with: hayrick resume %s", jobID)
+		return ended(exitInterrupted)
+	case errors.As(err, &paused):
+		fmt.Fprintf(c.err, "%s %s\n", c.paint(bold, "paused:"), paused.reason)
+		return ended(exitUnwell)
+	case err != nil:
+		return fmt.Errorf("run %s stopped: %w", jobID, err)
+	}
+	k, _, err := r.known(context.WithoutCancel(ctx), jobID)
+	if err != nil {
+		return err
+	}
+	return c.printResult(k, c.world.Clock.Now().Sub(start), strict)
+}
+
+// submit loads and checks a job file, opens the store and makes the run exist. The
+// caller closes the roles.
+func submit(ctx context.Context, c *cli, o submitOptions) (*roles, coordinator.Submitted, error) {
+	ctx, stop := c.untilInterrupt(ctx)
+	defer stop()
+	var none coordinator.Submitted
+	f, err := jobfile.Load(o.job, o.profile, o.sets)
+	if errors.Is(err, hayrick.ErrNotFound) {
+		err = &hayrick.UserError{What: fmt.Sprintf("there is no job file at %s", o.job), Hint: "name a job file, or a folder with a " + jobfile.Name, Exit: exitNotFound}
+	}
+	if err != nil {
+		return nil, none, err
+	}
+	h, err := c.checkFile(ctx, f)
+	if err != nil {
+		return nil, none, err
+	}
+	if closer, ok := h.(jobs.Closer); ok {
+		defer closer.Close()
+	}
+	r, err := open(ctx, c)
+	if err != nil {
+		return nil, none, err
+	}
+	s, err := r.submit(ctx, c, f, h, o)
+	if err != nil {
+		return nil, none, errors.Join(err, r.close())
+	}
+	c.tellPlan(r, f, s)
+	return r, s, nil
+}
+
+func (r *roles) submit(ctx context.Context, c *cli, f jobfile.File, h jobs.Handler, o submitOptions) (coordinator.Submitted, error) {
+	if err := c.checkInput(ctx, r.store, f.Definition); err != nil {
+		return coordinator.Submitted{}, err
+	}
+	ask := coordinator.Submission{
+		Definition: f.Definition, ConfigFile: f.Path, ConfigTime: f.ModTime, SubmittedBy: submitter(c), CodeVersion: codeVersion(),
+		New: o.fresh, JobID: o.jobID,
+	}
+	if st, err := os.Stat(o.job); err == nil && st.IsDir() {
+		ask.BundleDir = f.Dir // a job file alone has no folder
+	}
+	if l, ok := h.(jobs.Lister); ok {
+		ask.Items = l.Items
+	}
+	ask.GitCommit, ask.GitDirty = gitState(ctx, f.Dir)
+	return r.coordinator.Submit(ctx, ask)
+}
+
+// submitter is user@host.
+func submitter(c *cli) string {
+	name := c.get("USER")
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return name + "@" + host
+}
+
+// tellPlan says what is about to happen.
+func (c *cli) tellPlan(r *roles, f jobfile.File, s coordinator.Submitted) {
+	p, def := s.Plan, f.Definition
+	if s.Resumed {
+		c.tell("going on with %s, submitted %s", c.paint(bold, s.JobID), clock(p.SubmittedAt.Time))
+	}
+	c.tell("plan   %s -> %s of %s   %d at once, %s in flight each   store %s", count(p.Items, "item"), count(p.Group.Tasks, "task"),
+		number(int64(def.Batch.Items)), def.Run.MaxParallel, count(int64(def.Run.ItemsInFlight), "item"), c.store)
+	for _, rate := range def.Rates {
+		limit, _ := rate.Limit.MarshalText()
+		switch {
+		case !rate.Auto:
+			c.tell("       rate %s: %s, as the handler asks", rate.Name, limit)
+		case rate.Key != "":
+			c.tell("       rate %s: %s for each %s", rate.Name, limit, strings.TrimSuffix(strings.TrimPrefix(rate.Key, "$(item."), ")"))
+		default:
+			c.tell("       rate %s: %s; %s take %s at least", rate.Name, limit, count(p.Items, "item"),
+				ago(time.Duration(float64(p.Items)/rate.Limit.PerSecond()*float64(time.Second))))
+		}
+	}
+}

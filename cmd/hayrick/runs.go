@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"hayrick"
+	"hayrick/coordinator"
+	"hayrick/manifest"
+)
+
+// latest is the run that is meant when none is named.
+const latest = "@"
+
+// findRun is the id of the run that a person means: an id, a prefix of one that is
+// unique, @ for the latest run, @name for the latest of a job.
+func (r *roles) findRun(ctx context.Context, ref string) (string, error) {
+	if hayrick.ValidID(ref) {
+		_, _, err := r.manifests.Plan(ctx, ref)
+		if err == nil || !errors.Is(err, hayrick.ErrNotFound) {
+			return ref, err
+		}
+	}
+	name, newest := strings.CutPrefix(ref, latest)
+	plans, err := r.plans(ctx, func(jobID string) bool { return newest || strings.HasPrefix(jobID, ref) })
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for _, p := range plans {
+		if !newest || name == "" || p.Job.JobType == name {
+			found = append(found, p.JobID)
+		}
+	}
+	switch {
+	case len(found) == 1, newest && len(found) > 0:
+		return found[0], nil
+	case len(found) > 1:
+		shown := found[:min(5, len(found))]
+		return "", &hayrick.UserError{
+			What: fmt.Sprintf("%q is the beginning of %d runs, such as %s", ref, len(found), strings.Join(shown, ", ")),
+			Hint: "write more of it",
+		}
+	case newest && name == "":
+		return "", &hayrick.UserError{What: "there is no run in " + r.dir, Hint: "start one with hayrick run <job>", Exit: exitNotFound}
+	}
+	return "", &hayrick.UserError{What: fmt.Sprintf("there is no run %s in %s", ref, r.dir), Hint: "hayrick ls lists the runs; -C names another store", Exit: exitNotFound}
+}
+
+// plans reads the plans of the runs that are asked for, the latest first.
+// Submissions that never got to their plan are no runs.
+func (r *roles) plans(ctx context.Context, want func(jobID string) bool) ([]manifest.Plan, error) {
+	ids, err := r.store.Jobs(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the runs: %w", err)
+	}
+	ids = slices.DeleteFunc(ids, func(id string) bool { return !hayrick.ValidID(id) || !want(id) })
+	plans, err := each(ids, func(id string) (*manifest.Plan, error) {
+		p, _, err := r.manifests.Plan(ctx, id)
+		if errors.Is(err, hayrick.ErrNotFound) {
+			return nil, nil
+		}
+		return &p, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []manifest.Plan
+	for _, p := range plans {
+		if p != nil {
+			out = append(out, *p)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b manifest.Plan) int {
+		if c := b.SubmittedAt.Compare(a.SubmittedAt.Time); c != 0 {
+			return c
+		}
+		return strings.Compare(a.JobID, b.JobID)
+	})
+	return out, nil
+}
+
+// known is a run as it stands, with what a sweep would say of it.
+func (r *roles) known(ctx context.Context, jobID string) (*coordinator.Known, coordinator.Decision, error) {
+	k, err := r.coordinator.Known(ctx, jobID)
+	if err != nil {
+		return nil, coordinator.Decision{}, fmt.Errorf("read run %s: %w", jobID, err)
+	}
+	return k, coordinator.Decide(k, r.world.Clock.Now()), nil
+}
+
+// readers is how many small objects are read side by side.
+const readers = 16
+
+// each calls f for every item, several at a time, and returns what it answered, in
+// order, or an error of one.
+func each[In, Out any](items []In, f func(In) (Out, error)) ([]Out, error) {
+	out, errs := make([]Out, len(items)), make([]error, len(items))
+	var wg sync.WaitGroup
+	for w := range min(readers, len(items)) {
+		wg.Go(func() {
+			for i := w; i < len(items); i += readers {
+				if out[i], errs[i] = f(items[i]); errs[i] != nil {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return out, errors.Join(errs...)
+}

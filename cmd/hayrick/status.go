@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hayrick"
+	"hayrick/coordinator"
+	"hayrick/manifest"
+)
+
+func statusCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use: "status [run]", Short: "Say how a run stands (the latest when none is named)", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runStatus(cmd.Context(), c, refOf(args)) },
+	}
+}
+
+// status is how a run stands.
+type status struct {
+	Schema      string            `json:"schema"`
+	JobID       string            `json:"job_id"`
+	JobType     string            `json:"job_type"`
+	Status      hayrick.JobStatus `json:"status"`
+	Generation  int               `json:"generation"`
+	Reason      string            `json:"reason,omitempty"` // why it is paused
+	SubmittedAt manifest.Time     `json:"submitted_at"`
+	Messages    int               `json:"messages"` // waiting or in flight
+	// Others is how many other processes have the store open: without one nothing is
+	// working on a run that has not ended.
+	Others int `json:"others"`
+	tally
+	Result *result `json:"result"` // null until it has ended
+}
+
+func runStatus(ctx context.Context, c *cli, ref string) error {
+	ctx, stop := c.untilInterrupt(ctx)
+	defer stop()
+	r, k, err := c.openRun(ctx, ref)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	s, err := r.statusOf(k)
+	if err != nil {
+		return err
+	}
+	if c.json {
+		return c.printJSON(s)
+	}
+	return c.sayStatus(s, c.world.Clock.Now())
+}
+
+func (r *roles) statusOf(k *coordinator.Known) (status, error) {
+	d := coordinator.Decide(k, r.world.Clock.Now())
+	s := status{
+		Schema: "hayrick.status/v1", JobID: k.Plan.JobID, JobType: k.Plan.Job.JobType, Status: d.Status, Generation: k.Generation,
+		SubmittedAt: k.Plan.SubmittedAt, Messages: k.Depth, tally: tallyOf(k),
+	}
+	if k.Outcome != nil {
+		res := resultOf(k)
+		s.Result = &res
+		return s, nil
+	}
+	if d.Status == hayrick.StatusPaused {
+		s.Reason = coordinator.Apply(k.Orders, k.Generation).Reason
+	}
+	var err error
+	s.Others, err = r.store.Others()
+	return s, err
+}
+
+func (c *cli) sayStatus(s status, now time.Time) error {
+	colour := ""
+	switch s.Status {
+	case hayrick.StatusSucceeded:
+		colour = green
+	case hayrick.StatusFailed, hayrick.StatusCancelled, hayrick.StatusPaused:
+		colour = red
+	}
+	word := string(s.Status)
+	if colour != "" {
+		word = c.paintOut(colour, word)
+	}
+	if s.Result != nil {
+		fmt.Fprintf(c.out, "%s  %s  took %s\n", c.paintOut(bold, s.JobID), word, ago(s.Result.EndedAt.Sub(s.SubmittedAt.Time)))
+	} else {
+		fmt.Fprintf(c.out, "%s  %s  for %s\n", c.paintOut(bold, s.JobID), word, ago(now.Sub(s.SubmittedAt.Time)))
+	}
+	line := fmt.Sprintf("items  %s   ok %s   failed %s   permanent %s   exhausted %s   left %s",
+		number(s.Items), number(s.OK), number(s.Failed), number(s.Permanent), number(s.Exhausted), number(s.Left))
+	fmt.Fprintln(c.out, line)
+	rows := [][]string{{"PHASE", "GROUP", "TASKS", "ITEMS", "OK", "FAILED"}}
+	for _, g := range s.Groups {
+		row := []string{g.Phase, g.Group, number(g.Done) + "/" + number(g.Tasks), "-", "-", "-"}
+		if g.Items > 0 {
+			row[3], row[4], row[5] = number(g.Items), number(g.OK), number(g.Failed)
+		}
+		rows = append(rows, row)
+	}
+	if err := c.table(rows); err != nil {
+		return err
+	}
+	switch {
+	case s.Result != nil && s.Result.Message != "":
+		fmt.Fprintln(c.out, s.Result.Message)
+	case s.Result != nil && s.Result.Output != nil:
+		fmt.Fprintf(c.out, "output  %s   %s in %s\n", s.Result.Output.URI, count(s.Result.Rows, "row"), count(int64(len(s.Result.Output.Parts)), "part"))
+	case s.Result != nil:
+	case s.Status == hayrick.StatusPaused:
+		fmt.Fprintf(c.out, "paused: %s\n", s.Reason)
+	case s.Others == 0:
+		fmt.Fprintf(c.out, "nothing is working on this job: hayrick resume %s\n", s.JobID)
+	}
+	return nil
+}
+
+// storeExists keeps verbs that look from making an empty store.
+func (c *cli) storeExists() error {
+	if _, err := os.Stat(c.store); errors.Is(err, fs.ErrNotExist) {
+		return &hayrick.UserError{What: "there is no store at " + c.store, Hint: "start a run with hayrick run <job>, or name another store with -C", Exit: exitNotFound}
+	}
+	return nil
+}

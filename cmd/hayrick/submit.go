@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func submitCommand(c *cli) *cobra.Command {
+	var o submitOptions
+	cmd := &cobra.Command{
+		Use: "submit <job>", Short: "Plan a job and leave the work to `hayrick worker`",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := parseSubmit(&o, args); err != nil {
+				return err
+			}
+			return runSubmit(cmd.Context(), c, o)
+		},
+	}
+	o.flags(c, cmd)
+	return cmd
+}
+
+// submitted is the result of submit.
+type submitted struct {
+	Schema  string `json:"schema"`
+	JobID   string `json:"job_id"`
+	Items   int64  `json:"items"`
+	Tasks   int64  `json:"tasks"`
+	Resumed bool   `json:"resumed"` // the run was there before
+}
+
+// runSubmit makes the run exist and prints its id.
+func runSubmit(ctx context.Context, c *cli, o submitOptions) error {
+	r, s, err := submit(ctx, c, o)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	c.tell("work on it with: hayrick worker")
+	if c.json {
+		return c.printJSON(submitted{"hayrick.submitted/v1", s.JobID, s.Plan.Items, s.Plan.Group.Tasks, s.Resumed})
+	}
+	fmt.Fprintln(c.out, s.JobID)
+	return nil
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"hayrick"
+	"hayrick/aggregator"
+	"hayrick/coordinator"
+	"hayrick/jobs"
+	"hayrick/jobs/backfill"
+	"hayrick/jobs/noop"
+	"hayrick/local"
+	"hayrick/manifest"
+	"hayrick/ratelimit"
+	"hayrick/retryplanner"
+	"hayrick/worker"
+)
+
+// handlers is what a job file may name as handler.builtin.
+var handlers = jobs.Registry{
+	backfill.Name: backfill.Factory,
+	noop.Name:     noop.Factory,
+}
+
+// roles is the whole of Hayrick on one store, wired as the diagram of the design:
+//
+//	store -> coordinator -> tasks -> worker -> results -> retry planner -> aggregator
+//	           limits ----------------^
+type roles struct {
+	dir   string // of the store
+	world hayrick.World
+
+	store       *local.Store
+	manifests   *manifest.Store
+	coordinator *coordinator.Coordinator
+	limits      *limits
+	jobs        *worker.Jobs
+	worker      *worker.Worker
+	planner     *retryplanner.Planner
+	aggregator  *aggregator.Aggregator
+
+	stop *stopper // ends the draining of the queue
+}
+
+// open opens the store, making it where it is missing, and puts the roles on it.
+func open(ctx context.Context, c *cli) (*roles, error) {
+	st, err := local.Open(ctx, c.store, c.world, c.log)
+	if err != nil {
+		return nil, err
+	}
+	scratch, err := local.ScratchDir(c.store, c.get)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	r := &roles{dir: c.store, world: c.world, store: st, stop: newStopper()}
+	r.manifests = &manifest.Store{Objects: st, Clock: c.world.Clock}
+	r.coordinator = &coordinator.Coordinator{
+		Store: r.manifests, State: st, Queue: st, Sources: st, Lister: st, World: c.world, Log: c.log, Scratch: scratch,
+	}
+	r.limits = &limits{store: st, timing: ratelimit.OneMachine, world: c.world, log: c.log}
+	r.jobs = &worker.Jobs{Store: r.manifests, Handlers: handlers, World: c.world, Log: c.log}
+	r.worker = &worker.Worker{
+		Store: r.manifests, Claims: st, Marks: st, Queue: st, Inputs: st, Limiter: r.limits, Orders: r.coordinator,
+		Journals: worker.FileJournals{Dir: scratch, BootID: bootID()}, Jobs: r.jobs,
+		World: c.world, Log: c.log, CodeVersion: codeVersion(), Drain: r.stop.stopped,
+	}
+	r.planner = &retryplanner.Planner{Store: r.manifests, Inputs: st, Queue: st, World: c.world, Log: c.log, Scratch: scratch}
+	r.aggregator = &aggregator.Aggregator{
+		Store: r.manifests, State: st, Queue: st, Blobs: st, Output: st, World: c.world, Log: c.log, CodeVersion: codeVersion(),
+		Temp: func() (manifest.Temp, error) { return unnamedFile(scratch) },
+	}
+	return r, nil
+}
+
+func (r *roles) close() error { return errors.Join(r.jobs.Close(), r.store.Close()) }
+
+// pool drains the queue of tasks with every role.
+func (r *roles) pool(slots int, c *cli) *worker.Pool {
+	return &worker.Pool{
+		Queue: r.store, World: c.world, Log: c.log, Slots: slots, Visibility: visibility, Drain: r.stop.stopped,
+		Do: map[hayrick.Role]worker.Do{
+			hayrick.RoleWorker:       r.worker.Attempt,
+			hayrick.RoleRetryPlanner: r.closeGroup,
+			hayrick.RoleAggregator:   r.aggregate,
+		},
+	}
+}
+
+// closeGroup carries out a message of role retryplanner.
+func (r *roles) closeGroup(ctx context.Context, d hayrick.Delivery) (worker.Verdict, error) {
+	done, err := r.planner.Plan(ctx, d.JobID, d.Generation, d.Group)
+	switch {
+	case errors.Is(err, hayrick.ErrInputChanged):
+		return r.pauseChanged(ctx, d, err)
+	case errors.Is(err, hayrick.ErrNotFound):
+		return worker.Verdict{Ack: true, Because: "no such group in this generation"}, nil
+	case err != nil:
+		return worker.Verdict{Again: againFault, Because: "close the group"}, err
+	case done.Ended || done.Closed:
+		return worker.Verdict{Ack: true, Because: "closed"}, nil
+	}
+	// Somebody took the group for full. What is missing is sent again; whoever ends the
+	// last of it sends this trigger anew.
+	var out []hayrick.Outgoing
+	for _, m := range done.Missing {
+		out = append(out, hayrick.Outgoing{Message: hayrick.Message{
+			JobID: d.JobID, Generation: d.Generation, Role: hayrick.RoleWorker, Group: d.Group, Block: m.Block, Position: m.Position, TaskID: m.TaskID,
+		}})
+	}
+	if err := r.store.Send(ctx, hayrick.QueueTasks, out...); err != nil {
+		return worker.Verdict{Again: againFault, Because: "send what is missing"}, err
+	}
+	return worker.Verdict{Ack: true, Because: "not closed"}, nil
+}
+
+// pauseChanged pauses a job whose input is not what was planned. Each resume is one
+// more look at it.
+func (r *roles) pauseChanged(ctx context.Context, d hayrick.Delivery, changed error) (worker.Verdict, error) {
+	for n := 1; ; n++ {
+		rule := worker.RuleInputChanged
+		if n > 1 {
+			rule = fmt.Sprintf("%s-%d", rule, n)
+		}
+		reason := fmt.Sprintf("%v; restore the file and `hayrick resume %s`, or `hayrick cancel %s` and `hayrick run --new`", changed, d.JobID, d.JobID)
+		silenced, err := r.coordinator.Pause(ctx, d.JobID, d.Generation, d.Group, rule, reason)
+		if err != nil {
+			return worker.Verdict{Again: againFault, Because: "pause the job"}, err
+		}
+		if !silenced {
+			return worker.Verdict{Ack: true, Because: "the input has changed"}, nil // a resume leads back here by a sweep
+		}
+	}
+}
+
+// aggregate carries out a message of role aggregator.
+func (r *roles) aggregate(ctx context.Context, d hayrick.Delivery) (worker.Verdict, error) {
+	v, err := r.aggregator.Do(ctx, d)
+	return worker.Verdict(v), err
+}
+
+// bootID names this start of the machine: journals of an earlier one are not used.
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "" // not Linux: a journal is taken for what it says
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// unnamedFile is a scratch file that is gone with the process, however that ends.
+func unnamedFile(dir string) (manifest.Temp, error) {
+	f, err := os.CreateTemp(dir, "merge-*.tmp")
+	if err != nil {
+		return nil, fmt.Errorf("make a scratch file: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("unlink a scratch file: %w", err)
+	}
+	return f, nil
+}

@@ -1,0 +1,50 @@
+package noop
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"hayrick"
+	"hayrick/jobs"
+)
+
+// clock notes what it was asked to wait for.
+type clock struct{ slept time.Duration }
+
+func (c *clock) Now() time.Time { return time.Unix(0, 0) }
+func (c *clock) Sleep(ctx context.Context, d time.Duration) error {
+	c.slept += d
+	return ctx.Err()
+}
+
+func TestHandle(t *testing.T) {
+	for params, want := range map[string]time.Duration{"": 0, "{}": 0, `{"wait":"20ms"}`: 20 * time.Millisecond} {
+		c := &clock{}
+		h, err := Factory(t.Context(), jobs.Env{World: hayrick.World{Clock: c}, Params: json.RawMessage(params)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := h.Handle(t.Context(), jobs.Item{}, func(jobs.Row) error { t.Error("a row"); return nil })
+		if !out.OK() || c.slept != want {
+			t.Errorf("params %s: outcome %+v after %v, want ok after %v", params, out, c.slept, want)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if out := h.Handle(ended, jobs.Item{}, nil); want > 0 && out.Class != hayrick.ClassTimeout {
+			t.Errorf("params %s: outcome %+v of a stopped item", params, out)
+		}
+	}
+}
+
+func TestParams(t *testing.T) {
+	for _, params := range []string{`{"wiat":"1s"}`, `{"wait":5}`, `{"wait":"5"}`, `[]`} {
+		_, err := Factory(t.Context(), jobs.Env{Params: json.RawMessage(params)})
+		var u *hayrick.UserError
+		if !errors.As(err, &u) || u.Hint == "" {
+			t.Errorf("params %s: %v, want a UserError with a hint", params, err)
+		}
+	}
+}
