@@ -84,15 +84,14 @@ type auditor struct {
 	mergeSHA   map[string]string // results.done of merges that the outcome vouches for
 
 	// What the walk adds up.
-	ledger    ledger
-	tasks     int64 // worker tasks so far
-	unvouched int64 // commits that no digest covers
-	inputs    inputs
-	in        total            // rows of the results
-	byBatch   map[string]int64 // rows of the first results, for the manifest
-	files     []string         // likewise
-	unified   rows.Schema      // of the results, when decoded
-	lists     map[string]multiset
+	ledger  ledger
+	tasks   int64 // worker tasks so far
+	inputs  inputs
+	in      total            // rows of the results
+	byBatch map[string]int64 // rows of the first results, for the manifest
+	files   []string         // likewise
+	unified rows.Schema      // of the results, when decoded
+	lists   map[string]multiset
 }
 
 // succeeded says that the promise is to be proven.
@@ -170,6 +169,7 @@ func (a *auditor) take(l *look) {
 	a.checked.Bytes += l.checked.Bytes
 	a.decoded.Decoded += l.decoded.Decoded
 	a.decoded.ReadRows += l.decoded.ReadRows
+	a.unvouched += l.unvouched
 	a.blind = a.blind || l.blind
 	if a.err == nil {
 		a.err = l.err

@@ -17,7 +17,9 @@ func decodeColumns(raw json.RawMessage, s *rows.Schema) error { return json.Unma
 // checkAggregation derives the seed's fields of the aggregation manifest.
 func (a *auditor) checkAggregation(rel string) {
 	agg := a.outcome.Aggregation
-	bad := func(what string) { a.broken(CodeTotal, rel, "the %s of its aggregation manifest is not what the results say", what) }
+	bad := func(what string) {
+		a.broken(CodeTotal, rel, "the %s of its aggregation manifest is not what the results say", what)
+	}
 	if agg.JobID != string(a.job) || agg.Phase != string(hayrick.PhaseAggregation) {
 		a.broken(CodeForm, rel, "its aggregation manifest is of phase %s of %s", agg.Phase, agg.JobID)
 	}
@@ -141,6 +143,9 @@ func (a *auditor) totals(ctx context.Context) error {
 // jobView derives the job manifest and the aggregation manifest. slurm_array_id is
 // the launcher's word, and the status of an unfinished job is the state store's.
 func (a *auditor) jobView(ctx context.Context) error {
+	if a.plan.JobID == "" {
+		return nil // it is damaged: nothing can be derived
+	}
 	rel := a.job.Rel(a.job.Manifest())
 	a.viewBytes(ctx, rel, func(stored []byte) []byte {
 		var m manifest.JobManifest
@@ -152,9 +157,6 @@ func (a *auditor) jobView(ctx context.Context) error {
 			status = a.outcome.Status
 		} else if hayrick.JobStatus(status).Terminal() && a.report.Status == Unfinished {
 			a.ended(rel, "says "+status)
-		}
-		if a.plan.JobID == "" {
-			return stored // the plan is damaged: nothing can be derived
 		}
 		body, err := manifest.Encode(manifest.JobView(a.plan, status, 0, m.SlurmArrayID))
 		if err != nil {

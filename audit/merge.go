@@ -43,8 +43,6 @@ type mergeUnit struct {
 // merged is what came of it.
 type merged struct {
 	used   []string // of the outcome's chain
-	known  bool
-	open   bool // without a result, in a job that has not succeeded
 	total  total
 	drop   total
 	sha    string // of its file
@@ -195,10 +193,12 @@ func (l *look) readMerge(ctx context.Context, u mergeUnit) (m merged) {
 			if l.a.succeeded() {
 				l.lost(CodeMissing, rel, "the merge has no result")
 			}
-			m.open = true
+			l.name(rel) // it may still come
 			return m
 		} else if l.a.succeeded() {
 			l.broken(CodeUnvouched, rel, "the outcome does not name it: a change in it would not be seen")
+		} else {
+			l.unvouched++
 		}
 		r, _, ok := record[manifest.Result](ctx, l, rel, want, manifest.SchemaResult)
 		if !ok {
@@ -227,7 +227,7 @@ func (l *look) readMerge(ctx context.Context, u mergeUnit) (m merged) {
 		if r.Status == string(hayrick.TaskFailed) {
 			continue
 		}
-		m.known, m.schema, m.sha = true, schema, r.SHA256
+		m.schema, m.sha = schema, r.SHA256
 		m.total.add(r.RowCount, h)
 		m.drop.add(r.DroppedRows, dropped)
 		l.checkMerge(rel, u, r, m)

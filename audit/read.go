@@ -23,6 +23,9 @@ type look struct {
 	named   []uint64 // objects that commits name, and views
 	checked Checked
 	decoded Rows // files and rows only
+	// unvouched counts commits that no digest covers: those of an unfinished job that
+	// no plan has been taken from yet.
+	unvouched int64
 	// blind: something that tells of other things could not be read, so that totals
 	// cannot be compared and what is unnamed cannot be told from what is unknown.
 	blind bool

@@ -47,7 +47,7 @@ func (a *auditor) strangers(ctx context.Context) error {
 		f := Finding{Stranger, CodeStranger, rel, "no commit names it"}
 		// Data of an attempt is a leftover where its task is one of the plans'.
 		if m := leftovers.FindStringSubmatch(rel); m != nil {
-			if task := m[1] + m[2]; task == "" || a.planned(task, named) {
+			if task := m[1] + m[2]; task == "" || named(a.job.Rel(a.job.Done(task))) {
 				f = Finding{Leftover, CodeLeftover, rel, "no commit names it: its writer crashed or came second"}
 			}
 		}
@@ -68,10 +68,4 @@ func (a *auditor) strangers(ctx context.Context) error {
 	slices.SortFunc(found, func(x, y Finding) int { return strings.Compare(x.Key, y.Key) })
 	a.found = append(a.found, found...)
 	return nil
-}
-
-// planned says whether a task is of the plans: its result is named, or may still
-// come.
-func (a *auditor) planned(task string, named func(string) bool) bool {
-	return named(a.job.Rel(a.job.Done(task)))
 }

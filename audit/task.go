@@ -53,9 +53,11 @@ func (l *look) readTask(ctx context.Context, u unit) (e taskEnd) {
 	rel := l.a.job.Rel(l.a.job.Done(u.task.TaskID))
 	if !u.closed {
 		if _, err := l.raw(ctx, rel); errors.Is(err, hayrick.ErrNotFound) {
+			l.name(rel) // it may still come
 			e.absent = true
 			return e
 		}
+		l.unvouched++
 	}
 	res, raw, found := record[manifest.Result](ctx, l, rel, u.want, manifest.SchemaResult)
 	if !found {
@@ -265,9 +267,6 @@ func (a *auditor) account(e *taskEnd) {
 		return
 	}
 	rel := a.job.Rel(a.job.Done(e.task.TaskID))
-	if !e.closed {
-		a.unvouched++
-	}
 	if pinned {
 		want := manifest.MergeInput{
 			TaskID: e.res.TaskID, BatchID: e.batch.BatchID, DoneSHA256: e.sha, SHA256: e.res.SHA256,

@@ -148,6 +148,7 @@ func (c *Coordinator) index(ctx context.Context, s Submission, jobID string, src
 		x.Progress = func(bytes, items int64) { s.Progress(bytes, src.size, items) }
 	}
 	w := manifest.NewGroupWriter(c.Store, jobID, hayrick.GroupInitial, hayrick.RoleWorker, 0)
+	w.Go = c.World.Go
 	got, err := x.Index(ctx, r, func(b manifest.Batch) error { return w.Add(ctx, b) })
 	if err != nil {
 		return manifest.Group{}, err

@@ -37,7 +37,7 @@ func Open(ctx context.Context, dir string, world hayrick.World, log *slog.Logger
 		return nil, err
 	}
 	newID := func() string { return world.NewAttemptID()[:16] }
-	d, err := durable.Open(abs, newID)
+	d, err := durable.Open(abs, newID, world.Clock.Now)
 	if err != nil {
 		return nil, explain(abs, fmt.Errorf("open store %s: %w", dir, err))
 	}

@@ -21,11 +21,19 @@ type GroupWriter struct {
 	Store *Store
 	JobID string
 	Role  hayrick.Role
+	// Go, when set, runs puts concurrently, so that they share fsyncs; nil puts one
+	// object after the other.
+	Go func(name string, f func())
 
 	group Group
 	tasks []BlockTask
 	batch []Batch
+	puts  chan struct{} // one entry a put under way
+	errs  chan error    // the first failure of a put
 }
+
+// putsAtOnce bounds the objects under way, each about 50 KB.
+const putsAtOnce = 16
 
 // NewGroupWriter opens a group whose first task has number firstTask.
 func NewGroupWriter(s *Store, job, group string, role hayrick.Role, firstTask int64) *GroupWriter {
@@ -70,7 +78,7 @@ func (w *GroupWriter) flush(ctx context.Context) error {
 	}
 	sha := SHA256(body)
 	key := job.Block(w.group.Name, n, sha)
-	if err := w.Store.PutData(ctx, key, body); err != nil {
+	if err := w.put(ctx, key, body); err != nil {
 		return err
 	}
 	w.group.Blocks = append(w.group.Blocks, BlockRef{Key: job.Rel(key), SHA256: sha, Tasks: len(w.tasks)})
@@ -80,7 +88,7 @@ func (w *GroupWriter) flush(ctx context.Context) error {
 		}
 		sha = SHA256(body)
 		key = job.Index(w.group.Name, n, sha)
-		if err := w.Store.PutData(ctx, key, body); err != nil {
+		if err := w.put(ctx, key, body); err != nil {
 			return err
 		}
 		w.group.Index = append(w.group.Index, IndexRef{Key: job.Rel(key), SHA256: sha, Batches: len(w.batch)})
@@ -89,9 +97,54 @@ func (w *GroupWriter) flush(ctx context.Context) error {
 	return nil
 }
 
-// Close writes what is left and returns the group for the plan to hold.
+// put stores an object, perhaps later; a failure is answered by a later put or by
+// Close.
+func (w *GroupWriter) put(ctx context.Context, key string, body []byte) error {
+	if w.Go == nil {
+		return w.Store.PutData(ctx, key, body)
+	}
+	if w.puts == nil {
+		w.puts, w.errs = make(chan struct{}, putsAtOnce), make(chan error, 1)
+	}
+	select {
+	case w.puts <- struct{}{}:
+	case err := <-w.errs:
+		w.errs <- err
+		return err
+	}
+	w.Go("put", func() {
+		if err := w.Store.PutData(ctx, key, body); err != nil {
+			select {
+			case w.errs <- err:
+			default: // the first one is answered
+			}
+		}
+		<-w.puts
+	})
+	return nil
+}
+
+// wait returns when no put is under way.
+func (w *GroupWriter) wait() error {
+	for range cap(w.puts) {
+		w.puts <- struct{}{}
+	}
+	select {
+	case err := <-w.errs:
+		return err
+	default:
+		return nil
+	}
+}
+
+// Close writes what is left, waits until all of it is stored, and returns the
+// group for the plan to hold.
 func (w *GroupWriter) Close(ctx context.Context) (Group, error) {
-	if err := w.flush(ctx); err != nil {
+	err := w.flush(ctx)
+	if werr := w.wait(); err == nil {
+		err = werr
+	}
+	if err != nil {
 		return Group{}, err
 	}
 	g := w.group

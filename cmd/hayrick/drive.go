@@ -65,6 +65,8 @@ type drive struct {
 
 	mu     sync.Mutex
 	faults map[hayrick.Role]int // in a row
+	inHand int
+	worked time.Time // when the last delivery ended
 }
 
 // run drains the queue with slots tasks at once. look is asked again and again, and
@@ -72,7 +74,7 @@ type drive struct {
 // error is why it ended before.
 func (d *drive) run(ctx context.Context, slots int, look func(context.Context) (done bool, err error)) error {
 	d.wake = make(chan struct{}, 1)
-	d.faults = map[hayrick.Role]int{}
+	d.faults, d.worked = map[hayrick.Role]int{}, time.Now()
 	pool := d.pool(slots, d.cli)
 	for role, do := range pool.Do {
 		pool.Do[role] = d.watched(role, do)
@@ -149,25 +151,46 @@ func (d *drive) nudge() {
 // then, rather than to try for ever.
 func (d *drive) watched(role hayrick.Role, do worker.Do) worker.Do {
 	return func(ctx context.Context, m hayrick.Delivery) (worker.Verdict, error) {
+		d.count(1)
+		defer d.count(-1)
 		v, err := do(ctx, m)
-		if err != nil && ctx.Err() == nil {
-			d.mu.Lock()
-			d.faults[role]++
-			many := d.faults[role] >= maxFaults
-			d.mu.Unlock()
-			if many || hopeless(err) {
-				d.stop.stop(err)
-			}
-			return v, err
+		if d.judge(role, err, ctx) {
+			d.stop.stop(err)
 		}
-		d.mu.Lock()
-		d.faults[role] = 0
-		d.mu.Unlock()
-		if role == hayrick.RoleAggregator && m.TaskID == "" {
+		if err == nil && role == hayrick.RoleAggregator && m.TaskID == "" {
 			d.nudge() // it may have been the last step
 		}
 		return v, err
 	}
+}
+
+// judge says that err, or having failed so often, is a reason to give up.
+func (d *drive) judge(role hayrick.Role, err error, ctx context.Context) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err == nil || ctx.Err() != nil {
+		d.faults[role] = 0
+		return false
+	}
+	d.faults[role]++
+	return d.faults[role] >= maxFaults || hopeless(err)
+}
+
+func (d *drive) count(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.inHand += n
+	d.worked = time.Now()
+}
+
+// idle is for how long nothing has been in hand.
+func (d *drive) idle() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.inHand > 0 {
+		return 0
+	}
+	return time.Since(d.worked)
 }
 
 // hopeless says that trying again here and now changes nothing.
@@ -214,6 +237,6 @@ func complete(k *coordinator.Known, d coordinator.Decision) bool {
 	return k.Outcome != nil && len(d.Triggers) == 0 && !d.View
 }
 
-func pausedBy(k *coordinator.Known) error {
+func pausedBy(k *coordinator.Known) *pausedError {
 	return &pausedError{k.Plan.JobID, coordinator.Apply(k.Orders, k.Generation).Reason}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"hayrick"
 	"hayrick/manifest"
 )
 
@@ -29,6 +30,9 @@ type runLine struct {
 	tally
 }
 
+// damaged is the status of a run whose commits cannot be read.
+const damaged = "DAMAGED"
+
 func runLs(ctx context.Context, c *cli) error {
 	ctx, stop := c.untilInterrupt(ctx)
 	defer stop()
@@ -46,14 +50,15 @@ func runLs(ctx context.Context, c *cli) error {
 		return err
 	}
 	lines, err := each(plans, func(p manifest.Plan) (runLine, error) {
+		l := runLine{Schema: "hayrick.run/v1", JobID: p.JobID, JobType: p.Job.JobType, Status: damaged, SubmittedAt: p.SubmittedAt}
 		k, d, err := r.known(ctx, p.JobID)
+		if errors.Is(err, hayrick.ErrCorrupt) {
+			return l, nil
+		}
 		if err != nil {
-			return runLine{}, err
+			return l, err
 		}
-		l := runLine{
-			Schema: "hayrick.run/v1", JobID: p.JobID, JobType: p.Job.JobType, Status: string(d.Status),
-			SubmittedAt: p.SubmittedAt, tally: tallyOf(k),
-		}
+		l.Status, l.tally = string(d.Status), tallyOf(k)
 		if k.Outcome != nil {
 			l.EndedAt = k.Outcome.EndedAt
 		}

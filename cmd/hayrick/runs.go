@@ -20,9 +20,8 @@ const latest = "@"
 // unique, @ for the latest run, @name for the latest of a job.
 func (r *roles) findRun(ctx context.Context, ref string) (string, error) {
 	if hayrick.ValidID(ref) {
-		_, _, err := r.manifests.Plan(ctx, ref)
-		if err == nil || !errors.Is(err, hayrick.ErrNotFound) {
-			return ref, err
+		if _, _, err := r.manifests.Plan(ctx, ref); !errors.Is(err, hayrick.ErrNotFound) {
+			return ref, nil // damaged ones too: whoever reads more of it says so
 		}
 	}
 	name, newest := strings.CutPrefix(ref, latest)
@@ -51,8 +50,21 @@ func (r *roles) findRun(ctx context.Context, ref string) (string, error) {
 	return "", &hayrick.UserError{What: fmt.Sprintf("there is no run %s in %s", ref, r.dir), Hint: "hayrick ls lists the runs; -C names another store", Exit: exitNotFound}
 }
 
+// findAudited is findRun for a run whose plan may be gone.
+func (r *roles) findAudited(ctx context.Context, ref string) (string, error) {
+	ids, err := r.store.Jobs(ctx)
+	if err != nil {
+		return "", fmt.Errorf("list the runs: %w", err)
+	}
+	if slices.Contains(ids, ref) {
+		return ref, nil
+	}
+	return r.findRun(ctx, ref)
+}
+
 // plans reads the plans of the runs that are asked for, the latest first.
-// Submissions that never got to their plan are no runs.
+// Submissions that never got to their plan are no runs. One that is damaged is told
+// and left out.
 func (r *roles) plans(ctx context.Context, want func(jobID string) bool) ([]manifest.Plan, error) {
 	ids, err := r.store.Jobs(ctx)
 	if err != nil {
@@ -61,6 +73,10 @@ func (r *roles) plans(ctx context.Context, want func(jobID string) bool) ([]mani
 	ids = slices.DeleteFunc(ids, func(id string) bool { return !hayrick.ValidID(id) || !want(id) })
 	plans, err := each(ids, func(id string) (*manifest.Plan, error) {
 		p, _, err := r.manifests.Plan(ctx, id)
+		if errors.Is(err, hayrick.ErrCorrupt) {
+			r.log.Warn("this run cannot be read; `hayrick audit` says more", hayrick.KeyJobID, id, hayrick.KeyError, err)
+			return nil, nil
+		}
 		if errors.Is(err, hayrick.ErrNotFound) {
 			return nil, nil
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 
@@ -33,6 +34,7 @@ var handlers = jobs.Registry{
 type roles struct {
 	dir   string // of the store
 	world hayrick.World
+	log   *slog.Logger
 
 	store       *local.Store
 	manifests   *manifest.Store
@@ -56,7 +58,7 @@ func open(ctx context.Context, c *cli) (*roles, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
-	r := &roles{dir: c.store, world: c.world, store: st, stop: newStopper()}
+	r := &roles{dir: c.store, world: c.world, log: c.log, store: st, stop: newStopper()}
 	r.manifests = &manifest.Store{Objects: st, Clock: c.world.Clock}
 	r.coordinator = &coordinator.Coordinator{
 		Store: r.manifests, State: st, Queue: st, Sources: st, Lister: st, World: c.world, Log: c.log, Scratch: scratch,

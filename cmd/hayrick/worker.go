@@ -17,7 +17,7 @@ import (
 // workerOptions are the flags of worker.
 type workerOptions struct {
 	slots  int
-	linger time.Duration // below 0: what the job files say
+	linger time.Duration
 }
 
 func workerCommand(c *cli) *cobra.Command {
@@ -25,7 +25,7 @@ func workerCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "worker", Short: "Work on all unfinished runs of the store until they have ended", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := parseWorker(&o, cmd); err != nil {
+			if err := parseWorker(&o); err != nil {
 				return err
 			}
 			return runWorker(cmd.Context(), c, o)
@@ -36,7 +36,7 @@ func workerCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
-func parseWorker(o *workerOptions, cmd *cobra.Command) error {
+func parseWorker(o *workerOptions) error {
 	if o.slots < 1 {
 		return &hayrick.UserError{What: fmt.Sprintf("--slots %d", o.slots), Hint: "write how many tasks to run at once, from 1"}
 	}
@@ -51,8 +51,8 @@ func runWorker(ctx context.Context, c *cli, o workerOptions) error {
 		return err
 	}
 	defer r.close()
-	crew := &crew{drive: drive{cli: c, roles: r}, linger: o.linger, ended: map[string]bool{}, busy: time.Now()}
-	err = crew.run(ctx, o.slots, crew.look)
+	w := &crew{drive: drive{cli: c, roles: r}, linger: o.linger, over: map[string]bool{}}
+	err = w.run(ctx, o.slots, w.look)
 	if errors.Is(err, errInterrupted) {
 		c.tell("interrupted; nothing is lost. Go on with: hayrick worker")
 		return ended(exitInterrupted)
@@ -60,10 +60,10 @@ func runWorker(ctx context.Context, c *cli, o workerOptions) error {
 	if err != nil {
 		return fmt.Errorf("worker stopped: %w", err)
 	}
-	if len(crew.paused) > 0 {
-		for _, p := range crew.paused {
-			c.tell("%s", p)
-		}
+	for _, p := range w.paused {
+		c.tell("%s", p)
+	}
+	if len(w.paused) > 0 {
 		return ended(exitUnwell)
 	}
 	return nil
@@ -74,14 +74,15 @@ type crew struct {
 	drive
 	linger time.Duration
 
-	ended  map[string]bool // runs that are over
+	begun  bool
+	over   map[string]bool // runs that have ended
 	paused []*pausedError  // runs that wait for a person
 	swept  time.Time
-	busy   time.Time // when there was last something to do
 }
 
-// look sweeps every unfinished run and is done when nothing has been left to do for
-// as long as it is to linger.
+// look sweeps every unfinished run. It is done when nothing has been left to do for
+// as long as it is to linger; while runs are unfinished, the last process in the
+// store stays.
 func (w *crew) look(ctx context.Context) (bool, error) {
 	if time.Since(w.swept) < sweepEvery {
 		return false, nil
@@ -91,36 +92,47 @@ func (w *crew) look(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("list the runs: %w", err)
 	}
-	open, linger := 0, w.linger
-	w.paused = w.paused[:0]
 	slices.Sort(ids)
+	unfinished, linger := 0, w.linger
+	w.paused = nil
 	for _, id := range ids {
-		if w.ended[id] || !hayrick.ValidID(id) {
+		if w.over[id] || !hayrick.ValidID(id) {
 			continue
 		}
 		k, dec, err := w.known(ctx, id)
-		switch {
-		case errors.Is(err, hayrick.ErrNotFound):
+		if errors.Is(err, hayrick.ErrNotFound) {
 			continue // a submission that never got to its plan
-		case err != nil:
+		}
+		if err != nil {
 			return false, err
-		case complete(k, dec):
-			w.ended[id] = true
-			w.log.Info("run ended", hayrick.KeyJobID, id, "status", dec.Status)
+		}
+		if complete(k, dec) {
+			w.over[id] = true
+			if w.begun {
+				w.tell("%s %s", id, dec.Status)
+			}
 			continue
-		case dec.Status == hayrick.StatusPaused:
-			w.paused = append(w.paused, pausedBy(k).(*pausedError))
-		default:
-			open++
-			linger = max(linger, k.Definition.Run.Linger.D())
 		}
 		if _, err := w.coordinator.Sweep(ctx, id); err != nil {
 			return false, err
 		}
+		if dec.Status == hayrick.StatusPaused {
+			w.paused = append(w.paused, pausedBy(k))
+			continue
+		}
+		unfinished++
+		linger = max(linger, k.Definition.Run.Linger.D())
 	}
-	now := time.Now()
-	if w.working() || (open > 0 && w.progressed()) {
-		w.busy = now
+	if !w.begun {
+		w.begun = true
+		w.tell("working on %s of %s", count(int64(unfinished), "unfinished run"), w.dir)
 	}
-	return now.Sub(w.busy) >= linger, nil
+	if w.idle() < linger {
+		return false, nil
+	}
+	others, err := w.store.Others()
+	if unfinished > 0 && others > 0 && err == nil {
+		w.tell("leaving %s to %s", count(int64(unfinished), "run"), count(int64(others), "other process"))
+	}
+	return unfinished == 0 || others > 0, err
 }

@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 )
 
 // Dir is a folder that files are created in. Names are relative, slash-separated
@@ -18,9 +19,10 @@ type Dir struct {
 	path   string
 	owner  string
 	lock   *os.File // procs/<owner>, locked while we live
+	all    *os.File // the folder itself, through which its file system is synced
 	temps  atomic.Int64
 	fsyncs atomic.Int64
-	sync   group  // fsyncs of folders that are under way
+	sync   barrier
 	known  recent // folders whose own names are durable
 
 	trace func(op, name string) // what was done to the disk, for tests; may be nil
@@ -32,8 +34,9 @@ const (
 )
 
 // Open opens the folder at path, creating it where it is missing, under an owner
-// name that newID makes unique, and removes what dead owners left in tmp.
-func Open(path string, newID func() string) (*Dir, error) {
+// name that newID makes unique, and removes what dead owners left in tmp. now
+// serves to compare what ways of syncing cost.
+func Open(path string, newID func() string, now func() time.Time) (*Dir, error) {
 	if err := MkdirAll(path); err != nil {
 		return nil, err
 	}
@@ -50,8 +53,15 @@ func Open(path string, newID func() string) (*Dir, error) {
 	if err := d.enter(newID); err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
+	if d.all, err = root.Open("."); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
 	if err := d.clean(); err != nil {
 		return nil, errors.Join(err, d.Close())
+	}
+	d.sync.now = now
+	if syncfsTells() {
+		d.sync.whole = d.syncAll
 	}
 	return d, nil
 }
@@ -60,6 +70,9 @@ func Open(path string, newID func() string) (*Dir, error) {
 func (d *Dir) Close() error {
 	// Unlinked before the lock goes, so that nobody takes the file for a dead owner's.
 	err := d.root.Remove(path.Join(procDir, d.owner))
+	if d.all != nil {
+		err = errors.Join(err, d.all.Close())
+	}
 	return errors.Join(err, d.lock.Close(), d.root.Close())
 }
 
@@ -106,15 +119,26 @@ func (d *Dir) Settle(name string) error {
 // Root gives access to the folder for what needs no durability: listing.
 func (d *Dir) Root() *os.Root { return d.root }
 
-// syncName makes the name durable: it fsyncs the folder that holds it, and every
-// folder above that is not known to be durable itself. Who calls it has seen the
-// name, so the entry exists before the fsync starts.
+// syncName makes the name of a file durable, and those of the folders above it.
+// Who calls it has seen the name, so the entry exists before any sync starts.
 func (d *Dir) syncName(name string) error {
 	d.note("seen", name)
+	all, err := d.sync.sync(func() error { return d.syncChain(name) })
+	if all {
+		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+			d.known.add(dir)
+		}
+	}
+	return err
+}
+
+// syncChain fsyncs the folder that holds name, and every folder above that is not
+// known to be durable itself.
+func (d *Dir) syncChain(name string) error {
 	var made []string
 	for {
 		parent := path.Dir(name)
-		if err := d.sync.do(parent, func() error { return d.syncDir(parent) }); err != nil {
+		if err := d.syncDir(parent); err != nil {
 			return fmt.Errorf("fsync folder %s: %w", parent, err)
 		}
 		if parent == "." || d.known.has(parent) {
@@ -138,6 +162,15 @@ func (d *Dir) syncDir(dir string) error {
 	d.note("fsync", dir)
 	err = errors.Join(f.Sync(), f.Close())
 	d.note("fsynced", dir)
+	return err
+}
+
+// syncAll makes everything on the folder's file system durable.
+func (d *Dir) syncAll() error {
+	d.fsyncs.Add(1)
+	d.note("fsync", "*")
+	err := syncfs(d.all)
+	d.note("fsynced", "*")
 	return err
 }
 

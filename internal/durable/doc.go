@@ -18,7 +18,7 @@
 // rename(2) would not do: it overwrites. A link that reports an error may have
 // happened on a network file system; the temp's own link count tells.
 //
-// Callers that link into one folder at the same time share its fsyncs: see group.
+// Callers that wait for an fsync at the same time share one sync: see barrier.
 //
 // Liveness: an open Dir holds procs/<owner> locked (flock), which ends with the
 // process however it dies.

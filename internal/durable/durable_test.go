@@ -9,10 +9,12 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 var ids atomic.Int64
@@ -21,7 +23,7 @@ func newID() string { return fmt.Sprintf("%d.%d", os.Getpid(), ids.Add(1)) }
 
 func open(t *testing.T, dir string) *Dir {
 	t.Helper()
-	d, err := Open(dir, newID)
+	d, err := Open(dir, newID, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +64,8 @@ func ls(t *testing.T, dir string) (names []string) {
 // appeared.
 type disk struct {
 	mu      sync.Mutex
-	bytes   map[string]bool            // temps whose bytes are safe
+	written map[string]bool            // temps that have all their bytes
+	bytes   map[string]bool            // ... which are safe
 	visible map[string]bool            // files and folders that have a name
 	safe    map[string]bool            // ... that a power cut does not take
 	syncing map[string]map[string]bool // folder -> its names when a running fsync began
@@ -83,10 +86,17 @@ func (k *disk) trace(op, name string) {
 			k.bad = append(k.bad, name+" is visible before its bytes are safe")
 		}
 		k.visible[name] = true
-	case "fsync":
+	case "written":
+		k.written[name] = true
+	case "fsync": // of a folder, or of everything
 		inside := map[string]bool{}
 		for n := range k.visible {
-			if path.Dir(n) == name {
+			if path.Dir(n) == name || name == "*" {
+				inside[n] = true
+			}
+		}
+		for n := range k.written {
+			if name == "*" {
 				inside[n] = true
 			}
 		}
@@ -94,7 +104,7 @@ func (k *disk) trace(op, name string) {
 	case "fsynced":
 		k.bytes[name] = true
 		for n := range k.syncing[name] {
-			k.safe[n] = true
+			k.safe[n], k.bytes[n] = true, true
 		}
 	}
 }
@@ -113,8 +123,20 @@ func (k *disk) survives(name string) bool {
 // Whenever Link returns, whoever won, the name and all folders above it survive a
 // power cut; and no name is ever visible whose bytes do not.
 func TestPowerCut(t *testing.T) {
+	for name, wholeCost := range map[string]time.Duration{"together": 0, "alone": time.Hour} {
+		t.Run(name, func(t *testing.T) { testPowerCut(t, wholeCost) })
+	}
+}
+
+func testPowerCut(t *testing.T, wholeCost time.Duration) {
 	d := open(t, t.TempDir())
-	k := &disk{bytes: map[string]bool{}, visible: map[string]bool{}, safe: map[string]bool{}, syncing: map[string]map[string]bool{}}
+	if d.sync.whole == nil {
+		d.sync.whole = d.syncAll
+	}
+	d.sync.wholeCost = wholeCost
+	d.sync.now = func() time.Time { return time.Time{} } // so that costs stay
+	d.sync.ownCost = 1
+	k := &disk{written: map[string]bool{}, bytes: map[string]bool{}, visible: map[string]bool{}, safe: map[string]bool{}, syncing: map[string]map[string]bool{}}
 	d.trace = k.trace
 	var wg sync.WaitGroup
 	for w := range 8 {
@@ -144,6 +166,9 @@ func TestPowerCut(t *testing.T) {
 	wg.Wait()
 	for _, b := range k.bad {
 		t.Error(b)
+	}
+	if k.bytes["*"] != (wholeCost == 0) {
+		t.Errorf("everything was synced at once: %v", k.bytes["*"])
 	}
 	if left := ls(t, filepath.Join(d.Path(), tempDir)); len(left) != 0 {
 		t.Errorf("temps are left: %q", left)
@@ -242,7 +267,7 @@ func TestNothingLeavesTheFolder(t *testing.T) {
 func TestOwners(t *testing.T) {
 	dir := t.TempDir()
 	d := open(t, dir)
-	other, err := Open(dir, newID)
+	other, err := Open(dir, newID, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +324,7 @@ func TestChild(t *testing.T) {
 	if dir == "" {
 		return
 	}
-	d, err := Open(dir, newID)
+	d, err := Open(dir, newID, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,43 +337,61 @@ func TestChild(t *testing.T) {
 	select {}
 }
 
-// Callers that come while a run is under way share the next one.
-func TestGroup(t *testing.T) {
-	var g group
-	var runs atomic.Int64
-	begun, release := make(chan struct{}), make(chan struct{})
-	broken := errors.New("broken")
-	var first, others sync.WaitGroup
-	first.Go(func() {
-		g.do("a", func() error { runs.Add(1); close(begun); <-release; return nil })
-	})
-	<-begun
+// Callers that come while a sync is under way share the next one; when a shared one
+// fails, or costs more than n of their own, each syncs for himself.
+func TestBarrier(t *testing.T) {
 	const n = 20
-	var heard atomic.Int64
-	var joined sync.WaitGroup
-	joined.Add(n)
-	for range n {
-		others.Go(func() {
-			joined.Done()
-			if err := g.do("a", func() error { runs.Add(1); return broken }); errors.Is(err, broken) {
-				heard.Add(1)
+	broken := errors.New("broken")
+	for _, c := range []struct {
+		name         string
+		whole        error
+		wholeCost    time.Duration
+		wholes, owns int64
+	}{
+		{"shared", nil, 0, 1, 1},
+		{"shared fails", broken, 0, 1, 1 + n},
+		{"too dear", nil, time.Hour, 0, 1 + n},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var wholes, owns atomic.Int64
+			b := &barrier{
+				whole:     func() error { wholes.Add(1); return c.whole },
+				now:       func() time.Time { return time.Time{} },
+				wholeCost: c.wholeCost, ownCost: time.Millisecond,
+			}
+			begun, release := make(chan struct{}), make(chan struct{})
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				all, err := b.sync(func() error { owns.Add(1); close(begun); <-release; return broken })
+				if all || !errors.Is(err, broken) {
+					t.Errorf("who was alone: %v, %v", all, err)
+				}
+			})
+			<-begun
+			for range n {
+				wg.Go(func() {
+					all, err := b.sync(func() error { owns.Add(1); return nil })
+					if all != (c.wholes == 1 && c.whole == nil) || err != nil {
+						t.Errorf("who joined: %v, %v", all, err)
+					}
+				})
+			}
+			for joined := 0; joined < n; runtime.Gosched() {
+				b.mu.Lock()
+				if b.next != nil {
+					joined = b.next.n
+				}
+				b.mu.Unlock()
+			}
+			close(release)
+			wg.Wait()
+			if wholes.Load() != c.wholes || owns.Load() != c.owns {
+				t.Errorf("%d syncs of all, %d own ones; want %d and %d", wholes.Load(), owns.Load(), c.wholes, c.owns)
+			}
+			if b.next != nil || b.running != nil {
+				t.Error("a round is left")
 			}
 		})
-	}
-	joined.Wait()
-	if err := g.do("b", func() error { return nil }); err != nil { // another key does not wait
-		t.Error(err)
-	}
-	close(release)
-	first.Wait()
-	others.Wait()
-	// Whoever reached do before the release shares one run; a goroutine that was slow
-	// to get there starts or shares a later one. Nobody gets the first run's nil.
-	if heard.Load() != n || runs.Load() < 2 {
-		t.Errorf("%d of %d heard the error of a run that began after they came; %d runs", heard.Load(), n, runs.Load())
-	}
-	if len(g.running)+len(g.waiting) != 0 {
-		t.Errorf("left behind: %v, %v", g.running, g.waiting)
 	}
 }
 

@@ -1,20 +1,26 @@
 package durable
 
 import (
-	"errors"
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// syncAll makes everything on the folder's file system durable.
-func (d *Dir) syncAll() error {
-	f, err := d.root.Open(".")
-	if err != nil {
-		return err
+func syncfs(f *os.File) error { return unix.Syncfs(int(f.Fd())) }
+
+// syncfsTells says whether syncfs reports bytes that could not be written: from
+// Linux 5.8 on.
+func syncfsTells() bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return false
 	}
-	d.fsyncs.Add(1)
-	return errors.Join(unix.Syncfs(int(f.Fd())), f.Close())
+	var major, minor int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil {
+		return false
+	}
+	return major > 5 || (major == 5 && minor >= 8)
 }
 
 // Clone makes dst share the bytes of src where the file system can (FICLONE), and

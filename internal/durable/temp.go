@@ -38,11 +38,9 @@ func (e *UndecidedError) Unwrap() error { return e.Err }
 // *UndecidedError: the file may be there, but its name may not survive a power cut.
 func (t *Temp) Link(name string) (linked bool, err error) {
 	defer t.Discard()
-	t.dir.fsyncs.Add(1)
-	if err := t.Sync(); err != nil {
+	if err := t.syncBytes(); err != nil {
 		return false, fmt.Errorf("fsync: %w", err) // the temp is discarded: a later fsync might hide the loss
 	}
-	t.dir.note("fsynced", t.name)
 	err = t.dir.root.Link(t.name, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := t.dir.mkdirs(name); err != nil {
@@ -73,6 +71,29 @@ func (t *Temp) Link(name string) (linked bool, err error) {
 		return false, &UndecidedError{err}
 	}
 	return true, nil // and Discard takes the second link away: the name is known to be durable
+}
+
+// largeTemp is a size from which on a file is fsynced alone, lest those with small
+// ones wait for it.
+const largeTemp = 1 << 20
+
+func (t *Temp) syncBytes() error {
+	info, err := t.Stat()
+	if err != nil {
+		return err
+	}
+	t.dir.note("written", t.name)
+	own := func() error {
+		t.dir.fsyncs.Add(1)
+		err := t.Sync()
+		t.dir.note("fsynced", t.name)
+		return err
+	}
+	if info.Size() >= largeTemp {
+		return own()
+	}
+	_, err = t.dir.sync.sync(own)
+	return err
 }
 
 // Replace gives the temp its name, over what has it. Readers see the old file or

@@ -65,38 +65,40 @@ func TestVerifySeesWhatIsMissing(t *testing.T) {
 func TestWriterIsDeterministic(t *testing.T) {
 	rows := randomRows(9, 5000)
 	s := schemaOf(t, rows)
-	first, _ := encode(t, s, WriterOptions{GroupRows: 2000}, rows)
-	for range 3 {
-		if again, _ := encode(t, s, WriterOptions{GroupRows: 2000}, rows); !bytes.Equal(first, again) {
+	for _, opts := range []WriterOptions{{}, {GroupRows: 2000}, {GroupBytes: 123_456}} {
+		first, _ := encode(t, s, opts, rows)
+		if again, _ := encode(t, s, opts, rows); !bytes.Equal(first, again) {
 			t.Fatal("the same rows gave other bytes")
 		}
-	}
-	// Rows that came as batches, in other portions, are the same file.
-	var buf bytes.Buffer
-	w, err := NewWriter(&buf, s, WriterOptions{GroupRows: 2000})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, _ := Open(bytes.NewReader(first), int64(len(first)))
-	scan, _ := f.Scan(Schema{})
-	for {
-		b, err := scan.Next()
-		if err == io.EOF {
-			break
-		}
+		// Rows that came as batches, in other portions, are the same file.
+		var buf bytes.Buffer
+		w, err := NewWriter(&buf, s, opts)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := w.AppendBatch(b, 0, b.Rows/3); err != nil {
+		f, err := Open(bytes.NewReader(first), int64(len(first)))
+		if err != nil {
 			t.Fatal(err)
 		}
-		if err := w.AppendBatch(b, b.Rows/3, b.Rows); err != nil {
+		scan, err := f.Scan(Schema{})
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	sum, err := w.Close()
-	if err != nil || !bytes.Equal(first, buf.Bytes()) {
-		t.Errorf("batches gave other bytes than rows: %+v, %v", sum, err)
+		for {
+			b, err := scan.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(w.AppendBatch(b, 0, b.Rows/3), w.AppendBatch(b, b.Rows/3, b.Rows)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if sum, err := w.Close(); err != nil || !bytes.Equal(first, buf.Bytes()) {
+			t.Errorf("%+v: batches gave other bytes than rows: %+v, %v", opts, sum, err)
+		}
 	}
 }
 

@@ -44,14 +44,6 @@ type value struct {
 	num  int64  // KindInt, KindTime (microseconds), KindBool (0, 1), KindFloat (its bits)
 }
 
-// size is the number of bytes the value takes in memory.
-func (v *value) size() int {
-	if v.kind == KindString || v.kind == KindBytes {
-		return len(v.str) + len(v.raw)
-	}
-	return 8
-}
-
 // Times outside these do not fit 64 bits of microseconds.
 var (
 	minTime = time.UnixMicro(math.MinInt64)

@@ -129,15 +129,13 @@ func (w *Writer) Append(r Row) error {
 		}
 		c.appendValue(&w.row[i].val)
 	}
-	for i := range w.row {
-		w.bytes += int64(w.row[i].val.size())
-	}
 	for i := range w.group.Cols {
 		if c := &w.group.Cols[i]; len(c.Valid) == n {
 			c.appendNull()
 		}
 	}
 	w.group.Rows++
+	w.bytes += w.group.Size(n, n+1)
 	return w.flushIfFull()
 }
 

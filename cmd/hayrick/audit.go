@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"hayrick"
+	"hayrick/audit"
+	"hayrick/local"
+)
+
+func auditCommand(c *cli) *cobra.Command {
+	var deep bool
+	cmd := &cobra.Command{
+		Use: "audit [run]", Short: "Prove from the objects what became of every item of a run",
+		Long: `Walk the hash chain of a run from its outcome down to the rows, derive every view
+again, and name whatever differs, is missing or is a stranger. The first line is the
+proof; exit 3 when there is none.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runAudit(cmd.Context(), c, refOf(args), deep) },
+	}
+	cmd.Flags().BoolVar(&deep, "deep", false, "decode every row of every file too")
+	return cmd
+}
+
+func runAudit(ctx context.Context, c *cli, ref string, deep bool) error {
+	ctx, stop := c.untilInterrupt(ctx)
+	defer stop()
+	if err := c.storeExists(); err != nil {
+		return err
+	}
+	r, err := open(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	id, err := r.findAudited(ctx, ref)
+	if err != nil {
+		return err
+	}
+	rep, err := audit.Run(ctx, audit.Options{
+		Store: r.manifests, JobID: id, World: c.world, Blobs: r.store, Deep: deep, Output: published{r.store}, Inputs: r.store,
+	})
+	if err != nil {
+		return err
+	}
+	if c.json {
+		err = c.printJSON(rep)
+	} else {
+		c.sayAudit(rep)
+	}
+	if err == nil && !rep.Proven {
+		err = ended(exitUnwell)
+	}
+	return err
+}
+
+func (c *cli) sayAudit(rep audit.Report) {
+	colour := green
+	if !rep.Proven {
+		colour = red
+	}
+	fmt.Fprintf(c.out, "%s  %s\n", c.paintOut(bold, rep.JobID), c.paintOut(colour, rep.Line))
+	listed := map[audit.Severity]int{}
+	for _, f := range rep.Findings {
+		fmt.Fprintln(c.out, f)
+		listed[f.Severity]++
+	}
+	for severity, n := range rep.Counts {
+		if n > listed[severity] {
+			fmt.Fprintf(c.out, "showing %d of %s that are %s\n", listed[severity], count(int64(n), "finding"), severity)
+		}
+	}
+	for _, n := range rep.Notes {
+		c.tell("note: %s", n)
+	}
+}
+
+// published reads the output folder.
+type published struct{ *local.Store }
+
+// OpenOutput is audit.Output.
+func (published) OpenOutput(_ context.Context, folder, name string) (io.ReadCloser, error) {
+	root, err := os.OpenRoot(strings.TrimPrefix(folder, "file://"))
+	if err == nil {
+		defer root.Close()
+		var f *os.File
+		if f, err = root.Open(name); err == nil {
+			return f, nil
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("open %s in %s: %w", name, folder, hayrick.ErrNotFound)
+	}
+	return nil, err
+}

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"hayrick"
+	"hayrick/coordinator"
+	"hayrick/manifest"
+)
+
+// inspectOptions are the flags of inspect.
+type inspectOptions struct {
+	task string
+	item string
+}
+
+func inspectCommand(c *cli) *cobra.Command {
+	var o inspectOptions
+	cmd := &cobra.Command{
+		Use: "inspect [run]", Short: "Show the commits of a run, one of its tasks, or the history of an item",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.task != "" && o.item != "" {
+				return &hayrick.UserError{What: "--task and --item are two questions", Hint: "ask one at a time"}
+			}
+			return runInspect(cmd.Context(), c, refOf(args), o)
+		},
+	}
+	cmd.Flags().StringVar(&o.task, "task", "", "one task, such as task-0042")
+	cmd.Flags().StringVar(&o.item, "item", "", "one item, by its ordinal or its key")
+	return cmd
+}
+
+func runInspect(ctx context.Context, c *cli, ref string, o inspectOptions) error {
+	ctx, stop := c.untilInterrupt(ctx)
+	defer stop()
+	r, k, err := c.openRun(ctx, ref)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	switch {
+	case o.task != "":
+		return c.inspectTask(ctx, r, k, o.task)
+	case o.item != "":
+		return c.inspectItem(ctx, r, k, o.item)
+	}
+	return c.inspectRun(k)
+}
+
+// inspected is every commit of a run but those of its tasks.
+type inspected struct {
+	Schema      string                    `json:"schema"`
+	Plan        manifest.Plan             `json:"plan"`
+	Orders      []manifest.Control        `json:"orders"`
+	Retries     []manifest.RetryPlan      `json:"retries"`
+	Aggregation *manifest.AggregationPlan `json:"aggregation_plan"`
+	Outcome     *manifest.Outcome         `json:"outcome"`
+}
+
+func (c *cli) inspectRun(k *coordinator.Known) error {
+	if c.json {
+		v := inspected{"hayrick.inspect/v1", k.Plan, k.Orders, k.Retries, k.Aggregation, k.Outcome}
+		if v.Orders == nil {
+			v.Orders = []manifest.Control{}
+		}
+		if v.Retries == nil {
+			v.Retries = []manifest.RetryPlan{}
+		}
+		return c.printJSON(v)
+	}
+	p := k.Plan
+	rows := [][]string{{"COMMIT", "SAYS", "WRITTEN"}}
+	add := func(key, says string, at manifest.Time) { rows = append(rows, []string{key, says, clock(at.Time)}) }
+	job := manifest.Job(p.JobID)
+	from := "items of the handler"
+	if len(p.Input) > 0 && p.Input[0].URI != "" {
+		from = p.Input[0].URI
+	}
+	add(job.Rel(job.Plan()), fmt.Sprintf("%s of %s in %s; definition %s; by %s", count(p.Items, "item"), from, count(p.Group.Tasks, "task"), short(p.DefinitionSHA256), p.Job.SubmittedBy), p.SubmittedAt)
+	for _, o := range k.Orders {
+		says := o.Order + " by " + o.By
+		if o.Reason != "" {
+			says += ": " + o.Reason
+		}
+		add(job.Rel(job.Control(o.N)), says, o.At)
+	}
+	for _, r := range k.Retries {
+		next := "nothing to retry"
+		if r.Group != nil {
+			next = fmt.Sprintf("%s in %s of %s", count(r.Items, "item"), count(r.Tasks, "task"), r.Next)
+		}
+		add(job.Rel(job.RetryPlan(manifest.RetryPlanNumber(r))), fmt.Sprintf("closed %s: %s; %s permanent, %s exhausted", r.Closed, next, number(r.Permanent), number(r.Exhausted)), r.SubmittedAt)
+	}
+	if a := k.Aggregation; a != nil {
+		add(job.Rel(job.AggregationPlan(a.Generation)), fmt.Sprintf("%s, row hash %s, merge tree %v", count(a.Rows, "row"), short(a.RowHash), a.Tree.Nodes), a.PlannedAt)
+	}
+	if o := k.Outcome; o != nil {
+		add(job.Rel(job.Outcome(o.Generation)), fmt.Sprintf("%s: %s, row hash %s", o.Status, ends(resultOf(k)), short(o.RowHash)), o.EndedAt)
+	}
+	fmt.Fprintf(c.out, "%s  %s\n", c.paintOut(bold, p.JobID), strings.TrimSuffix(job.Prefix(), "/"))
+	if err := c.table(rows); err != nil {
+		return err
+	}
+	c.tell("a task: hayrick inspect %s --task %s   an item: --item <key>", p.JobID, manifest.TaskID(p.Group.FirstTask))
+	return nil
+}
+
+// inspectTask shows the commit of a task, or who has it in hand.
+func (c *cli) inspectTask(ctx context.Context, r *roles, k *coordinator.Known, task string) error {
+	if !hayrick.ValidID(task) {
+		return noTask(k, task)
+	}
+	res, sha, err := r.manifests.Result(ctx, k.Plan.JobID, task)
+	if errors.Is(err, hayrick.ErrNotFound) {
+		return c.inspectClaim(ctx, r, k, task)
+	}
+	if err != nil {
+		return err
+	}
+	if c.json {
+		return c.printJSON(res)
+	}
+	t := res.Task
+	fmt.Fprintf(c.out, "%s  %s  %s of %s\n", c.paintOut(bold, res.TaskID), res.Status, t.Role, t.Group)
+	rows := [][]string{
+		{"items", fmt.Sprintf("%d: %d ok, %d failed", res.Items, res.OK, res.Failed)},
+		{"rows", fmt.Sprintf("%s, row hash %s", number(res.RowCount), short(res.RowHash))},
+		{"attempt", fmt.Sprintf("%s, fence %d, by %s", res.Attempt, res.Fence, t.Worker)},
+		{"time", fmt.Sprintf("%s, took %s", clock(t.StartTime.Time), ago(t.EndTime.Sub(t.StartTime.Time)))},
+		{"input", t.Input},
+	}
+	if res.File != nil {
+		rows = append(rows, []string{"file", fmt.Sprintf("%s   %s   sha256 %s", *res.File, size(res.Bytes), short(res.SHA256))})
+	}
+	if res.Failures != nil {
+		rows = append(rows, []string{"failures", fmt.Sprintf("%s   %v", res.Failures.File, res.Failures.ByClass)})
+	}
+	if t.Error != nil {
+		rows = append(rows, []string{"error", t.Error.Class + ": " + t.Error.Message})
+	}
+	rows = append(rows, []string{"metrics", fmt.Sprint(t.Metrics)}, []string{"commit", "sha256 " + short(sha)})
+	return c.table(rows)
+}
+
+// inspectClaim tells of a task that has no outcome yet.
+func (c *cli) inspectClaim(ctx context.Context, r *roles, k *coordinator.Known, task string) error {
+	claim, alive, err := r.store.ReadClaim(ctx, hayrick.TaskRef{JobID: k.Plan.JobID, Generation: k.Generation, TaskID: task})
+	if errors.Is(err, hayrick.ErrNotFound) {
+		if there, err := r.hasTask(ctx, k, task); err != nil || !there {
+			return errors.Join(err, noTask(k, task))
+		}
+		claim, err = hayrick.Claim{}, nil
+	}
+	if err != nil {
+		return err
+	}
+	if c.json {
+		return c.printJSON(struct {
+			Schema string `json:"schema"`
+			JobID  string `json:"job_id"`
+			TaskID string `json:"task_id"`
+			hayrick.Claim
+			Alive bool `json:"alive"`
+		}{"hayrick.claim/v1", k.Plan.JobID, task, claim, alive})
+	}
+	says := "not begun"
+	switch {
+	case alive:
+		says = fmt.Sprintf("in hand of %s, attempt %s, fence %d, lease until %s", claim.Worker, claim.Attempt, claim.Fence, clock(claim.Until))
+	case claim.Attempt != "":
+		says = fmt.Sprintf("not in hand; last tried by %s, attempt %s, fence %d; %d attempts vanished", claim.Worker, claim.Attempt, claim.Fence, claim.Vanished)
+	}
+	fmt.Fprintf(c.out, "%s  %s\n", c.paintOut(bold, task), says)
+	return nil
+}
+
+func noTask(k *coordinator.Known, task string) error {
+	return &hayrick.UserError{What: fmt.Sprintf("%s has no task %s", k.Plan.JobID, task), Hint: "its tasks are named " + manifest.TaskID(k.Plan.Group.FirstTask) + " and on", Exit: exitNotFound}
+}
+
+// hasTask looks for a task in the groups that are planned.
+func (r *roles) hasTask(ctx context.Context, k *coordinator.Known, task string) (bool, error) {
+	for _, g := range groupsOf(k) {
+		m, err := r.manifests.Members(ctx, k.Plan.JobID, k.Generation, g)
+		if err != nil {
+			return false, err
+		}
+		for n := range m.Blocks() {
+			b, err := m.Block(ctx, r.manifests, n)
+			if err != nil {
+				return false, err
+			}
+			for _, t := range b.Tasks {
+				if t.TaskID == task {
+					return true, nil
+				}
+			}
+		}
+	}
+	return false, nil
+}
+
+// groupsOf are the groups of worker tasks, in order, then that of the merges.
+func groupsOf(k *coordinator.Known) []manifest.Group {
+	out := []manifest.Group{k.Plan.Group}
+	for _, r := range k.Retries {
+		if r.Group != nil {
+			out = append(out, *r.Group)
+		}
+	}
+	if k.Aggregation != nil && k.Aggregation.Group != nil {
+		out = append(out, *k.Aggregation.Group)
+	}
+	return out
+}
