@@ -51,8 +51,8 @@ func Run(ctx context.Context, o Options) (Report, error) {
 		Schema: Schema, JobID: o.JobID, Status: Unfinished, Deep: o.Deep, Counts: map[Severity]int{}, Findings: []Finding{}, Notes: []string{},
 	}}
 	a.look = &look{a: a}
-	if o.Deep && o.Blobs == nil {
-		return a.report, fmt.Errorf("audit %s: deep needs Blobs", o.JobID)
+	if o.World.Go == nil || o.Deep && o.Blobs == nil {
+		return a.report, fmt.Errorf("audit %s: World.Go is needed, and Blobs to go deep", o.JobID)
 	}
 	if !hayrick.ValidID(o.JobID) {
 		return a.report, fmt.Errorf("audit %q: not a job id: %w", o.JobID, hayrick.ErrNotFound)

@@ -22,7 +22,14 @@ func (w *world) audit(deep bool) audit.Report {
 	return r
 }
 
-func clean(t testing.TB, r audit.Report) {
+// checker is what *testing.T and *rapid.T share.
+type checker interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
+func clean(t checker, r audit.Report) {
 	t.Helper()
 	if len(r.Findings) > 0 || !r.Proven {
 		t.Fatalf("proven %v: %s\nfindings: %v", r.Proven, r.Line, r.Findings)

@@ -54,6 +54,7 @@ type story struct {
 	onRetried  func(n int, its []manifest.RetryItem) []manifest.RetryItem
 	onListed   func(name string, ls []manifest.ListLine) []manifest.ListLine
 	onRetry    func(n int, p *manifest.RetryPlan)
+	onGroup    func(w *world, g *manifest.Group)
 	onPlan     func(p *manifest.Plan)
 	onMerge    func(p *manifest.AggregationPlan)
 	onMerged   func(r *manifest.Result)
@@ -61,8 +62,11 @@ type story struct {
 	onRows     func(task string, rs []rows.Row) []rows.Row
 	onOutcome  func(o *manifest.Outcome)
 	orders     int
-	until      string // the last thing that is written: "tasks" of the first group, "retry", "merged"; "" = all
+	until      string // the last thing that is written: "plan", "tasks" of the first group, "retry", "merged"; "" = all
 	cancelled  bool   // with until: the generation ends there
+	copy       func() (key string, input []byte)
+	ifExists   string
+	tail       string // of every segment, behind its batches
 }
 
 // tiny is the job of five accounts: one deleted, one throttled once.
@@ -133,6 +137,9 @@ func build(t testing.TB, s story) *world {
 	m := mem.New(still{})
 	w := &world{t: t, story: s, mem: m, store: &manifest.Store{Objects: m, Clock: still{}}, data: map[string][]rows.Row{}, chain: map[string]string{}}
 	w.submit()
+	if s.until == "plan" {
+		return w
+	}
 	group, opener := w.plan.Group, manifest.Link{Key: "plan.json", SHA256: w.planSHA}
 	for n := 1; ; n++ {
 		ends := w.run(group, n-1)
@@ -157,7 +164,7 @@ func (w *world) submit() {
 		Input:  hayrick.Input{URI: "./users.jsonl", Format: "jsonl", Key: "did", OnBadItem: "fail", Snapshot: "auto"},
 		Batch:  hayrick.Batches{Items: w.batch},
 		Retry:  hayrick.Retry{Passes: w.passes, Lists: map[string]string{"repo_not_found": "deleted_dids"}},
-		Output: hayrick.Output{URI: "./out/$(run.id)/", Format: "parquet", Compression: "zstd", IfExists: "error"},
+		Output: hayrick.Output{URI: "./out/$(run.id)/", Format: "parquet", Compression: "zstd", IfExists: cmp.Or(w.ifExists, "error")},
 		Merge:  hayrick.Merge{FanIn: w.fanIn, ByCount: true},
 	}
 	config, defSHA, err := manifest.EncodeDefinition(w.def)
@@ -194,6 +201,10 @@ func (w *world) submit() {
 	if w.onPlan != nil {
 		w.onPlan(&w.plan)
 	}
+	if w.copy != nil {
+		key, input := w.copy()
+		w.put(key, input)
+	}
 	c, err := w.store.CommitPlan(w.t.Context(), w.plan)
 	w.must(err)
 	w.planSHA, w.chain["plan.json"] = c.SHA256, c.SHA256
@@ -218,7 +229,49 @@ func (w *world) group(name string, first int64, batches []manifest.Batch) manife
 	}
 	group, err := g.Close(w.t.Context())
 	w.must(err)
+	w.seal(&group)
 	return group
+}
+
+// seal changes a group that a plan is about to open.
+func (w *world) seal(g *manifest.Group) {
+	if w.onGroup != nil {
+		w.onGroup(w, g)
+	}
+	if !w.refs {
+		return
+	}
+	g.BlocksRef, g.Blocks = list(w, func(sha string) string {
+		return job.Abs("groups/" + g.Name + "/blocks-" + manifest.Short(sha) + ".jsonl")
+	}, g.Blocks), nil
+	g.IndexRef, g.Index = list(w, func(sha string) string {
+		return job.Abs("batches/" + g.Name + "/indexes-" + manifest.Short(sha) + ".jsonl")
+	}, g.Index), nil
+}
+
+// rewrite stores the n-th block file and index object of a group anew.
+func (w *world) rewrite(g *manifest.Group, n int, fn func(b *manifest.Block, x *manifest.Index)) {
+	ctx := w.t.Context()
+	b, err := w.store.Block(ctx, jobID, g.Name, n, g.Blocks[n])
+	w.must(err)
+	var x manifest.Index
+	if len(g.Index) > 0 {
+		x, err = w.store.Index(ctx, jobID, g.Name, n, g.Index[n])
+		w.must(err)
+	}
+	fn(&b, &x)
+	body, err := manifest.Encode(b)
+	w.must(err)
+	sha := manifest.SHA256(body)
+	w.put(job.Block(g.Name, n, sha), body)
+	g.Blocks[n].Key, g.Blocks[n].SHA256 = job.Rel(job.Block(g.Name, n, sha)), sha
+	if len(g.Index) > 0 {
+		body, err = manifest.Encode(x)
+		w.must(err)
+		sha = manifest.SHA256(body)
+		w.put(job.Index(g.Name, n, sha), body)
+		g.Index[n].Key, g.Index[n].SHA256 = job.Rel(job.Index(g.Name, n, sha)), sha
+	}
 }
 
 // taskDone is a task as the planner sees it.
@@ -393,13 +446,14 @@ func (w *world) close(n int, g manifest.Group, opener manifest.Link, ends []task
 			l := manifest.ListLine{Ordinal: x.Ordinal, Key: x.Key, Class: x.Class, Message: x.Message, TaskID: e.id, Tries: x.Tries, Losses: x.Losses}
 			it := manifest.RetryItem{Ordinal: x.Ordinal, Item: f.Data, Tries: x.Tries, Losses: x.Losses, Infra: f.Infra, Classes: append(slices.Clone(f.Classes), x.Class)}
 			charged := len(f.Classes) - f.Infra
-			if hayrick.Disposition(x.Disposition) == hayrick.Infra {
+			disposition := w.def.Retry.DispositionOf(x.Class, hayrick.Disposition(x.Disposition))
+			if disposition == hayrick.Infra {
 				it.Infra++
 			} else {
 				charged++
 			}
 			switch {
-			case hayrick.Disposition(x.Disposition).Final():
+			case disposition.Final():
 				permanent = append(permanent, l)
 			case charged > w.passes || n-1 >= w.passes+3:
 				exhausted = append(exhausted, l)
@@ -467,6 +521,7 @@ func (w *world) segments(group string, items []manifest.RetryItem) (batches []ma
 			b.SHA256 = manifest.SHA256(body[b.Offset:])
 			part, items = append(part, b), items[n:]
 		}
+		body = append(body, w.tail...)
 		key := job.Segment(group, seg, manifest.SHA256(body))
 		w.put(key, body)
 		for _, b := range part {
@@ -547,6 +602,7 @@ func (w *world) aggregate(last manifest.Link) {
 		}
 		group, err := g.Close(ctx)
 		w.must(err)
+		w.seal(&group)
 		p.Group = &group
 		p.Tree.Nodes = append(p.Tree.Nodes, group.Tasks)
 		if group.Tasks > 1 {
@@ -702,6 +758,11 @@ func cuts(n, parts int) (out [][2]int) {
 	}
 	return out
 }
+
+type (
+	memCall  = mem.Call
+	memFault = mem.Fault
+)
 
 // outputs reads the published folder of a mem.Store.
 type outputs struct{ *mem.Store }

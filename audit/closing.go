@@ -6,6 +6,7 @@ import (
 	"context"
 	"iter"
 	"slices"
+	"strings"
 
 	"hayrick"
 	"hayrick/internal/rows"
@@ -128,7 +129,7 @@ func (c *closing) batches(ctx context.Context, g manifest.Group) iter.Seq[verdic
 				}
 				for i := range e.items {
 					it := &e.items[i]
-					if !yield(verdict{b.Object, manifest.ListLine{Ordinal: it.Ordinal, Tries: it.Tries, Losses: it.Losses}, it}) {
+					if !yield(verdict{strings.TrimPrefix(b.Object, manifest.StoreScheme), manifest.ListLine{Ordinal: it.Ordinal, Tries: it.Tries, Losses: it.Losses}, it}) {
 						return
 					}
 				}
@@ -143,18 +144,18 @@ func (c *closing) stop() {
 	}
 }
 
-// result is the digest that the plan has for the next task of the group.
-func (c *closing) result(task string) string {
+// result is what the plan says of the next task of the group.
+func (c *closing) result(task string) (none manifest.ResultRef) {
 	if c.blind {
-		return ""
+		return none
 	}
 	r, more := c.results.next()
 	if !more || r.TaskID != task {
 		c.a.lost(CodeChain, c.plan.key, "it closes %s without a result of %s", c.plan.Closed, task)
 		c.blind = true
-		return ""
+		return none
 	}
-	return r.SHA256
+	return r
 }
 
 // judge compares what a task says of its failed items with what the plan made of
@@ -170,7 +171,7 @@ func (c *closing) judge(e *taskEnd) {
 			at = e.items[i].Ordinal
 		}
 		if at <= c.last {
-			c.a.broken(CodeBatch, e.batch.Object, "item %d of %s stands behind item %d", at, e.batch.BatchID, c.last)
+			c.a.broken(CodeBatch, strings.TrimPrefix(e.batch.Object, manifest.StoreScheme), "item %d of %s stands behind item %d", at, e.batch.BatchID, c.last)
 		}
 		c.last = at
 	}
@@ -185,7 +186,7 @@ func (c *closing) judge(e *taskEnd) {
 	for i := range e.failed {
 		open[e.failed[i].Ordinal] = &e.failed[i]
 	}
-	retried := false
+	retried := 0
 	for i, vs := range verdicts {
 		for _, v := range vs {
 			f := open[v.line.Ordinal]
@@ -195,7 +196,7 @@ func (c *closing) judge(e *taskEnd) {
 			}
 			delete(open, v.line.Ordinal)
 			if i == listRetried {
-				retried = true
+				retried++
 				c.again(e, f, v)
 			} else {
 				c.giveUp(e, f, v, i)
@@ -207,7 +208,10 @@ func (c *closing) judge(e *taskEnd) {
 			c.a.broken(CodeItem, c.plan.key, "item %d failed in %s and is neither retried nor listed", f.Ordinal, e.task.TaskID)
 		}
 	}
-	if retried {
+	if retried != e.ref.Retried {
+		c.a.broken(CodeTotal, c.plan.key, "it says %d retried items of %s, there are %d", e.ref.Retried, e.task.TaskID, retried)
+	}
+	if retried > 0 {
 		c.tasks++
 		if len(c.failed) < manifest.InlineList {
 			c.failed = append(c.failed, e.task.TaskID)

@@ -116,7 +116,7 @@ func (a *auditor) totals(ctx context.Context) error {
 		o.Items, o.OK, o.Permanent, o.Exhausted, o.Unfinished, a.ledger.items, n[endOK], n[endPermanent], n[endExhausted], n[endOpen])
 	if a.succeeded() {
 		if n[endOpen] > 0 {
-			a.broken(CodeItem, rel, "%s an end, the first is item %d", count(n[endOpen], "item has not", "items have not"), first)
+			a.broken(CodeItem, rel, "%s no end, the first is item %d", count(n[endOpen], "item has", "items have"), first)
 		}
 		if o.Items != a.ledger.items || o.OK != n[endOK] || o.Permanent != n[endPermanent] || o.Exhausted != n[endExhausted] || o.Unfinished != 0 {
 			a.broken(CodeTotal, rel, "%s", says)
@@ -147,10 +147,10 @@ func (a *auditor) jobView(ctx context.Context) error {
 		return nil // it is damaged: nothing can be derived
 	}
 	rel := a.job.Rel(a.job.Manifest())
-	a.viewBytes(ctx, rel, func(stored []byte) []byte {
+	a.viewBytes(ctx, rel, func(stored []byte) ([]byte, bool) {
 		var m manifest.JobManifest
 		if manifest.Decode(stored, manifest.SchemaJob, &m) != nil {
-			return nil
+			return nil, false
 		}
 		status := m.Status
 		if a.outcome != nil {
@@ -162,7 +162,7 @@ func (a *auditor) jobView(ctx context.Context) error {
 		if err != nil {
 			a.err = err
 		}
-		return body
+		return body, err == nil
 	})
 	if o := a.outcome; o != nil && o.Aggregation != nil {
 		a.view(ctx, a.job.Rel(a.job.AggregationManifest()), o.Aggregation)

@@ -29,7 +29,7 @@ func rich() story {
 			case o%5 == 1 && group < 3:
 				return fate{class: "timeout", disp: hayrick.Timeout}
 			case o == 17:
-				return fate{class: "bad_item", disp: hayrick.Permanent}
+				return fate{class: "bad_item"} // the class says permanent
 			}
 			return fate{rows: int(o % 4)}
 		}}
@@ -47,7 +47,7 @@ func isView(rel string) bool { return strings.HasSuffix(rel, "manifest.json") }
 
 // named fails the test unless the report names the object, and, of what is broken,
 // names it first.
-func named(t *testing.T, r audit.Report, rel, how string) {
+func named(t checker, r audit.Report, rel, how string) {
 	t.Helper()
 	at := slices.IndexFunc(r.Findings, func(f audit.Finding) bool { return f.Key == rel })
 	if at < 0 {

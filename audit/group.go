@@ -85,7 +85,7 @@ func (a *auditor) walkGroup(ctx context.Context, g manifest.Group, opener string
 					return err
 				}
 				if c != nil {
-					u.closed, u.want = true, c.result(u.task.TaskID)
+					u.closed, u.ref = true, c.result(u.task.TaskID)
 				}
 				items += int64(u.batch.Items)
 				tasks++

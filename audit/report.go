@@ -114,7 +114,7 @@ type Report struct {
 	Rows     Rows             `json:"rows"`
 	Checked  Checked          `json:"checked"`
 	Counts   map[Severity]int `json:"counts"`
-	Findings []Finding        `json:"findings"` // in the order of the walk
+	Findings []Finding        `json:"findings"` // worst first, else in the order of the walk
 	Notes    []string         `json:"notes"`
 }
 

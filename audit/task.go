@@ -18,13 +18,11 @@ type unit struct {
 	group string
 	task  manifest.BlockTask
 	batch manifest.Batch
-	// closed: a plan has closed the group, so the task has a result; want is its digest.
+	// closed: a plan has closed the group, so the task has a result; ref is what the
+	// plan says of it.
 	closed bool
-	want   string
+	ref    manifest.ResultRef
 }
-
-// last is the highest ordinal of a batch of the input.
-func (u *unit) last() int64 { return u.batch.FirstOrdinal + int64(u.batch.Items) - 1 }
 
 // failure is one item that did not end ok in a task.
 type failure struct {
@@ -59,7 +57,7 @@ func (l *look) readTask(ctx context.Context, u unit) (e taskEnd) {
 		}
 		l.unvouched++
 	}
-	res, raw, found := record[manifest.Result](ctx, l, rel, u.want, manifest.SchemaResult)
+	res, raw, found := record[manifest.Result](ctx, l, rel, u.ref.SHA256, manifest.SchemaResult)
 	if !found {
 		return e
 	}

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"hayrick"
 	"hayrick/coordinator"
@@ -68,16 +71,26 @@ func (c *cli) outputProblem(uri string) string {
 		return "this store publishes into folders of this machine; write a path"
 	}
 	out, err1 := filepath.Abs(strings.TrimPrefix(uri, "file://"))
-	store, err2 := filepath.Abs(c.store)
+	store, err2 := filepath.Abs(c.storeDir)
 	switch {
 	case err1 != nil || err2 != nil:
 		return ""
 	case inside(out, store):
-		return "the output cannot lie in the store, " + c.store + "; write another folder"
+		return "the output cannot lie in the store, " + c.storeDir + "; write another folder"
 	case inside(store, out):
-		return "the store, " + c.store + ", would lie in the output; write a folder of its own"
+		return "the store, " + c.storeDir + ", would lie in the output; write a folder of its own"
 	}
-	return ""
+	for dir := out; ; dir = filepath.Dir(dir) {
+		st, err := os.Stat(dir)
+		switch {
+		case err == nil && !st.IsDir():
+			return dir + " is not a folder; write one"
+		case err == nil && unix.Access(dir, unix.W_OK) != nil:
+			return dir + " cannot be written; make it writable, or write another folder"
+		case err == nil || dir == filepath.Dir(dir):
+			return ""
+		}
+	}
 }
 
 // inside says that path is folder or below it.

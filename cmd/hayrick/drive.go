@@ -21,6 +21,8 @@ const (
 	// sweepEvery is how often a run is swept while it is worked on, and lookEvery how
 	// often its progress is read.
 	sweepEvery = time.Second
+	// publishEvery is how long publishing may take before somebody else is asked to.
+	publishEvery = 10 * time.Second
 	lookEvery  = 500 * time.Millisecond
 	// lookShare bounds the reading to a twentieth of the time, however large the run.
 	lookShare = 20
@@ -57,7 +59,6 @@ func (e *pausedError) Error() string { return fmt.Sprintf("%s is paused: %s", e.
 // drive works on the queue in this process until a job has ended (or all have), a
 // person stops it, or it cannot go on.
 type drive struct {
-	*cli
 	*roles
 	progress *progress // nil: none is shown
 
@@ -75,7 +76,7 @@ type drive struct {
 func (d *drive) run(ctx context.Context, slots int, look func(context.Context) (done bool, err error)) error {
 	d.wake = make(chan struct{}, 1)
 	d.faults, d.worked = map[hayrick.Role]int{}, time.Now()
-	pool := d.pool(slots, d.cli)
+	pool := d.pool(slots)
 	for role, do := range pool.Do {
 		pool.Do[role] = d.watched(role, do)
 	}
@@ -220,7 +221,7 @@ func (d *drive) follow(jobID string) func(context.Context) (bool, error) {
 			return true, nil
 		case dec.Status == hayrick.StatusPaused && dec.State == nil && !dec.View && dec.Pause == nil:
 			return false, pausedBy(k)
-		case time.Since(swept) < sweepEvery:
+		case time.Since(swept) < sweepEvery, dec.Status.Terminal() && time.Since(swept) < publishEvery:
 			return false, nil
 		}
 		swept = time.Now()

@@ -61,6 +61,8 @@ func exitCode(err error) int {
 		return exitTemporary
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return exitPermission
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ELOOP):
+		return exitUsage
 	case errors.Is(err, hayrick.ErrNotFound):
 		return exitNotFound
 	case user != nil:
@@ -71,6 +73,15 @@ func exitCode(err error) int {
 		return exitInterrupted
 	}
 	return exitBug
+}
+
+// temporary makes err one that ends when a person has made room.
+func temporary(err error) error {
+	var user *hayrick.UserError
+	if errors.As(err, &user) && user.Exit == 0 {
+		user.Exit = exitTemporary
+	}
+	return err
 }
 
 // complain tells a person what went wrong, in four lines at most: what, why, and
@@ -100,6 +111,8 @@ func (c *cli) complain(err error) {
 		what, hint = "interrupted", "the same command goes on where it stopped"
 	case exitCode(err) == exitTemporary:
 		hint = "the same command goes on where it stopped"
+	case exitCode(err) == exitUsage:
+		hint = "look at the path: a folder is meant where there is none"
 	case errors.Is(err, hayrick.ErrCorrupt):
 		hint = "`hayrick audit` names what is damaged; a backup of it, put back, mends the run"
 	case exitCode(err) == exitBug:

@@ -115,6 +115,9 @@ func runFailures(ctx context.Context, c *cli, ref string, o failuresOptions) err
 	if err != nil {
 		return err
 	}
+	if out != nil && o.export == "-" {
+		return nil
+	}
 	if out != nil {
 		c.tell("%s written to %s", count(sum.items, "failed item"), o.export)
 		return nil

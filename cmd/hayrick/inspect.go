@@ -78,7 +78,7 @@ func (c *cli) inspectRun(k *coordinator.Known) error {
 	rows := [][]string{{"COMMIT", "SAYS", "WRITTEN"}}
 	add := func(key, says string, at manifest.Time) { rows = append(rows, []string{key, says, clock(at.Time)}) }
 	job := manifest.Job(p.JobID)
-	from := "items of the handler"
+	from := "the handler's list"
 	if len(p.Input) > 0 && p.Input[0].URI != "" {
 		from = p.Input[0].URI
 	}

@@ -36,8 +36,8 @@ const damaged = "DAMAGED"
 func runLs(ctx context.Context, c *cli) error {
 	ctx, stop := c.untilInterrupt(ctx)
 	defer stop()
-	if _, err := os.Stat(c.store); errors.Is(err, fs.ErrNotExist) {
-		c.tell("no runs: there is no store at %s", c.store)
+	if _, err := os.Stat(c.storeDir); errors.Is(err, fs.ErrNotExist) {
+		c.tell("no runs: there is no store at %s", c.storeDir)
 		return nil
 	}
 	r, err := open(ctx, c)
@@ -76,7 +76,7 @@ func runLs(ctx context.Context, c *cli) error {
 		return nil
 	}
 	if len(lines) == 0 {
-		c.tell("no runs in %s", c.store)
+		c.tell("no runs in %s", c.storeDir)
 		return nil
 	}
 	rows := [][]string{{"RUN", "STATUS", "ITEMS", "OK", "FAILED", "LEFT", "SUBMITTED"}}

@@ -59,7 +59,7 @@ func runResume(ctx context.Context, c *cli, ref string, strict bool) error {
 	start := c.world.Clock.Now()
 	short, stop := c.untilInterrupt(ctx)
 	defer stop()
-	r, k, err := c.openRun(short, ref)
+	r, k, err := c.findIn(short, ref, openToWork)
 	if err != nil {
 		return err
 	}
@@ -164,8 +164,12 @@ func (c *cli) printOrdered(ctx context.Context, r *roles, id string) error {
 	return nil
 }
 
-// openRun opens a store that is there and finds a run in it.
+// openRun opens a store that is there, to look, and finds a run in it.
 func (c *cli) openRun(ctx context.Context, ref string) (*roles, *coordinator.Known, error) {
+	return c.findIn(ctx, ref, open)
+}
+
+func (c *cli) findIn(ctx context.Context, ref string, open func(context.Context, *cli) (*roles, error)) (*roles, *coordinator.Known, error) {
 	if err := c.storeExists(); err != nil {
 		return nil, nil, err
 	}

@@ -15,7 +15,7 @@ import (
 // cli is one call of the command: its environment and the flags of every verb.
 type cli struct {
 	environment
-	store     string
+	storeDir  string
 	json      bool
 	quiet     bool
 	verbosity int
@@ -79,7 +79,7 @@ or by @name (the latest run of that job).`,
 		return &hayrick.UserError{What: err.Error(), Hint: cmd.CommandPath() + " --help lists the flags"}
 	})
 	f := root.PersistentFlags()
-	f.StringVarP(&c.store, "store", "C", "", "folder of the store (default .hayrick, or $HAYRICK_STORE)")
+	f.StringVarP(&c.storeDir, "store", "C", "", "folder of the store (default .hayrick, or $HAYRICK_STORE)")
 	f.BoolVar(&c.json, "json", false, "print the result as JSON")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "tell nothing but errors")
 	f.CountVarP(&c.verbosity, "verbose", "v", "tell more; twice: everything")
@@ -103,11 +103,11 @@ or by @name (the latest run of that job).`,
 
 // prepare makes what the flags decide.
 func (c *cli) prepare() error {
-	if c.store == "" {
-		c.store = c.get("HAYRICK_STORE")
+	if c.storeDir == "" {
+		c.storeDir = c.get("HAYRICK_STORE")
 	}
-	if c.store == "" {
-		c.store = ".hayrick"
+	if c.storeDir == "" {
+		c.storeDir = ".hayrick"
 	}
 	level := slog.LevelWarn
 	switch {

@@ -93,7 +93,7 @@ func (c *cli) finish(ctx context.Context, r *roles, jobID string, start time.Tim
 	if err != nil {
 		return fmt.Errorf("open run %s: %w", jobID, err)
 	}
-	d := &drive{cli: c, roles: r, progress: newProgress(c, r.limits.grants)}
+	d := &drive{roles: r, progress: newProgress(c, r.limits.grants)}
 	err = d.run(ctx, job.Definition.Run.MaxParallel, d.follow(jobID))
 	c.screen.clear()
 	var paused *pausedError
@@ -134,7 +134,7 @@ func submit(ctx context.Context, c *cli, o submitOptions) (*roles, coordinator.S
 	if closer, ok := h.(jobs.Closer); ok {
 		defer closer.Close()
 	}
-	r, err := open(ctx, c)
+	r, err := openToWork(ctx, c)
 	if err != nil {
 		return nil, none, err
 	}
@@ -184,7 +184,7 @@ func (c *cli) tellPlan(r *roles, f jobfile.File, s coordinator.Submitted) {
 		c.tell("going on with %s, submitted %s", c.paint(bold, s.JobID), clock(p.SubmittedAt.Time))
 	}
 	c.tell("plan   %s -> %s of %s   %d at once, %s in flight each   store %s", count(p.Items, "item"), count(p.Group.Tasks, "task"),
-		number(int64(def.Batch.Items)), def.Run.MaxParallel, count(int64(def.Run.ItemsInFlight), "item"), c.store)
+		number(int64(def.Batch.Items)), def.Run.MaxParallel, count(int64(def.Run.ItemsInFlight), "item"), c.storeDir)
 	for _, rate := range def.Rates {
 		limit, _ := rate.Limit.MarshalText()
 		switch {

@@ -45,9 +45,9 @@ func (r *roles) findRun(ctx context.Context, ref string) (string, error) {
 			Hint: "write more of it",
 		}
 	case newest && name == "":
-		return "", &hayrick.UserError{What: "there is no run in " + r.dir, Hint: "start one with hayrick run <job>", Exit: exitNotFound}
+		return "", &hayrick.UserError{What: "there is no run in " + r.storeDir, Hint: "start one with hayrick run <job>", Exit: exitNotFound}
 	}
-	return "", &hayrick.UserError{What: fmt.Sprintf("there is no run %s in %s", ref, r.dir), Hint: "hayrick ls lists the runs; -C names another store", Exit: exitNotFound}
+	return "", &hayrick.UserError{What: fmt.Sprintf("there is no run %s in %s", ref, r.storeDir), Hint: "hayrick ls lists the runs; -C names another store", Exit: exitNotFound}
 }
 
 // findAudited is findRun for a run whose plan may be gone.

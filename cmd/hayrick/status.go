@@ -123,8 +123,8 @@ func (c *cli) sayStatus(s status, now time.Time) error {
 
 // storeExists keeps verbs that look from making an empty store.
 func (c *cli) storeExists() error {
-	if _, err := os.Stat(c.store); errors.Is(err, fs.ErrNotExist) {
-		return &hayrick.UserError{What: "there is no store at " + c.store, Hint: "start a run with hayrick run <job>, or name another store with -C", Exit: exitNotFound}
+	if _, err := os.Stat(c.storeDir); errors.Is(err, fs.ErrNotExist) {
+		return &hayrick.UserError{What: "there is no store at " + c.storeDir, Hint: "start a run with hayrick run <job>, or name another store with -C", Exit: exitNotFound}
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"strings"
 
@@ -32,14 +31,12 @@ var handlers = jobs.Registry{
 //	store -> coordinator -> tasks -> worker -> results -> retry planner -> aggregator
 //	           limits ----------------^
 type roles struct {
-	dir   string // of the store
-	world hayrick.World
-	log   *slog.Logger
+	*cli
 
 	store       *local.Store
 	manifests   *manifest.Store
 	coordinator *coordinator.Coordinator
-	limits      *limits
+	limits      *meter
 	jobs        *worker.Jobs
 	worker      *worker.Worker
 	planner     *retryplanner.Planner
@@ -48,22 +45,34 @@ type roles struct {
 	stop *stopper // ends the draining of the queue
 }
 
-// open opens the store, making it where it is missing, and puts the roles on it.
+// open opens the store, making it where it is missing, with what it takes to look
+// at runs and to give orders.
 func open(ctx context.Context, c *cli) (*roles, error) {
-	st, err := local.Open(ctx, c.store, c.world, c.log)
+	st, err := local.Open(ctx, c.storeDir, c.world, c.log)
 	if err != nil {
 		return nil, err
 	}
-	scratch, err := local.ScratchDir(c.store, c.get)
-	if err != nil {
-		return nil, errors.Join(err, st.Close())
-	}
-	r := &roles{dir: c.store, world: c.world, log: c.log, store: st, stop: newStopper()}
+	r := &roles{cli: c, store: st, stop: newStopper()}
 	r.manifests = &manifest.Store{Objects: st, Clock: c.world.Clock}
 	r.coordinator = &coordinator.Coordinator{
-		Store: r.manifests, State: st, Queue: st, Sources: st, Lister: st, World: c.world, Log: c.log, Scratch: scratch,
+		Store: r.manifests, State: st, Queue: st, Sources: st, Lister: st, World: c.world, Log: c.log,
 	}
-	r.limits = &limits{store: st, timing: ratelimit.OneMachine, world: c.world, log: c.log}
+	return r, nil
+}
+
+// openToWork is open with every role, and the scratch that they need.
+func openToWork(ctx context.Context, c *cli) (*roles, error) {
+	r, err := open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	scratch, err := local.ScratchDir(c.storeDir, c.get)
+	if err != nil {
+		return nil, errors.Join(temporary(err), r.close())
+	}
+	st := r.store
+	r.coordinator.Scratch = scratch
+	r.limits = &meter{granted: map[string]int64{}, Limiter: &ratelimit.Limiter{Store: st, World: c.world, Timing: ratelimit.OneMachine, Log: c.log}}
 	r.jobs = &worker.Jobs{Store: r.manifests, Handlers: handlers, World: c.world, Log: c.log}
 	r.worker = &worker.Worker{
 		Store: r.manifests, Claims: st, Marks: st, Queue: st, Inputs: st, Limiter: r.limits, Orders: r.coordinator,
@@ -78,12 +87,18 @@ func open(ctx context.Context, c *cli) (*roles, error) {
 	return r, nil
 }
 
-func (r *roles) close() error { return errors.Join(r.jobs.Close(), r.store.Close()) }
+func (r *roles) close() error {
+	var err error
+	if r.jobs != nil {
+		err = r.jobs.Close()
+	}
+	return errors.Join(err, r.store.Close())
+}
 
 // pool drains the queue of tasks with every role.
-func (r *roles) pool(slots int, c *cli) *worker.Pool {
+func (r *roles) pool(slots int) *worker.Pool {
 	return &worker.Pool{
-		Queue: r.store, World: c.world, Log: c.log, Slots: slots, Visibility: visibility, Drain: r.stop.stopped,
+		Queue: r.store, World: r.world, Log: r.log, Slots: slots, Visibility: visibility, Drain: r.stop.stopped,
 		Do: map[hayrick.Role]worker.Do{
 			hayrick.RoleWorker:       r.worker.Attempt,
 			hayrick.RoleRetryPlanner: r.closeGroup,

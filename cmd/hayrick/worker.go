@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"hayrick"
-	"hayrick/coordinator"
 )
 
 // workerOptions are the flags of worker.
@@ -46,12 +45,12 @@ func parseWorker(o *workerOptions) error {
 // runWorker drains the queue and sweeps every unfinished run. It ends when none is
 // left that can go on, or when others have had all the work for run.linger.
 func runWorker(ctx context.Context, c *cli, o workerOptions) error {
-	r, err := open(ctx, c)
+	r, err := openToWork(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer r.close()
-	w := &crew{drive: drive{cli: c, roles: r}, linger: o.linger, over: map[string]bool{}}
+	w := &crew{drive: drive{roles: r}, linger: o.linger, over: map[string]bool{}}
 	err = w.run(ctx, o.slots, w.look)
 	if errors.Is(err, errInterrupted) {
 		c.tell("interrupted; nothing is lost. Go on with: hayrick worker")
@@ -125,7 +124,7 @@ func (w *crew) look(ctx context.Context) (bool, error) {
 	}
 	if !w.begun {
 		w.begun = true
-		w.tell("working on %s of %s", count(int64(unfinished), "unfinished run"), w.dir)
+		w.tell("working on %s of %s", count(int64(unfinished), "unfinished run"), w.storeDir)
 	}
 	if w.idle() < linger {
 		return false, nil

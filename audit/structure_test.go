@@ -1,0 +1,202 @@
+package audit_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"hayrick"
+	"hayrick/audit"
+	"hayrick/manifest"
+)
+
+func onGroup(name string, fn func(w *world, g *manifest.Group)) func(s *story) {
+	return func(s *story) {
+		s.onGroup = func(w *world, g *manifest.Group) {
+			if g.Name == name {
+				fn(w, g)
+			}
+		}
+	}
+}
+
+func onBlock(name string, fn func(b *manifest.Block, x *manifest.Index)) func(s *story) {
+	return onGroup(name, func(w *world, g *manifest.Group) { w.rewrite(g, 0, fn) })
+}
+
+// wrong is structure that no role would write, under right digests. The roles refuse
+// most of it, so each is told up to the plan that opens it and no further.
+var wrong = map[string]lie{
+	"block of another job":    {do: onBlock("initial_batch", func(b *manifest.Block, _ *manifest.Index) { b.JobID = "other" }), code: audit.CodeForm, key: "groups/initial_batch/block-0-"},
+	"block of another group":  {do: onBlock("initial_batch", func(b *manifest.Block, _ *manifest.Index) { b.Group = "retry_batch_1" }), code: audit.CodeForm, key: "groups/initial_batch/block-0-"},
+	"block with another role": {do: onBlock("initial_batch", func(b *manifest.Block, _ *manifest.Index) { b.Role = "aggregator" }), code: audit.CodeChain, key: "groups/initial_batch/block-0-"},
+	"block of another schema": {do: onBlock("initial_batch", func(b *manifest.Block, _ *manifest.Index) { b.Schema = "hayrick.block/v9" }), code: audit.CodeForm, key: "groups/initial_batch/block-0-"},
+	"index of another block":  {do: onBlock("initial_batch", func(_ *manifest.Block, x *manifest.Index) { x.Block = 1 }), code: audit.CodeForm, key: "batches/initial_batch/index-0-"},
+	"task under another id": {do: onBlock("initial_batch", func(b *manifest.Block, _ *manifest.Index) { b.Tasks[1].TaskID = "task-0000" }),
+		code: audit.CodeBatch, key: "batches/initial_batch/index-0-", says: "it should be batch-0001, of task-0001"},
+	"task of another batch": {do: onBlock("initial_batch", func(b *manifest.Block, _ *manifest.Index) { b.Tasks[1].BatchID = ptr("batch-0000") }), code: audit.CodeBatch, key: "batches/initial_batch/index-0-"},
+	"batch without items":   {do: onBlock("initial_batch", func(_ *manifest.Block, x *manifest.Index) { x.Batches[1].Items = 0 }), code: audit.CodeBatch, key: "batches/initial_batch/index-0-", says: "0 items"},
+	"batch before its object": {do: onBlock("initial_batch", func(_ *manifest.Block, x *manifest.Index) { x.Batches[0].Offset = -1 }),
+		code: audit.CodeBatch, key: "batches/initial_batch/index-0-"},
+	"batch beyond all files": {do: onBlock("initial_batch", func(_ *manifest.Block, x *manifest.Index) { x.Batches[0].Offset = 1<<63 - 1 }),
+		code: audit.CodeBatch, key: "batches/initial_batch/index-0-"},
+	"batch of a retry in the input": {do: onBlock("initial_batch", func(_ *manifest.Block, x *manifest.Index) { x.Batches[0].Retry = true }), code: audit.CodeBatch, key: "batches/initial_batch/index-0-"},
+	"items that no ledger holds": {do: onBlock("initial_batch", func(_ *manifest.Block, x *manifest.Index) {
+		x.Batches[0].Items, x.Batches[0].Length = 1<<40, 1<<40
+	}), says: "more than 17179869184 items"},
+	"block under another key": {do: onGroup("initial_batch", func(_ *world, g *manifest.Group) { g.Blocks[0].Key += "x" }), code: audit.CodeKey, key: "groups/initial_batch/block-0-"},
+	"index under another key": {do: onGroup("initial_batch", func(_ *world, g *manifest.Group) { g.Index[0].Key = "../" + g.Index[0].Key }), code: audit.CodeKey, key: "../batches/initial_batch/index-0-"},
+	"block missing in the index": {do: onGroup("initial_batch", func(_ *world, g *manifest.Group) { g.Index = nil }),
+		code: audit.CodeChain, key: "plan.json", says: "1 blocks and 0 indexes"},
+	"group of another phase": {do: onGroup("initial_batch", func(_ *world, g *manifest.Group) { g.Phase = "retry" }), code: audit.CodeChain, key: "plan.json"},
+	"group that begins late": {do: onGroup("initial_batch", func(_ *world, g *manifest.Group) { g.FirstTask = 1 }), code: audit.CodeChain, key: "plan.json"},
+	"group with a task less": {do: onGroup("initial_batch", func(_ *world, g *manifest.Group) { g.Tasks-- }), code: audit.CodeTotal, key: "plan.json"},
+	"plan of another job":    {do: func(s *story) { s.onPlan = func(p *manifest.Plan) { p.Input[0].Object = "store:groups/x" } }, code: audit.CodeKey, key: "plan.json"},
+}
+
+// Structure is checked before it is followed, so the job need not go on behind it.
+func TestWrongStructure(t *testing.T) {
+	for name, l := range wrong {
+		t.Run(name, func(t *testing.T) {
+			s := tiny()
+			s.until = "plan"
+			l.do(&s)
+			w := build(t, s)
+			o := w.options()
+			o.Inputs = nil
+			r, err := audit.Run(t.Context(), o)
+			if l.code == "" {
+				if err == nil || !strings.Contains(err.Error(), l.says) {
+					t.Errorf("%v, want %s", err, l.says)
+				}
+				return
+			}
+			w.must(err)
+			hit := func(f audit.Finding) bool {
+				return f.Severity == audit.Broken && f.Code == l.code && strings.HasPrefix(f.Key, l.key) && strings.Contains(f.What, l.says)
+			}
+			if r.Sound() || !slices.ContainsFunc(r.Findings, hit) {
+				t.Errorf("want %s of %q: %q; findings %v", l.code, l.key, l.says, r.Findings)
+			}
+		})
+	}
+}
+
+// More lies, about what comes late in a job.
+var late = map[string]lie{
+	"a segment has bytes of no batch": {do: func(s *story) { s.tail = "x\n" }, code: audit.CodeDigest, key: "batches/retry_batch_1/seg-0-", says: "its batches"},
+	"a segment lies elsewhere": {do: func(s *story) {
+		s.onGroup = func(w *world, g *manifest.Group) {
+			if g.Name == "retry_batch_1" {
+				w.rewrite(g, 0, func(_ *manifest.Block, x *manifest.Index) { // of the same bytes
+					rel := strings.Replace(x.Batches[0].Object, "seg-0-", "seg-1-", 1)
+					old := strings.TrimPrefix(x.Batches[0].Object, manifest.StoreScheme)
+					w.put(job.Abs(strings.TrimPrefix(rel, manifest.StoreScheme)), w.mem.Snapshot()[job.Abs(old)])
+					x.Batches[0].Object = rel
+				})
+			}
+		}
+	}, code: audit.CodeBatch, key: "batches/retry_batch_1/index-0-", says: "it lies in"},
+	"a retry batch begins late": {do: func(s *story) {
+		s.onBatches = func(group string, bs []manifest.Batch) []manifest.Batch {
+			if group == "retry_batch_1" {
+				bs[0].FirstLine = 2
+			}
+			return bs
+		}
+	}, code: audit.CodeBatch, key: "batches/retry_batch_1/index-0-"},
+	"items are retried out of order": {from: func() story {
+		s := tiny()
+		s.fate = func(o int64, group int) fate {
+			if group == 0 {
+				return fate{class: "timeout", disp: hayrick.Timeout}
+			}
+			return fate{rows: 1}
+		}
+		return s
+	}, do: func(s *story) {
+		s.onRetried = func(_ int, its []manifest.RetryItem) []manifest.RetryItem { slices.Reverse(its); return its }
+	}, code: audit.CodeItem, says: "stands behind item 4"},
+	"an item fails twice in a task": {do: func(s *story) {
+		s.onFailures = func(task string, fs []manifest.FailureLine) []manifest.FailureLine {
+			if task == "task-0001" {
+				return append(fs, fs...)
+			}
+			return fs
+		}
+	}, code: audit.CodeItem, key: "tasks/task-0001/results.done", says: "item 3 failed twice"},
+	"failures lie elsewhere": {do: resultOf("task-0001", func(r *manifest.Result) { r.Failures.File = "tasks/task-0001/failures" }), code: audit.CodeKey, key: "tasks/task-0001/results.done"},
+	"failures are not counted": {do: resultOf("task-0001", func(r *manifest.Result) { r.Failures = nil }), code: audit.CodeTotal, key: "tasks/task-0001/results.done",
+		says: "1 items failed and none is listed"},
+	"a worker drops rows":        {do: resultOf("task-0001", func(r *manifest.Result) { r.DroppedRows = 1 }), code: audit.CodeTask, key: "tasks/task-0001/results.done"},
+	"a result of unknown status": {do: resultOf("task-0000", func(r *manifest.Result) { r.Status = "OK" }), code: audit.CodeForm, key: "tasks/task-0000/results.done"},
+	"a result's row hash":        {do: func(s *story) { s.onMerged = func(r *manifest.Result) { r.RowHash = "xyz" } }, code: audit.CodeForm, key: "tasks/agg-0-1-0000/results.done"},
+	"a whole batch has items": {from: func() story { s := tiny(); s.whole = func(n int64) bool { return n == 0 }; return s },
+		do: resultOf("task-0000", func(r *manifest.Result) { r.OK, r.Failed = 1, 1 }), code: audit.CodeTask, key: "tasks/task-0000/results.done"},
+	"a whole batch has no error": {from: func() story { s := tiny(); s.whole = func(n int64) bool { return n == 0 }; return s },
+		do: resultOf("task-0000", func(r *manifest.Result) { r.Task.Error = nil }), code: audit.CodeTask, key: "tasks/task-0000/results.done"},
+	"an exhausted list has a permanent item": {do: func(s *story) {
+		s.onListed = func(name string, ls []manifest.ListLine) []manifest.ListLine {
+			if name == "permanent" {
+				return nil
+			}
+			return []manifest.ListLine{{Ordinal: 4, Key: did(4), Class: "repo_not_found", Message: "repo_not_found of " + did(4), TaskID: "task-0002", Tries: 1}}
+		}
+	}, code: audit.CodeItem, key: "retries/retry-1/exhausted-", says: "as exhausted, task-0002 says permanent"},
+	"a permanent item is run again": {do: func(s *story) {
+		s.onListed = func(string, []manifest.ListLine) []manifest.ListLine { return nil }
+		s.onRetried = func(n int, its []manifest.RetryItem) []manifest.RetryItem {
+			if n == 1 {
+				its = append(its, manifest.RetryItem{Ordinal: 4, Item: record(4), Tries: 1, Classes: []string{"repo_not_found"}})
+			}
+			return its
+		}
+	}, code: audit.CodeItem, key: "batches/retry_batch_1/seg-0-", says: "never run again"},
+	"a list under another key":              {do: onRetry(1, func(p *manifest.RetryPlan) { p.PermanentList.Key += "l" }), code: audit.CodeKey, key: "retries/retry-1/permanent-"},
+	"a list counts wrong":                   {do: onRetry(1, func(p *manifest.RetryPlan) { p.PermanentList.Count = 2 }), code: audit.CodeTotal, key: "retries/retry-1/permanent-"},
+	"a plan that retries nothing has tasks": {do: onRetry(2, func(p *manifest.RetryPlan) { p.Tasks = 1 }), code: audit.CodeChain, key: "retries/retry-2/plan.json"},
+	"a plan names a task too many": {do: onRetry(2, func(p *manifest.RetryPlan) { p.Results = append(p.Results, p.Results[0]) }),
+		code: audit.CodeChain, key: "retries/retry-2/plan.json", says: "no task of retry_batch_1"},
+	"aggregation has applied no order": {do: func(s *story) { s.onMerge = func(p *manifest.AggregationPlan) { p.Orders = 0 } }, code: audit.CodeChain, key: "aggregation/0/plan.json"},
+	"a merge under another id":         {do: onBlock("final_aggregation", func(b *manifest.Block, _ *manifest.Index) { b.Tasks[0].TaskID = "agg-0-1-0001" }), code: audit.CodeChain, key: "groups/final_aggregation/block-0-"},
+	"a merge leaves inputs out": {do: onBlock("final_aggregation", func(b *manifest.Block, _ *manifest.Index) { b.Tasks[0].Merge.Count = 2 }),
+		code: audit.CodeRows, key: "aggregation/0/plan.json", says: "no merge takes the 3 rows of task-0003"},
+	"a merge of role worker": {do: func(s *story) { s.onMerged = func(r *manifest.Result) { r.Task.Role = "worker" } }, code: audit.CodeTask, key: "tasks/agg-0-1-0000/results.done"},
+	"a merge of a batch":     {do: func(s *story) { s.onMerged = func(r *manifest.Result) { r.BatchID = ptr("batch-0000") } }, code: audit.CodeForm, key: "tasks/agg-0-1-0000/results.done"},
+	"every merge failed": {do: func(s *story) { s.onMerged = func(r *manifest.Result) { r.Status = "FAILED" } },
+		code: audit.CodeRows, key: "tasks/agg-0-1-0000/results.done"},
+	"two parts of one name": {from: func() story { s := rich(); return s },
+		do: retell(func(o *manifest.Outcome) { o.Aggregation.Parts[1].Name = o.Aggregation.Parts[0].Name }), code: audit.CodePublished, key: "outcome-0.json"},
+	"a part is left out": {from: func() story { s := rich(); return s },
+		do: retell(func(o *manifest.Outcome) { o.Aggregation.Parts = o.Aggregation.Parts[:1] }), code: audit.CodeRows, key: "outcome-0.json", says: "in no part"},
+	"a part under another key":   {do: retell(func(o *manifest.Outcome) { o.Aggregation.Parts[0].RowHash = "zz" }), code: audit.CodeForm, key: "outcome-0.json"},
+	"a list under another name":  {do: retell(func(o *manifest.Outcome) { o.Aggregation.Lists[0].Name = "gone" }), code: audit.CodeKey, key: "aggregation/0/lists/deleted_dids-"},
+	"a list is named twice":      {do: retell(func(o *manifest.Outcome) { o.Aggregation.Lists = append(o.Aggregation.Lists, o.Aggregation.Lists[0]) }), code: audit.CodeChain, key: "outcome-0.json"},
+	"a list is counted wrong":    {do: retell(func(o *manifest.Outcome) { o.Aggregation.Lists[0].Count++ }), code: audit.CodeTotal, key: "aggregation/0/lists/deleted_dids-"},
+	"manifest of another job":    {do: retell(func(o *manifest.Outcome) { o.Aggregation.JobID = "other" }), code: audit.CodeForm, key: "outcome-0.json"},
+	"input_file_count":           {do: retell(func(o *manifest.Outcome) { o.Aggregation.InputFileCount++ }), code: audit.CodeTotal, says: "input_file_count"},
+	"rows of a job that stopped": {do: retell(func(o *manifest.Outcome) { o.Status = "FAILED" }), code: audit.CodeForm, key: "outcome-0.json"},
+}
+
+func TestLateLies(t *testing.T) {
+	for name, l := range late {
+		if _, twice := lies[name]; twice {
+			t.Fatalf("two lies are called %q", name)
+		}
+		t.Run(name, func(t *testing.T) { l.tell(t) })
+	}
+}
+
+// A merge that FAILED as often as it may ends no job well.
+func TestMergeThatNeverWorked(t *testing.T) {
+	s := tiny()
+	s.broken = func(int) int { return 1 }
+	w := build(t, s)
+	clean(t, w.audit(true))
+	done := job.Rel(job.Done("agg-0-1-0000-r1"))
+	r := w.damaged(job.Abs(done), nil)
+	if f, broken := r.First(); !broken || f.Key != done {
+		t.Errorf("%v", fmt.Sprint(r.Findings))
+	}
+}

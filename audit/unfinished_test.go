@@ -1,0 +1,204 @@
+package audit_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"hayrick"
+	"hayrick/audit"
+	"hayrick/manifest"
+)
+
+// sound fails the test when anything is broken or promised.
+func sound(t *testing.T, r audit.Report, status, says string) {
+	t.Helper()
+	if !r.Sound() || r.Proven || r.Status != status || !strings.Contains(r.Line, says) || strings.Contains(r.Line, "hashes equal") {
+		t.Errorf("proven %v, %s: %s\n%v", r.Proven, r.Status, r.Line, r.Findings)
+	}
+}
+
+func TestUnfinished(t *testing.T) {
+	for until, says := range map[string]string{
+		"tasks":  "5 items = 3 ok + 0 permanent + 0 exhausted + 2 without an end; 8 rows in 2 results",
+		"retry":  "5 items = 4 ok + 1 permanent + 0 exhausted + 0 without an end; 11 rows in 3 results",
+		"merged": "5 items = 4 ok + 1 permanent + 0 exhausted + 0 without an end; 11 rows in 3 results",
+	} {
+		s := tiny()
+		s.until = until
+		w := build(t, s)
+		r := w.audit(true)
+		sound(t, r, audit.Unfinished, says)
+		if len(r.Findings) > 0 {
+			t.Errorf("%s: %v", until, r.Findings)
+		}
+		if !slices.ContainsFunc(r.Notes, func(n string) bool { return strings.Contains(n, "covered by no digest yet") }) {
+			t.Errorf("%s: notes %v", until, r.Notes)
+		}
+	}
+}
+
+// A cancelled job ends with items that have no end. A task that commits after the
+// outcome does no harm; one whose result is gone does.
+func TestCancelled(t *testing.T) {
+	s := tiny()
+	s.until, s.cancelled = "tasks", true
+	w := build(t, s)
+	sound(t, w.audit(true), "CANCELLED", "3 ok + 0 permanent + 0 exhausted + 2 without an end")
+
+	s.onOutcome = func(o *manifest.Outcome) { o.OK, o.Unfinished = o.OK-2, o.Unfinished+2 }
+	late := build(t, s)
+	r := late.audit(false)
+	sound(t, r, "CANCELLED", "3 ok")
+	if !slices.ContainsFunc(r.Notes, func(n string) bool { return strings.Contains(n, "2 items are ok in results that came after") }) {
+		t.Errorf("notes %v", r.Notes)
+	}
+
+	r = w.damaged(job.Done("task-0000"), nil)
+	if f, broken := r.First(); !broken || f.Code != audit.CodeTotal {
+		t.Errorf("a result of a cancelled job is gone: %v", r.Findings)
+	}
+}
+
+func TestOutcomeIsGone(t *testing.T) {
+	w := build(t, tiny())
+	w.mem.Damage(job.Manifest(), nil) // only _SUCCESS is left to tell
+	r := w.damaged(job.Outcome(0), nil)
+	if f, broken := r.First(); !broken || f.Key != "outcome-0.json" || f.Code != audit.CodeMissing {
+		t.Errorf("%v", r.Findings)
+	}
+}
+
+func TestNoSuchJob(t *testing.T) {
+	w := build(t, tiny())
+	for _, id := range []string{"other-20261120-aaaaaa", "", "../x", jobID + "x"} {
+		o := w.options()
+		o.JobID = id
+		if _, err := audit.Run(t.Context(), o); !errors.Is(err, hayrick.ErrNotFound) {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+}
+
+// What the store cannot read is no finding: the audit says so and ends.
+func TestStoreFails(t *testing.T) {
+	down := errors.New("the store is down")
+	w := build(t, tiny())
+	calls := 0
+	w.mem.Hook = func(c memCall) memFault { calls++; return memFault{} }
+	clean(t, w.audit(true))
+	for k := 1; k <= calls; k += 3 {
+		n := 0
+		w.mem.Hook = func(c memCall) memFault {
+			if n++; n == k {
+				return memFault{ErrBefore: down}
+			}
+			return memFault{}
+		}
+		o := w.options()
+		o.Deep, o.World.Go = true, func(_ string, f func()) { f() } // one after the other, so that n is a call
+		r, err := audit.Run(t.Context(), o)
+		if !errors.Is(err, down) || r.Proven || r.Counts[audit.Broken] > 0 {
+			t.Fatalf("call %d of %d fails: %v, proven %v, findings %v", k, calls, err, r.Proven, r.Findings)
+		}
+	}
+}
+
+func TestStopsWithItsContext(t *testing.T) {
+	w := build(t, tiny())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := audit.Run(ctx, w.options()); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// The promise is about what was run: an input that changed is told, no more.
+func TestInputChangedSince(t *testing.T) {
+	w := build(t, tiny())
+	r, _ := w.mem.OpenSource(t.Context(), "./users.jsonl", 0)
+	users, err := io.ReadAll(r)
+	w.must(err)
+	for _, change := range []func(){
+		func() { w.mem.SetInput("./users.jsonl", append([]byte("x"), users...)) },
+		func() { w.mem.SetInput("./users.jsonl", users[:len(users)-5]) },
+		func() { w.mem.SetInput("./users.jsonl", nil) },
+	} {
+		change()
+		r := w.audit(true)
+		clean(t, r)
+		if len(r.Notes) == 0 || !strings.Contains(r.Notes[0], "the input is not what was run any more") || r.Checked.Inputs == 3 {
+			t.Errorf("%+v, notes %v", r.Checked, r.Notes)
+		}
+	}
+	o := w.options()
+	o.Inputs = nil
+	if r, err := audit.Run(t.Context(), o); err != nil || !r.Proven || r.Checked.Inputs != 0 || len(r.Notes) > 0 {
+		t.Errorf("%v: %+v, %v", err, r.Checked, r.Notes)
+	}
+}
+
+// A copy of the input in the store is an object like any other.
+func TestInputCopyIsGuarded(t *testing.T) {
+	for name, withDigest := range map[string]bool{"copy": true, "clone": false} {
+		s := tiny()
+		var key string
+		var users []byte
+		s.onBatches = initial(func(bs []manifest.Batch) []manifest.Batch {
+			for i := range bs {
+				bs[i].Object = manifest.StoreScheme + "input/" + strings.Repeat("a", 12) + "-users.jsonl"
+			}
+			key = job.Prefix() + strings.TrimPrefix(bs[0].Object, manifest.StoreScheme)
+			return bs
+		})
+		s.onPlan = func(p *manifest.Plan) {
+			p.Input[0].Object = manifest.StoreScheme + job.Rel(key)
+			for o := range int64(s.items) {
+				users = append(append(users, record(o)...), '\n')
+				if o%2 == 1 || o == 4 {
+					users = append(users, " \n"...)
+				}
+			}
+			if withDigest {
+				p.Input[0].SHA256 = manifest.SHA256(users)
+			}
+		}
+		s.copy = func() (string, []byte) { return key, users }
+		w := build(t, s)
+		clean(t, w.audit(true))
+		for i := range users {
+			if !withDigest && users[i] == ' ' && users[i+1] == '\n' || !withDigest && i > 0 && users[i-1] == ' ' && users[i] == '\n' {
+				continue // between batches, where nothing is run
+			}
+			b := slices.Clone(users)
+			b[i] ^= 1
+			r := w.damaged(key, b)
+			if f, broken := r.First(); !broken || f.Key != job.Rel(key) {
+				t.Errorf("%s with byte %d flipped: %v", name, i, r.Findings)
+			}
+		}
+		if r := w.damaged(key, nil); r.Proven {
+			t.Errorf("%s deleted: proven", name)
+		}
+	}
+}
+
+// Runs that append share a folder: what others put there is theirs.
+func TestAppended(t *testing.T) {
+	s := tiny()
+	s.ifExists = "append"
+	w := build(t, s)
+	w.must(w.mem.PublishBytes(t.Context(), folder, "other-part-00000.parquet", []byte("x")))
+	clean(t, w.audit(true))
+	done, err := manifest.Encode(manifest.Success{Schema: manifest.SchemaSuccess, JobID: "other-20261121-aaaaaa", OutcomeSHA256: "x"})
+	w.must(err)
+	w.must(w.mem.PublishBytes(t.Context(), folder, manifest.SuccessName, done))
+	r := w.audit(false)
+	clean(t, r)
+	if len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "other-20261121-aaaaaa") {
+		t.Error(r.Notes)
+	}
+}
