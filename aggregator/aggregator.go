@@ -66,7 +66,7 @@ func (a *Aggregator) Advance(ctx context.Context, jobID string, generation int) 
 		if plan, err = a.plan(ctx, job); err != nil {
 			var conflict *rows.SchemaConflict
 			if errors.As(err, &conflict) {
-				return a.end(ctx, job, manifest.CodeNothingToMerge, err.Error())
+				return a.end(ctx, job, nil, manifest.CodeNothingToMerge, err.Error())
 			}
 			return err
 		}
@@ -128,14 +128,19 @@ func (a *Aggregator) send(ctx context.Context, job *jobOf, p manifest.Aggregatio
 
 // nodeResult is the result that stands for a level-1 node: of its task, or of the
 // repetition of a FAILED one. ErrNotFound: none has ended yet; next is the id to
-// run then. A node that FAILED every time comes back FAILED.
-func (a *Aggregator) nodeResult(ctx context.Context, job *jobOf, task string) (res manifest.Result, next string, err error) {
+// run then. A node that FAILED every time comes back FAILED. chain, unless nil,
+// gets the digest of every result that was read.
+func (a *Aggregator) nodeResult(ctx context.Context, job *jobOf, task string, chain map[string]string) (res manifest.Result, next string, err error) {
 	next = task
 	for run := range Runs {
 		if run > 0 {
 			next = fmt.Sprintf("%s-r%d", task, run)
 		}
-		res, _, err = a.Store.Result(ctx, string(job.id), next)
+		var sha string
+		res, sha, err = a.Store.Result(ctx, string(job.id), next)
+		if err == nil && chain != nil {
+			chain[job.id.Rel(job.id.Done(next))] = sha
+		}
 		if err != nil || res.Status == string(hayrick.TaskDone) {
 			return res, next, err
 		}

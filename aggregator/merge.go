@@ -43,7 +43,7 @@ func (a *Aggregator) Merge(ctx context.Context, d hayrick.Delivery) (Verdict, er
 	if err != nil || d.Position < 0 || d.Position >= len(block.Tasks) || block.Tasks[d.Position].TaskID != d.TaskID || block.Tasks[d.Position].Merge == nil {
 		return Verdict{Ack: true, Because: "no such merge"}, ignoreNotFound(err)
 	}
-	res, id, err := a.nodeResult(ctx, job, d.TaskID)
+	res, id, err := a.nodeResult(ctx, job, d.TaskID, nil)
 	if errors.Is(err, hayrick.ErrNotFound) {
 		res, err = a.run(ctx, job, plan, id, *block.Tasks[d.Position].Merge)
 	}
@@ -53,7 +53,7 @@ func (a *Aggregator) Merge(ctx context.Context, d hayrick.Delivery) (Verdict, er
 	if err != nil {
 		return Verdict{Again: againFault, Because: "merge"}, fmt.Errorf("merge %s: %w", d.TaskID, err)
 	}
-	if _, _, err := a.nodeResult(ctx, job, d.TaskID); errors.Is(err, hayrick.ErrNotFound) {
+	if _, _, err := a.nodeResult(ctx, job, d.TaskID, nil); errors.Is(err, hayrick.ErrNotFound) {
 		return Verdict{Again: againFault, Because: "FAILED: " + res.Task.Error.Message}, nil // again under the next id
 	}
 	full, err := m.MarkDone(ctx, a.State, d.Block, d.Position, 0, 0)

@@ -62,7 +62,7 @@ func (a *Aggregator) retryPlans(ctx context.Context, job *jobOf) (ps []manifest.
 		}
 		if p.Generation == job.generation {
 			ps = append(ps, p)
-			last = manifest.Link{Key: job.id.RetryPlan(n), SHA256: sha}
+			last = manifest.Link{Key: job.id.Rel(job.id.RetryPlan(n)), SHA256: sha}
 		}
 	}
 	if len(ps) == 0 || ps[len(ps)-1].Next != manifest.NextAggregation {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 
 	"hayrick"
 	"hayrick/internal/rows"
@@ -18,13 +19,14 @@ import (
 // that no row was lost on any level, and commits the outcome. ErrNotFound: a merge
 // has not ended yet.
 func (a *Aggregator) root(ctx context.Context, job *jobOf, plan manifest.AggregationPlan) error {
-	nodes, err := a.nodes(ctx, job, plan)
+	merges := map[string]string{} // results.done of every merge, by key
+	nodes, err := a.nodes(ctx, job, plan, merges)
 	if err != nil {
 		return err
 	}
 	for _, n := range nodes {
 		if n.Status == string(hayrick.TaskFailed) {
-			return a.end(ctx, job, manifest.CodeNothingToMerge, fmt.Sprintf("merge %s failed %d times: %s", n.TaskID, Runs, n.Task.Error.Message))
+			return a.end(ctx, job, merges, manifest.CodeNothingToMerge, fmt.Sprintf("merge %s failed %d times: %s", n.TaskID, Runs, n.Task.Error.Message))
 		}
 	}
 	agg := &manifest.Aggregation{
@@ -48,7 +50,7 @@ func (a *Aggregator) root(ctx context.Context, job *jobOf, plan manifest.Aggrega
 	if refused, err := a.refused(ctx, job, agg); err != nil {
 		return err
 	} else if refused != "" {
-		return a.end(ctx, job, manifest.CodeOutputRefused, refused)
+		return a.end(ctx, job, merges, manifest.CodeOutputRefused, refused)
 	}
 	now := manifest.At(a.World.Clock.Now())
 	agg.WrittenAt = now
@@ -56,11 +58,11 @@ func (a *Aggregator) root(ctx context.Context, job *jobOf, plan manifest.Aggrega
 		Schema: manifest.SchemaOutcome, JobID: string(job.id), Generation: job.generation, Status: string(hayrick.JobSucceeded),
 		RowCount: plan.Rows, RowHash: plan.RowHash, DroppedHash: rows.Hash{}.String(), Aggregation: agg, EndedAt: now,
 	}
-	return a.commit(ctx, job, o)
+	return a.commit(ctx, job, merges, o)
 }
 
 // nodes are the results of the level-1 merges, in order.
-func (a *Aggregator) nodes(ctx context.Context, job *jobOf, plan manifest.AggregationPlan) ([]manifest.Result, error) {
+func (a *Aggregator) nodes(ctx context.Context, job *jobOf, plan manifest.AggregationPlan, chain map[string]string) ([]manifest.Result, error) {
 	if plan.Group == nil {
 		return nil, nil
 	}
@@ -75,7 +77,7 @@ func (a *Aggregator) nodes(ctx context.Context, job *jobOf, plan manifest.Aggreg
 			return nil, err
 		}
 		for _, t := range b.Tasks {
-			res, _, err := a.nodeResult(ctx, job, t.TaskID)
+			res, _, err := a.nodeResult(ctx, job, t.TaskID, chain)
 			if err != nil {
 				return nil, err
 			}
@@ -274,9 +276,9 @@ func (a *Aggregator) inputFiles(ctx context.Context, job *jobOf, plan manifest.A
 }
 
 // end commits a FAILED outcome. The results stay in the store.
-func (a *Aggregator) end(ctx context.Context, job *jobOf, code, message string) error {
+func (a *Aggregator) end(ctx context.Context, job *jobOf, merges map[string]string, code, message string) error {
 	a.Log.Error("the job failed", hayrick.KeyJobID, job.id, "code", code, "message", message)
-	return a.commit(ctx, job, manifest.Outcome{
+	return a.commit(ctx, job, merges, manifest.Outcome{
 		Schema: manifest.SchemaOutcome, JobID: string(job.id), Generation: job.generation, Status: string(hayrick.JobFailed),
 		Code: code, Message: message, RowHash: rows.Hash{}.String(), DroppedHash: rows.Hash{}.String(),
 		EndedAt: manifest.At(a.World.Clock.Now()),
@@ -285,7 +287,7 @@ func (a *Aggregator) end(ctx context.Context, job *jobOf, code, message string) 
 
 // commit ends the generation with o, or acts on the outcome that came first. A
 // crash after it leaves the publication to whoever looks next.
-func (a *Aggregator) commit(ctx context.Context, job *jobOf, o manifest.Outcome) error {
+func (a *Aggregator) commit(ctx context.Context, job *jobOf, merges map[string]string, o manifest.Outcome) error {
 	retries, _, err := a.retryPlans(ctx, job)
 	if err != nil {
 		return err
@@ -299,6 +301,7 @@ func (a *Aggregator) commit(ctx context.Context, job *jobOf, o manifest.Outcome)
 	if o.Chain, err = a.Store.Chain(ctx, string(job.id), job.generation); err != nil {
 		return err
 	}
+	maps.Copy(o.Chain, merges)
 	c, err := a.Store.CommitOutcome(ctx, o)
 	if err != nil {
 		return err

@@ -52,7 +52,7 @@ var wrong = map[string]lie{
 	"group of another phase": {do: onGroup("initial_batch", func(_ *world, g *manifest.Group) { g.Phase = "retry" }), code: audit.CodeChain, key: "plan.json"},
 	"group that begins late": {do: onGroup("initial_batch", func(_ *world, g *manifest.Group) { g.FirstTask = 1 }), code: audit.CodeChain, key: "plan.json"},
 	"group with a task less": {do: onGroup("initial_batch", func(_ *world, g *manifest.Group) { g.Tasks-- }), code: audit.CodeTotal, key: "plan.json"},
-	"plan of another job":    {do: func(s *story) { s.onPlan = func(p *manifest.Plan) { p.Input[0].Object = "store:groups/x" } }, code: audit.CodeKey, key: "plan.json"},
+	"input among the groups": {do: func(s *story) { s.onPlan = func(p *manifest.Plan) { p.Input[0].Object = "store:groups/x" } }, code: audit.CodeKey, key: "plan.json"},
 }
 
 // Structure is checked before it is followed, so the job need not go on behind it.

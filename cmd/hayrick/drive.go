@@ -23,7 +23,7 @@ const (
 	sweepEvery = time.Second
 	// publishEvery is how long publishing may take before somebody else is asked to.
 	publishEvery = 10 * time.Second
-	lookEvery  = 500 * time.Millisecond
+	lookEvery    = 500 * time.Millisecond
 	// lookShare bounds the reading to a twentieth of the time, however large the run.
 	lookShare = 20
 	// maxFaults is how often in a row one role may fail before the process gives up.

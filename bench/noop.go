@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// noopJob is a job whose handler does nothing: what it costs is what Hayrick costs.
+type noopJob struct {
+	input    string // the JSONL
+	batch    int    // items a task
+	parallel int    // tasks at once
+}
+
+// job makes a folder with the job's file; its store and output will lie there too.
+func (b *bench) job(j noopJob) (dir string, remove func(), err error) {
+	dir, remove, err = b.fresh("job")
+	if err != nil {
+		return "", nil, err
+	}
+	text := fmt.Sprintf("version: 1\nname: noop\nhandler: {builtin: noop}\ninput: {uri: %s}\nbatch: {items: %d}\nrun: {max_parallel: %d}\noutput: {uri: ./out/}\n",
+		strconv.Quote(j.input), j.batch, j.parallel)
+	return dir, remove, os.WriteFile(filepath.Join(dir, "job.yaml"), []byte(text), 0o644)
+}
+
+func plainItem(w *bufio.Writer, i int64) { fmt.Fprintf(w, `{"n":%d}`+"\n", i) }
+
+// benchNoop runs whole jobs of items that do nothing, from exec to exit: submit,
+// run, commit, merge (of no rows), publish. Beside them the disk's own fsyncs, and
+// River on PostgreSQL with as many tasks.
+func benchNoop(ctx context.Context, b *bench) error {
+	pg, err := startPostgres(ctx, b)
+	if err != nil {
+		b.report.missing("River on PostgreSQL", err)
+	} else {
+		defer pg.stop()
+	}
+	for _, x := range []struct {
+		items  int64
+		batch  int
+		unit   string // what is counted, ...
+		each   int64  // ... so many items
+		target float64
+	}{
+		{1_000_000, 100, "items/s", 1, 120_000},
+		{50_000, 1, "tasks/s", 1, 1_000},
+	} {
+		items := b.scaled(x.items)
+		tasks := (items + int64(x.batch) - 1) / int64(x.batch)
+		path, err := b.input("items", items, plainItem)
+		if err != nil {
+			return err
+		}
+		var fsyncs, before, after float64
+		var p process
+		if before, err = fsyncsPerSecond(b.dir, 1); err != nil {
+			return err
+		}
+		all := []contender{{"hayrick", func() (float64, error) {
+			p, fsyncs, err = b.noopRun(ctx, noopJob{input: path, batch: x.batch, parallel: noopParallel}, items)
+			return p.Seconds, err
+		}}}
+		var river riverTimes
+		if pg != nil {
+			all = append(all, contender{"river", func() (float64, error) {
+				river, err = pg.river(ctx, tasks)
+				return river.Submit + river.Run, err
+			}})
+		}
+		took, err := interleave(1, all...)
+		if err != nil {
+			return err
+		}
+		if after, err = fsyncsPerSecond(b.dir, 1); err != nil {
+			return err
+		}
+		b.report.addValue(row{
+			What: fmt.Sprintf("no-op, %d an task, %s tasks", x.batch, thousands(float64(tasks))), Unit: x.unit, Value: float64(items) / took["hayrick"],
+			Note: fmt.Sprintf("%s; %s tasks/s; %s CPU a task; %s above `version`", quantity(took["hayrick"], "s"), thousands(float64(tasks)/took["hayrick"]),
+				quantity(p.CPU/float64(tasks), "s"), bytesOf(float64(p.PeakRSS-b.version))),
+		}, atLeast(x.target))
+		if pg != nil {
+			b.report.add(row{
+				What: "  tasks, beside River's", Unit: "tasks/s", Value: float64(tasks) / took["hayrick"],
+				PeerOf: "River + PostgreSQL", Peer: float64(tasks) / took["river"],
+				Note: fmt.Sprintf("River: insert %s, run %s; a task is a row, its outcome a column", quantity(river.Submit, "s"), quantity(river.Run, "s")),
+			})
+		}
+		disk := row{What: "  fsyncs of the run", Unit: "fsyncs/s", Value: fsyncs / took["hayrick"], PeerOf: "raw fsync loop", Peer: (before + after) / 2, Note: "4 KiB written and fsynced, one after the other"}
+		if fsyncs == 0 {
+			disk = row{What: "  the disk: raw fsync loop", Unit: "fsyncs/s", Value: (before + after) / 2, Note: disk.Note}
+		}
+		b.report.add(disk)
+	}
+	return nil
+}
+
+// noopParallel is how many tasks a run has at once: enough to share the disk's
+// fsyncs, which are what it waits for.
+const noopParallel = 64
+
+// noopRun runs a whole job, checks that every item ended ok, and returns the fsyncs
+// that the binary said it made, or 0.
+func (b *bench) noopRun(ctx context.Context, j noopJob, items int64) (process, float64, error) {
+	dir, remove, err := b.job(j)
+	if err != nil {
+		return process{}, 0, err
+	}
+	defer remove()
+	p, err := b.run(ctx, dir, nil, "run", "--json", "-v", "job.yaml")
+	if err != nil {
+		return p, 0, err
+	}
+	var res struct {
+		Status string
+		OK     int64
+	}
+	if err := json.Unmarshal(p.Out, &res); err != nil {
+		return p, 0, fmt.Errorf("what run --json printed: %w", err)
+	}
+	if res.Status != "SUCCEEDED" || res.OK != items {
+		return p, 0, fmt.Errorf("the run ended %s with %d of %d items ok", res.Status, res.OK, items)
+	}
+	var fsyncs float64
+	if m := fsyncsTold.FindSubmatch(p.Err); m != nil {
+		fsyncs, err = strconv.ParseFloat(string(m[1]), 64)
+	}
+	return p, fsyncs, err
+}
+
+var fsyncsTold = regexp.MustCompile(`\bfsyncs=(\d+)`)
+
+// fsyncsPerSecond is how often a second this disk makes 4 KiB durable, for so many
+// callers at once, each with a file of its own.
+func fsyncsPerSecond(dir string, callers int) (float64, error) {
+	const during = 2 * time.Second
+	var (
+		mu    sync.Mutex
+		total int
+		errs  error
+		wait  sync.WaitGroup
+	)
+	start := time.Now()
+	for i := range callers {
+		wait.Go(func() {
+			n, err := fsyncLoop(filepath.Join(dir, fmt.Sprintf("fsync-%d", i)), start.Add(during))
+			mu.Lock()
+			defer mu.Unlock()
+			total += n
+			errs = errors.Join(errs, err)
+		})
+	}
+	wait.Wait()
+	return float64(total) / time.Since(start).Seconds(), errs
+}
+
+func fsyncLoop(path string, until time.Time) (n int, err error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(path)
+	defer f.Close()
+	buf := make([]byte, 4096)
+	for ; time.Now().Before(until); n++ {
+		buf[0]++
+		if _, err := f.Write(buf); err != nil {
+			return n, err
+		}
+		if err := f.Sync(); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
