@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"hayrick"
@@ -12,7 +14,8 @@ import (
 	"hayrick/manifest"
 )
 
-// Aggregator plans and runs the merge of a generation. All fields are required.
+// Aggregator plans and runs the merge of a generation. All exported fields are
+// required.
 type Aggregator struct {
 	Store  *manifest.Store
 	State  State
@@ -24,21 +27,33 @@ type Aggregator struct {
 	World       hayrick.World
 	Log         *slog.Logger
 	CodeVersion string
+
+	mu   sync.Mutex
+	last *merging // guarded by mu: the generation that a merge was last run for
 }
 
+// How long a message waits that cannot be worked on now.
 const (
-	againHeld  = 5 * time.Second
-	againFault = time.Second
+	againPaused = 2 * time.Second
+	againHeld   = 5 * time.Second
+	againFault  = time.Second
 )
 
 // Do carries out a message of role aggregator: a merge task, or a trigger.
 func (a *Aggregator) Do(ctx context.Context, d hayrick.Delivery) (Verdict, error) {
+	switch st, err := a.State.JobState(ctx, d.JobID); {
+	case errors.Is(err, hayrick.ErrNotFound): // no news: the sweeper rebuilds it
+	case err != nil:
+		return Verdict{Again: againFault, Because: "read job state"}, fmt.Errorf("read state of %s: %w", d.JobID, err)
+	case st.Generation == d.Generation && st.Status == hayrick.StatusPaused:
+		return Verdict{Again: againPaused, Because: "the job is paused"}, nil
+	}
 	if d.TaskID != "" {
 		return a.Merge(ctx, d)
 	}
 	err := a.Advance(ctx, d.JobID, d.Generation)
 	if errors.Is(err, hayrick.ErrNotFound) {
-		return Verdict{Ack: true, Because: err.Error()}, nil // not that far, or no job: the sweeper knows
+		return Verdict{Ack: true, Because: err.Error()}, nil
 	}
 	if err != nil {
 		return Verdict{Again: againFault, Because: "advance the aggregation"}, err
@@ -46,48 +61,71 @@ func (a *Aggregator) Do(ctx context.Context, d hayrick.Delivery) (Verdict, error
 	return Verdict{Ack: true, Because: "advanced"}, nil
 }
 
-// Advance does the next step of the aggregation: plan it, end it when all merges
-// have ended, publish it when it has. Any number of callers may do the same step;
-// they write the same objects, and the first commit stands.
+// errOpen: there is nothing to aggregate yet. Whoever closes the group sends a
+// trigger, and so does the sweeper.
+var errOpen = fmt.Errorf("a group is still open: %w", hayrick.ErrNotFound)
+
+// Advance does what is next in the aggregation: plan it, send the merges that have
+// not ended, end it when all have, publish it when that is done. Any number of
+// callers may do the same step; they write the same objects, and the first commit
+// stands. ErrNotFound: there is no such job, or a group of it is still open.
 func (a *Aggregator) Advance(ctx context.Context, jobID string, generation int) error {
 	job, err := a.open(ctx, jobID, generation)
-	if err != nil {
-		return err
-	}
-	o, sha, err := a.Store.Outcome(ctx, jobID, generation)
 	if err == nil {
-		return a.publish(ctx, job, o, sha)
-	}
-	if !errors.Is(err, hayrick.ErrNotFound) {
-		return err
-	}
-	plan, _, err := a.Store.AggregationPlan(ctx, jobID, generation)
-	if errors.Is(err, hayrick.ErrNotFound) {
-		if plan, err = a.plan(ctx, job); err != nil {
-			var conflict *rows.SchemaConflict
-			if errors.As(err, &conflict) {
-				return a.end(ctx, job, nil, manifest.CodeNothingToMerge, err.Error())
-			}
-			return err
-		}
-		if plan.Group != nil {
-			return a.send(ctx, job, plan)
+		if err = a.advance(ctx, job); !errors.Is(err, errOpen) {
+			err = gone(err)
 		}
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("aggregate %s: %w", jobID, err)
 	}
-	return a.root(ctx, job, plan)
+	return nil
 }
 
-// jobOf is what every step needs of a job.
+func (a *Aggregator) advance(ctx context.Context, job *jobOf) error {
+	switch o, sha, err := a.Store.Outcome(ctx, job.id, job.generation); {
+	case err == nil:
+		return a.publish(ctx, job, o, sha)
+	case !errors.Is(err, hayrick.ErrNotFound):
+		return err
+	}
+	if err := a.readRetries(ctx, job); err != nil {
+		return err
+	}
+	plan, _, err := a.Store.AggregationPlan(ctx, job.id, job.generation)
+	if errors.Is(err, hayrick.ErrNotFound) {
+		plan, err = a.plan(ctx, job)
+		if errors.Is(err, rows.ErrSchema) {
+			return a.fail(ctx, job, manifest.CodeNothingToMerge, err.Error(), nil)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	m, err := a.merges(ctx, job, plan)
+	if err != nil {
+		return err
+	}
+	if len(m.missing) > 0 {
+		return a.send(ctx, m.missing)
+	}
+	return a.root(ctx, job, plan, m)
+}
+
+// jobOf is a generation of a job, as its commits describe it.
 type jobOf struct {
-	id         manifest.Job
+	id         string
+	key        manifest.Job
 	generation int
 	plan       manifest.Plan
 	def        hayrick.JobDefinition
+
+	// What the retry planner has decided; merges do without it.
+	retries []manifest.RetryPlan
+	decided manifest.Link // the last of them, which says aggregation
 }
 
+// open reads a job. ErrNotFound: there is none.
 func (a *Aggregator) open(ctx context.Context, jobID string, generation int) (*jobOf, error) {
 	p, _, err := a.Store.Plan(ctx, jobID)
 	if err != nil {
@@ -95,55 +133,93 @@ func (a *Aggregator) open(ctx context.Context, jobID string, generation int) (*j
 	}
 	def, err := a.Store.Definition(ctx, p)
 	if err != nil {
-		return nil, err
+		return nil, gone(err)
 	}
-	return &jobOf{id: manifest.Job(jobID), generation: generation, plan: p, def: def}, nil
+	return &jobOf{id: jobID, key: manifest.Job(jobID), generation: generation, plan: p, def: def}, nil
 }
 
-// send enqueues the merge tasks. A crash before or in the middle leaves some
-// unsent; the sweeper finds them by their missing marks.
-func (a *Aggregator) send(ctx context.Context, job *jobOf, p manifest.AggregationPlan) error {
-	m, err := a.Store.Members(ctx, string(job.id), job.generation, *p.Group)
-	if err != nil {
-		return err
-	}
-	for n := range m.Blocks() {
-		b, err := m.Block(ctx, a.Store, n)
+// readRetries reads the decisions of the generation. errOpen: the last one does not
+// say aggregation.
+func (a *Aggregator) readRetries(ctx context.Context, job *jobOf) error {
+	for n := 1; ; n++ {
+		p, sha, err := a.Store.RetryPlan(ctx, job.id, n)
+		if errors.Is(err, hayrick.ErrNotFound) {
+			break
+		}
 		if err != nil {
 			return err
 		}
-		out := make([]hayrick.Outgoing, len(b.Tasks))
-		for i, t := range b.Tasks {
-			out[i].Message = hayrick.Message{
-				JobID: string(job.id), Generation: job.generation, Role: hayrick.RoleAggregator,
-				Group: p.Group.Name, Block: n, Position: i, TaskID: t.TaskID,
-			}
+		if p.Generation == job.generation {
+			job.retries = append(job.retries, p)
+			job.decided = manifest.Link{Key: job.key.Rel(job.key.RetryPlan(n)), SHA256: sha}
 		}
-		if err := a.Queue.Send(ctx, hayrick.QueueTasks, out...); err != nil {
-			return fmt.Errorf("send merge tasks: %w", err)
+	}
+	if n := len(job.retries); n == 0 || job.retries[n-1].Next != manifest.NextAggregation {
+		return errOpen
+	}
+	return nil
+}
+
+// givenUp is how many items the retry planner listed.
+func (j *jobOf) givenUp() (permanent, exhausted int64) {
+	for _, r := range j.retries {
+		permanent += r.Permanent
+		exhausted += r.Exhausted
+	}
+	return permanent, exhausted
+}
+
+// balance holds the promise: every item has ended, and once.
+func (j *jobOf) balance(ok int64) error {
+	permanent, exhausted := j.givenUp()
+	if ok+permanent+exhausted != j.plan.Items {
+		return fmt.Errorf("%d ok + %d permanent + %d exhausted are not its %d items: %w", ok, permanent, exhausted, j.plan.Items, hayrick.ErrCorrupt)
+	}
+	return nil
+}
+
+// send enqueues merge tasks. A crash before or in the middle leaves some unsent,
+// which the next call or the sweeper finds by their missing results; one that is
+// sent twice has one result all the same.
+func (a *Aggregator) send(ctx context.Context, tasks []hayrick.Outgoing) error {
+	for some := range slices.Chunk(tasks, manifest.BlockTasks) {
+		if err := a.Queue.Send(ctx, hayrick.QueueTasks, some...); err != nil {
+			return fmt.Errorf("send %d merges: %w", len(some), err)
 		}
 	}
 	return nil
 }
 
-// nodeResult is the result that stands for a level-1 node: of its task, or of the
-// repetition of a FAILED one. ErrNotFound: none has ended yet; next is the id to
-// run then. A node that FAILED every time comes back FAILED. chain, unless nil,
-// gets the digest of every result that was read.
-func (a *Aggregator) nodeResult(ctx context.Context, job *jobOf, task string, chain map[string]string) (res manifest.Result, next string, err error) {
-	next = task
-	for run := range Runs {
-		if run > 0 {
-			next = fmt.Sprintf("%s-r%d", task, run)
-		}
-		var sha string
-		res, sha, err = a.Store.Result(ctx, string(job.id), next)
-		if err == nil && chain != nil {
-			chain[job.id.Rel(job.id.Done(next))] = sha
-		}
-		if err != nil || res.Status == string(hayrick.TaskDone) {
-			return res, next, err
+// readers is how many objects are read side by side.
+const readers = 16
+
+// each calls f for every i below n, some side by side, and returns the error of the
+// lowest i that has one.
+func (a *Aggregator) each(n int, f func(i int) error) error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for s := range min(readers, n) {
+		wg.Add(1)
+		a.World.Go("read", func() {
+			defer wg.Done()
+			for i := s; i < n; i += readers {
+				errs[i] = f(i)
+			}
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
 		}
 	}
-	return res, next, nil
+	return nil
+}
+
+// gone makes "not found" of an object that a commit names what it is: damage.
+func gone(err error) error {
+	if errors.Is(err, hayrick.ErrNotFound) {
+		return fmt.Errorf("a named object is gone: %v: %w", err, hayrick.ErrCorrupt)
+	}
+	return err
 }

@@ -15,14 +15,14 @@ import (
 
 // Source is one file to be concatenated, as its results.done vouches for it.
 type Source struct {
-	Name    string // the object's key, for errors
+	Name    string // its key below the job's folder
 	Size    int64
 	SHA256  string // lowercase hex
 	Rows    int64
 	RowHash rows.Hash
-	// Open opens the file for reading; it is closed after each use, so that
-	// thousands of sources need one descriptor. An *os.File is copied by the kernel
-	// (copy_file_range) when the destination is one too.
+	// Open opens the file for Concat, which closes it after each use, so that thousands
+	// of sources need one descriptor. Planning does without it. An *os.File is copied by
+	// the kernel (copy_file_range) when the destination is one too.
 	Open func() (SourceReader, error)
 }
 
@@ -40,8 +40,8 @@ type CopyRange struct {
 }
 
 // ConcatPlan says what the output consists of: the ranges one behind the other,
-// then the tail. It is the same on every store: written here by Concat, or as one
-// UploadPartCopy a range and one part for the tail.
+// then the tail. It is the same on every store: Blobs.Assemble carries it out, by
+// copy_file_range or as one UploadPartCopy a range and one part for the tail.
 type ConcatPlan struct {
 	Copies []CopyRange // the first starts at 0 and brings the magic number along
 	Tail   []byte      // offset indexes, footer, its length, magic number

@@ -1,8 +1,10 @@
 package aggregator
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -17,116 +19,219 @@ import (
 const mergeLease = time.Minute
 
 // Merge runs a level-1 merge task: the same commit protocol as a worker's, with
-// results.done files as its batch.
+// results.done files as its batch. After an error nothing is committed, and the
+// verdict says when to try again.
 func (a *Aggregator) Merge(ctx context.Context, d hayrick.Delivery) (Verdict, error) {
-	job, err := a.open(ctx, d.JobID, d.Generation)
-	if errors.Is(err, hayrick.ErrNotFound) {
-		return Verdict{Ack: true, Because: "the job has no plan"}, nil
-	}
-	if err != nil {
-		return Verdict{Again: againFault, Because: "open the job"}, err
-	}
-	if _, _, err := a.Store.Outcome(ctx, d.JobID, d.Generation); err == nil {
-		return Verdict{Ack: true, Because: "the generation has ended"}, nil
-	} else if !errors.Is(err, hayrick.ErrNotFound) {
-		return Verdict{Again: againFault, Because: "read the outcome"}, err
-	}
-	plan, _, err := a.Store.AggregationPlan(ctx, d.JobID, d.Generation)
-	if err != nil || plan.Group == nil {
-		return Verdict{Ack: true, Because: "no such merge"}, ignoreNotFound(err)
-	}
-	m, err := a.Store.Members(ctx, d.JobID, d.Generation, *plan.Group)
-	if err != nil {
-		return Verdict{Again: againFault, Because: "open the group"}, err
-	}
-	block, err := m.Block(ctx, a.Store, d.Block)
-	if err != nil || d.Position < 0 || d.Position >= len(block.Tasks) || block.Tasks[d.Position].TaskID != d.TaskID || block.Tasks[d.Position].Merge == nil {
-		return Verdict{Ack: true, Because: "no such merge"}, ignoreNotFound(err)
-	}
-	res, id, err := a.nodeResult(ctx, job, d.TaskID, nil)
-	if errors.Is(err, hayrick.ErrNotFound) {
-		res, err = a.run(ctx, job, plan, id, *block.Tasks[d.Position].Merge)
-	}
+	v, err := a.merge(ctx, d)
 	if errors.Is(err, hayrick.ErrConflict) {
-		return Verdict{Again: againHeld, Because: "held by another"}, nil
+		return Verdict{Again: againHeld, Because: err.Error()}, nil
 	}
 	if err != nil {
-		return Verdict{Again: againFault, Because: "merge"}, fmt.Errorf("merge %s: %w", d.TaskID, err)
+		return Verdict{Again: againFault, Because: "merge"}, fmt.Errorf("merge %s of %s: %w", d.TaskID, d.JobID, gone(err))
 	}
-	if _, _, err := a.nodeResult(ctx, job, d.TaskID, nil); errors.Is(err, hayrick.ErrNotFound) {
-		return Verdict{Again: againFault, Because: "FAILED: " + res.Task.Error.Message}, nil // again under the next id
+	return v, nil
+}
+
+// merge answers ErrConflict when another attempt is at it.
+func (a *Aggregator) merge(ctx context.Context, d hayrick.Delivery) (Verdict, error) {
+	switch _, _, err := a.Store.Outcome(ctx, d.JobID, d.Generation); {
+	case err == nil:
+		return Verdict{Ack: true, Because: "the generation has ended"}, nil
+	case !errors.Is(err, hayrick.ErrNotFound):
+		return Verdict{}, err
 	}
-	full, err := m.MarkDone(ctx, a.State, d.Block, d.Position, 0, 0)
+	m, err := a.merging(ctx, d.JobID, d.Generation)
+	if errors.Is(err, hayrick.ErrNotFound) {
+		return Verdict{Ack: true, Because: err.Error()}, nil
+	}
 	if err != nil {
-		return Verdict{Again: againFault, Because: "mark"}, err
+		return Verdict{}, err
+	}
+	span, ok, err := a.spanOf(ctx, m, d)
+	if err != nil {
+		return Verdict{}, err
+	}
+	if !ok {
+		return Verdict{Ack: true, Because: "no such merge"}, nil
+	}
+	n := d.Block*manifest.BlockTasks + d.Position
+	runs, err := a.runs(ctx, m.jobOf, n)
+	if err != nil {
+		return Verdict{}, err
+	}
+	if !runs.ended() {
+		if runs, err = a.run(ctx, m, n, span, runs); err != nil {
+			return Verdict{}, err
+		}
+	}
+	if !runs.ended() {
+		return Verdict{Again: againFault, Because: "FAILED: " + runs.last().Task.Error.Message}, nil // again under the next id
+	}
+	full, err := m.members.MarkDone(ctx, a.State, d.Block, d.Position, 0, 0)
+	if err != nil {
+		return Verdict{}, err
 	}
 	if full { // lost, the sweeper derives it from the full root
 		err := a.Queue.Send(ctx, hayrick.QueueTasks, hayrick.Outgoing{Message: hayrick.Message{
-			JobID: d.JobID, Generation: d.Generation, Role: hayrick.RoleAggregator, Group: plan.Group.Name,
+			JobID: d.JobID, Generation: d.Generation, Role: hayrick.RoleAggregator, Group: m.plan.Group.Name,
 		}})
 		if err != nil {
-			a.Log.Debug("trigger not sent", hayrick.KeyGroup, plan.Group.Name, hayrick.KeyError, err)
+			a.Log.Debug("trigger not sent", hayrick.KeyGroup, m.plan.Group.Name, hayrick.KeyError, err)
 		}
 	}
 	return Verdict{Ack: true, Because: "merged"}, nil
 }
 
-func ignoreNotFound(err error) error {
-	if errors.Is(err, hayrick.ErrNotFound) {
-		return nil
+// spanOf finds what a message asks to be merged; ok is false when it is no task of
+// the plan.
+func (a *Aggregator) spanOf(ctx context.Context, m *merging, d hayrick.Delivery) (span manifest.Span, ok bool, err error) {
+	if d.Block < 0 || d.Block >= m.members.Blocks() {
+		return span, false, nil
 	}
-	return err
+	block, err := m.members.Block(ctx, a.Store, d.Block)
+	if err != nil {
+		return span, false, err
+	}
+	if d.Position < 0 || d.Position >= len(block.Tasks) || block.Tasks[d.Position].TaskID != d.TaskID || block.Tasks[d.Position].Merge == nil {
+		return span, false, nil
+	}
+	return *block.Tasks[d.Position].Merge, true, nil
 }
 
-// run is one attempt of a merge under the given id.
-func (a *Aggregator) run(ctx context.Context, job *jobOf, plan manifest.AggregationPlan, id string, span manifest.Span) (manifest.Result, error) {
-	attempt := a.World.NewAttemptID()
-	ref := hayrick.TaskRef{JobID: string(job.id), Generation: job.generation, TaskID: id}
-	claim, err := a.State.Claim(ctx, hayrick.ClaimAsk{TaskRef: ref, Attempt: attempt, Worker: a.World.Worker, Lease: mergeLease})
-	if err != nil {
-		return manifest.Result{}, fmt.Errorf("claim %s: %w", id, err)
+// runs are the results of a level-1 merge: of its task and, after each that FAILED,
+// of its repetition.
+type runs []run
+
+type run struct {
+	manifest.Result
+	sha string // of its results.done
+}
+
+// ended says that no run follows.
+func (rs runs) ended() bool {
+	return len(rs) == Runs || len(rs) > 0 && rs.last().Status == string(hayrick.TaskDone)
+}
+
+func (rs runs) last() *run { return &rs[len(rs)-1] }
+
+// runs reads the results of the n-th level-1 merge, in order.
+func (a *Aggregator) runs(ctx context.Context, job *jobOf, n int) (rs runs, err error) {
+	for !rs.ended() {
+		res, sha, err := a.Store.Result(ctx, job.id, manifest.MergeTaskID(job.generation, 1, n, len(rs)))
+		if errors.Is(err, hayrick.ErrNotFound) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if res.Status == string(hayrick.TaskFailed) && res.Task.Error == nil || (res.RowCount > 0) != (res.File != nil) {
+			return nil, fmt.Errorf("results.done of %s contradicts itself: %w", res.TaskID, hayrick.ErrCorrupt)
+		}
+		rs = append(rs, run{res, sha})
 	}
-	stop := a.renew(ctx, ref, attempt)
-	defer stop()
-	start := a.World.Clock.Now()
+	return rs, nil
+}
+
+// run is one attempt of the n-th merge under its next id. It returns the runs with
+// what came of it, this attempt's result or the one that was first.
+func (a *Aggregator) run(ctx context.Context, m *merging, n int, span manifest.Span, rs runs) (_ runs, err error) {
+	ask := hayrick.ClaimAsk{
+		TaskRef: hayrick.TaskRef{JobID: m.id, Generation: m.generation, TaskID: manifest.MergeTaskID(m.generation, 1, n, len(rs))},
+		Attempt: a.World.NewAttemptID(), Worker: a.World.Worker, Lease: mergeLease,
+	}
+	claim, err := a.claim(ctx, ask)
+	if err != nil {
+		return nil, err
+	}
+	stop := a.renew(ctx, ask)
+	defer func() {
+		stop()
+		if err != nil {
+			a.release(ctx, ask) // not a vanished attempt: the next one need not wait
+		}
+	}()
+	// A crash from here to the commit leaves a lease that runs out, and a data object
+	// that nothing names.
+	if claim.Fence > 1 { // whoever had it may have finished since
+		if now, err := a.runs(ctx, m.jobOf, n); err != nil || len(now) > len(rs) {
+			return now, err
+		}
+	}
 	res := manifest.Result{
-		Schema: manifest.SchemaResult, JobID: string(job.id), TaskID: id, Generation: job.generation,
-		Status: string(hayrick.TaskDone), Attempt: attempt, Fence: claim.Fence,
+		Schema: manifest.SchemaResult, JobID: m.id, TaskID: ask.TaskID, Generation: m.generation,
+		Status: string(hayrick.TaskDone), Attempt: ask.Attempt, Fence: claim.Fence,
 		RowHash: rows.Hash{}.String(), DroppedHash: rows.Hash{}.String(), CodeVersion: a.CodeVersion,
 		Task: manifest.TaskFields{
 			Role: string(hayrick.RoleAggregator), Phase: string(hayrick.PhaseAggregation), Group: hayrick.GroupAggregation,
-			Worker: a.World.Worker, Input: fmt.Sprintf("%s#%d+%d", job.id.Rel(job.id.AggregationPlan(job.generation)), span.First, span.Count),
-			StartTime: manifest.At(start), Retries: claim.Fence - 1, Metrics: map[string]int64{},
+			Worker: a.World.Worker, Input: fmt.Sprintf("%s#%d+%d", m.key.Rel(m.key.AggregationPlan(m.generation)), span.First, span.Count),
+			StartTime: manifest.At(a.World.Clock.Now()), Retries: claim.Fence - 1, Metrics: map[string]int64{},
 		},
 	}
-	err = a.decode(ctx, job, plan, span, &res)
-	if errors.Is(err, hayrick.ErrCorrupt) || errors.Is(err, rows.ErrSchema) {
-		a.Log.Error("merge failed", hayrick.KeyTaskID, id, hayrick.KeyError, err)
-		res.Status, res.File, res.SHA256, res.Bytes, res.RowCount, res.RowHash, res.SchemaDigest = string(hayrick.TaskFailed), nil, "", 0, 0, rows.Hash{}.String(), ""
-		res.Task.Error = &manifest.TaskError{Class: "merge", Message: err.Error()}
-	} else if err != nil {
-		return res, err
+	merged := res
+	err = a.decode(ctx, m, span, &merged)
+	switch {
+	case err == nil:
+		res = merged
+	case unmergeable(err):
+		a.Log.Error("merge failed", hayrick.KeyTaskID, ask.TaskID, hayrick.KeyError, err)
+		res.Status = string(hayrick.TaskFailed)
+		res.Task.Error = &manifest.TaskError{Class: "merge", Message: gone(err).Error()}
+	default:
+		return nil, err
 	}
 	res.WrittenAt = manifest.At(a.World.Clock.Now())
 	res.Task.EndTime = res.WrittenAt
 	c, err := a.Store.CommitResult(ctx, res)
 	if err != nil {
-		return res, err
+		return nil, err
 	}
 	if c.Won {
-		if err := a.Store.PutView(ctx, job.id.TaskManifest(id), manifest.TaskView(c.Record)); err != nil {
-			a.Log.Warn("task manifest not written", hayrick.KeyTaskID, id, hayrick.KeyError, err)
+		if err := a.Store.PutView(ctx, m.key.TaskManifest(ask.TaskID), manifest.TaskView(c.Record)); err != nil {
+			a.Log.Warn("task manifest not written", hayrick.KeyTaskID, ask.TaskID, hayrick.KeyError, err)
 		}
 	}
-	return c.Record, nil
+	return append(rs, run{c.Record, c.SHA256}), nil
 }
 
-func (a *Aggregator) renew(ctx context.Context, ref hayrick.TaskRef, attempt string) (stop func()) {
+// unmergeable says that what was read is at fault, and another try of the same
+// attempt would read the same.
+func unmergeable(err error) bool {
+	for _, class := range []error{hayrick.ErrNotFound, hayrick.ErrCorrupt, rows.ErrSchema, rows.ErrKind} {
+		if errors.Is(err, class) {
+			return true
+		}
+	}
+	return false
+}
+
+// claim asks for a task. A reply that was lost is asked for again: the same attempt
+// gets the claim that it may already have, instead of leaving it to run out.
+func (a *Aggregator) claim(ctx context.Context, ask hayrick.ClaimAsk) (c hayrick.Claim, err error) {
+	for range 3 {
+		if c, err = a.State.Claim(ctx, ask); !errors.Is(err, hayrick.ErrUnknown) {
+			break
+		}
+	}
+	return c, err
+}
+
+// release ends the claim without counting it as vanished. Lost, it runs out.
+func (a *Aggregator) release(ctx context.Context, ask hayrick.ClaimAsk) {
+	var none time.Time
+	_, err := a.State.UpdateClaim(context.WithoutCancel(ctx), ask.TaskRef, ask.Attempt, hayrick.ClaimPatch{Until: &none})
+	if err != nil && !errors.Is(err, hayrick.ErrLeaseLost) {
+		a.Log.Debug("claim not released", hayrick.KeyTaskID, ask.TaskID, hayrick.KeyError, err)
+	}
+}
+
+// renew keeps the lease while the merge runs. A lost one only costs work: whoever
+// commits first wins.
+func (a *Aggregator) renew(ctx context.Context, ask hayrick.ClaimAsk) (stop func()) {
 	ctx, stop = context.WithCancel(ctx)
 	a.World.Go("renew", func() {
-		for a.World.Clock.Sleep(ctx, mergeLease/3) == nil {
-			until := a.World.Clock.Now().Add(mergeLease)
-			if _, err := a.State.UpdateClaim(ctx, ref, attempt, hayrick.ClaimPatch{Until: &until}); errors.Is(err, hayrick.ErrLeaseLost) {
+		for a.World.Clock.Sleep(ctx, ask.Lease/3) == nil {
+			until := a.World.Clock.Now().Add(ask.Lease)
+			if _, err := a.State.UpdateClaim(ctx, ask.TaskRef, ask.Attempt, hayrick.ClaimPatch{Until: &until}); errors.Is(err, hayrick.ErrLeaseLost) {
 				return
 			}
 		}
@@ -135,14 +240,10 @@ func (a *Aggregator) renew(ctx context.Context, ref hayrick.TaskRef, attempt str
 }
 
 // decode merges the rows of a span of inputs into one file of the unified schema
-// and fills in res. What is read must have the rows and row hash that its
+// and fills in res. What is read must be the bytes, rows and row hash that its
 // results.done vouches for; what is written is read back and must have their sum.
-func (a *Aggregator) decode(ctx context.Context, job *jobOf, plan manifest.AggregationPlan, span manifest.Span, res *manifest.Result) error {
-	var schema rows.Schema
-	if err := json.Unmarshal(plan.Columns, &schema); err != nil {
-		return fmt.Errorf("read the plan's columns: %v: %w", err, hayrick.ErrCorrupt)
-	}
-	inputs, err := a.inputs(ctx, plan, span)
+func (a *Aggregator) decode(ctx context.Context, m *merging, span manifest.Span, res *manifest.Result) error {
+	inputs, err := m.inputs(ctx, span)
 	if err != nil {
 		return err
 	}
@@ -151,19 +252,25 @@ func (a *Aggregator) decode(ctx context.Context, job *jobOf, plan manifest.Aggre
 		return err
 	}
 	defer temp.Close()
-	w, err := rows.NewWriter(temp, schema, rows.WriterOptions{GroupRows: job.def.Merge.RowGroup, Dictionary: job.def.Merge.Dictionary})
+	var total int64
+	for _, in := range inputs {
+		total += in.Rows
+	}
+	target := m.def.Merge.RowGroup
+	if target <= 0 {
+		target = rows.DefaultGroupRows
+	}
+	w, err := rows.NewWriter(temp, m.schema, rows.WriterOptions{GroupRows: GroupRows(total, target), Dictionary: m.def.Merge.Dictionary})
 	if err != nil {
 		return err
 	}
+	r := reader{blobs: a.Blobs}
 	var want rows.Hash
 	for _, in := range inputs {
 		if in.Rows == 0 {
 			continue
 		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		h, err := a.copyRows(ctx, job, in, schema, w)
+		h, err := r.copyRows(ctx, m.key.Abs(in.File), in, w, m.schema)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", in.File, err)
 		}
@@ -174,10 +281,10 @@ func (a *Aggregator) decode(ctx context.Context, job *jobOf, plan manifest.Aggre
 	if err != nil {
 		return err
 	}
-	if sum.RowHash != want {
-		return fmt.Errorf("the rows read have hash %s, the rows written %s: %w", want, sum.RowHash, hayrick.ErrCorrupt)
+	if sum.Rows != total || sum.RowHash != want {
+		return fmt.Errorf("%d rows with hash %s were read, %d with %s written: %w", total, want, sum.Rows, sum.RowHash, hayrick.ErrCorrupt)
 	}
-	if job.def.Merge.ReadBack == nil || *job.def.Merge.ReadBack {
+	if m.def.Merge.ReadBack == nil || *m.def.Merge.ReadBack {
 		if err := rows.Verify(temp, sum.Bytes, sum.Rows, want); err != nil {
 			return fmt.Errorf("read back: %w", err)
 		}
@@ -185,52 +292,109 @@ func (a *Aggregator) decode(ctx context.Context, job *jobOf, plan manifest.Aggre
 	if _, err := temp.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	key := job.id.Rows(res.TaskID, res.Attempt, sum.SHA256)
+	key := m.key.Rows(res.TaskID, res.Attempt, sum.SHA256)
 	if err := a.Store.Objects.Put(ctx, key, temp); err != nil {
 		return fmt.Errorf("put %s: %w", key, err)
 	}
-	rel := job.id.Rel(key)
+	rel := m.key.Rel(key)
 	res.File, res.SHA256, res.Bytes = &rel, sum.SHA256, sum.Bytes
 	res.RowCount, res.RowHash, res.SchemaDigest = sum.Rows, sum.RowHash.String(), sum.SchemaDigest
 	return nil
 }
 
+// wholeBytes is up to what size a result is read in one piece, which spares the
+// store a request a page.
+const wholeBytes = 16 << 20
+
+// reader reads results, one after the other.
+type reader struct {
+	blobs Blobs
+	buf   []byte
+}
+
 // copyRows appends the rows of one result to w and returns their hash.
-func (a *Aggregator) copyRows(ctx context.Context, job *jobOf, in manifest.MergeInput, schema rows.Schema, w *rows.Writer) (rows.Hash, error) {
-	blob, err := a.Blobs.OpenAt(ctx, job.id.Abs(in.File))
-	if errors.Is(err, hayrick.ErrNotFound) {
-		err = fmt.Errorf("it is gone: %w", hayrick.ErrCorrupt)
-	}
+func (r *reader) copyRows(ctx context.Context, key string, in manifest.MergeInput, w *rows.Writer, schema rows.Schema) (rows.Hash, error) {
+	var none rows.Hash
+	blob, err := r.blobs.OpenAt(ctx, key)
 	if err != nil {
-		return rows.Hash{}, err
+		return none, err
 	}
 	defer blob.Close()
 	if blob.Size() != in.Bytes {
-		return rows.Hash{}, fmt.Errorf("%d bytes, its results.done says %d: %w", blob.Size(), in.Bytes, hayrick.ErrCorrupt)
+		return none, fmt.Errorf("%d bytes, its results.done says %d: %w", blob.Size(), in.Bytes, hayrick.ErrCorrupt)
 	}
-	f, err := rows.Open(blob, blob.Size())
+	body, err := r.checked(blob, in)
 	if err != nil {
-		return rows.Hash{}, err
+		return none, err
+	}
+	f, err := rows.Open(body, in.Bytes)
+	if err != nil {
+		return none, err
 	}
 	sc, err := f.Scan(schema)
 	if err != nil {
-		return rows.Hash{}, err
+		return none, err
 	}
 	for {
+		if err := ctx.Err(); err != nil {
+			return none, err
+		}
 		b, err := sc.Next()
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
-			return rows.Hash{}, err
+			return none, err
 		}
 		if err := w.AppendBatch(b, 0, b.Rows); err != nil {
-			return rows.Hash{}, err
+			return none, err
 		}
 	}
 	n, h := sc.Read()
 	if n != in.Rows || h.String() != in.RowHash {
-		return rows.Hash{}, fmt.Errorf("%d rows with hash %s, its results.done says %d with %s: %w", n, h, in.Rows, in.RowHash, hayrick.ErrCorrupt)
+		return none, fmt.Errorf("%d rows with hash %s, its results.done says %d with %s: %w", n, h, in.Rows, in.RowHash, hayrick.ErrCorrupt)
 	}
 	return h, nil
+}
+
+// checked compares all bytes of a result with its SHA-256 before any is decoded. A
+// large one is read twice, once for this.
+func (r *reader) checked(blob manifest.Blob, in manifest.MergeInput) (io.ReaderAt, error) {
+	if r.buf == nil {
+		r.buf = make([]byte, 1<<20)
+	}
+	var body io.ReaderAt = blob
+	var sum [sha256.Size]byte
+	if in.Bytes <= wholeBytes {
+		if int64(len(r.buf)) < in.Bytes {
+			r.buf = make([]byte, in.Bytes)
+		}
+		b := r.buf[:in.Bytes]
+		if _, err := io.ReadFull(io.NewSectionReader(blob, 0, in.Bytes), b); err != nil {
+			return nil, short(err)
+		}
+		body, sum = bytes.NewReader(b), sha256.Sum256(b)
+	} else {
+		h := sha256.New()
+		n, err := io.CopyBuffer(h, io.NewSectionReader(blob, 0, in.Bytes), r.buf)
+		if err == nil && n != in.Bytes {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return nil, short(err)
+		}
+		h.Sum(sum[:0])
+	}
+	if got := hex.EncodeToString(sum[:]); got != in.SHA256 {
+		return nil, fmt.Errorf("SHA-256 %s, its results.done says %s: %w", got, in.SHA256, hayrick.ErrCorrupt)
+	}
+	return body, nil
+}
+
+// short makes the early end of a file what it is: damage.
+func short(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return fmt.Errorf("%v: %w", err, hayrick.ErrCorrupt)
+	}
+	return err
 }

@@ -25,7 +25,7 @@ func (c *Cutter) Add(in manifest.MergeInput) (manifest.Span, bool) {
 		c.rows += in.Rows
 		c.bytes += in.Bytes
 	}
-	enough := c.full >= int64(c.Merge.FanIn)
+	enough := c.full >= max(int64(c.Merge.FanIn), 1)
 	if !c.Merge.ByCount {
 		enough = enough && (c.rows >= c.Merge.TargetRows || c.bytes >= int64(c.Merge.TargetBytes))
 	}
@@ -65,27 +65,33 @@ func TreeOf(level1 int64, fanIn int) manifest.Tree {
 	return t
 }
 
-// Sized is a merged file as the root places it.
-type Sized struct {
-	Bytes int64
+// GroupRows is how many rows a row group gets in a file of so many, so that all
+// groups have about target: full groups and a rest would end most files in a group
+// of a few rows. 0 = as the writer likes.
+func GroupRows(total, target int64) int64 {
+	if target <= 0 || total <= 0 {
+		return target
+	}
+	groups := max(1, (total+target/2)/target)
+	return (total + groups - 1) / groups
 }
 
-// PartsOf cuts the level-1 outputs into parts of about partBytes; 0 = one part.
-// Each part is a span of outputs.
-func PartsOf(outputs []Sized, partBytes int64) []manifest.Span {
-	if len(outputs) == 0 {
+// PartsOf cuts the level-1 outputs, whose sizes are given, into parts of about
+// partBytes; 0 = one part. Each part is a span of outputs.
+func PartsOf(sizes []int64, partBytes int64) []manifest.Span {
+	if len(sizes) == 0 {
 		return nil
 	}
 	var parts []manifest.Span
 	open := manifest.Span{}
 	var size int64
-	for i, o := range outputs {
-		if open.Count > 0 && partBytes > 0 && size+o.Bytes > partBytes {
+	for i, n := range sizes {
+		if open.Count > 0 && partBytes > 0 && size+n > partBytes {
 			parts = append(parts, open)
 			open, size = manifest.Span{First: int64(i)}, 0
 		}
 		open.Count++
-		size += o.Bytes
+		size += n
 	}
 	return append(parts, open)
 }

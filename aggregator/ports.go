@@ -8,7 +8,8 @@ import (
 	"hayrick/manifest"
 )
 
-// State is the lease of merge tasks and the progress of their group.
+// State is the lease of merge tasks, the progress of their group, and what is cached
+// of the job.
 type State interface {
 	// Claim applies hayrick.NextClaim in one atomic step. ErrConflict: held by another.
 	Claim(ctx context.Context, ask hayrick.ClaimAsk) (hayrick.Claim, error)
@@ -16,6 +17,8 @@ type State interface {
 	UpdateClaim(ctx context.Context, ref hayrick.TaskRef, attempt string, patch hayrick.ClaimPatch) (hayrick.Claim, error)
 	// Mark adds one position to a block's set.
 	Mark(ctx context.Context, m hayrick.Mark) (hayrick.BlockState, error)
+	// JobState is what is cached of a job, or ErrNotFound.
+	JobState(ctx context.Context, jobID string) (hayrick.JobState, error)
 	// PutJobState caches what the commits say of a job.
 	PutJobState(ctx context.Context, s hayrick.JobState) error
 }

@@ -2,8 +2,8 @@ package aggregator
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"iter"
 	"path"
 	"slices"
 	"strings"
@@ -12,216 +12,138 @@ import (
 	"hayrick/manifest"
 )
 
-// lists merges the items that every retry plan gave up into the lists of the
-// dataset, each in ordinal order. An empty list is not written.
-func (a *Aggregator) lists(ctx context.Context, job *jobOf) ([]manifest.List, error) {
-	retries, _, err := a.retryPlans(ctx, job)
-	if err != nil {
-		return nil, err
-	}
-	writers := map[string]*manifest.ListWriter{}
-	defer func() {
-		for _, w := range writers {
-			w.Close()
-		}
-	}()
-	add := func(l manifest.ListLine, exhausted bool) error {
-		name := ListName(job.def.Retry.Lists, l.Class, exhausted)
-		w := writers[name]
-		if w == nil {
-			temp, err := a.Temp()
-			if err != nil {
-				return err
-			}
-			w = manifest.NewListWriter(temp)
-			writers[name] = w
-		}
-		return w.Add(l)
-	}
-	for _, exhausted := range []bool{false, true} {
-		var refs []manifest.Ref
-		for _, r := range retries {
-			ref := r.PermanentList
-			if exhausted {
-				ref = r.ExhaustedList
-			}
-			if ref != nil {
-				refs = append(refs, *ref)
-			}
-		}
-		if err := a.mergeLists(ctx, job, refs, func(l manifest.ListLine) error { return add(l, exhausted) }); err != nil {
-			return nil, err
-		}
-	}
-	out := []manifest.List{}
-	for name, w := range writers {
-		ref, err := w.Put(ctx, a.Store, string(job.id), func(sha string) string { return job.id.List(job.generation, name, sha) })
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, manifest.List{Name: name, Key: ref.Key, SHA256: ref.SHA256, Count: ref.Count})
-	}
-	slices.SortFunc(out, func(x, y manifest.List) int { return strings.Compare(x.Name, y.Name) })
-	return out, nil
-}
-
-// mergeLists calls fn for the lines of lists that are each sorted by ordinal, in
-// the order of all of them.
-func (a *Aggregator) mergeLists(ctx context.Context, job *jobOf, refs []manifest.Ref, fn func(manifest.ListLine) error) error {
-	type head struct {
-		next func() (manifest.ListLine, error, bool)
-		line manifest.ListLine
-	}
-	var heads []*head
-	for _, ref := range refs {
-		next, stop := iter.Pull2(a.lines(ctx, job, ref))
-		defer stop()
-		h := &head{next: next}
-		line, err, ok := next()
-		if err != nil {
-			return err
-		}
-		if ok {
-			h.line = line
-			heads = append(heads, h)
-		}
-	}
-	for len(heads) > 0 {
-		least := 0
-		for i, h := range heads {
-			if h.line.Ordinal < heads[least].line.Ordinal {
-				least = i
-			}
-		}
-		if err := fn(heads[least].line); err != nil {
-			return err
-		}
-		line, err, ok := heads[least].next()
-		if err != nil {
-			return err
-		}
-		if !ok {
-			heads = slices.Delete(heads, least, least+1)
-			continue
-		}
-		heads[least].line = line
-	}
-	return nil
-}
-
-func (a *Aggregator) lines(ctx context.Context, job *jobOf, ref manifest.Ref) iter.Seq2[manifest.ListLine, error] {
-	return func(yield func(manifest.ListLine, error) bool) {
-		err := manifest.ReadLines(ctx, a.Store, string(job.id), ref, func(l manifest.ListLine) error {
-			if !yield(l, nil) {
-				return errStop
-			}
-			return nil
-		})
-		if err != nil && err != errStop {
-			yield(manifest.ListLine{}, err)
-		}
-	}
-}
-
-var errStop = fmt.Errorf("stopped")
-
-// names are the files that a generation publishes, in order.
-func names(agg *manifest.Aggregation) []string {
-	var out []string
-	for _, p := range agg.Parts {
-		out = append(out, p.Name)
-	}
-	for _, l := range agg.Lists {
-		out = append(out, path.Join("lists", l.Name+".jsonl"))
-	}
-	return append(out, manifest.SuccessName)
-}
-
 // refused says why the output folder may not be written: if_exists is error and it
-// holds files that this generation would not write.
-func (a *Aggregator) refused(ctx context.Context, job *jobOf, agg *manifest.Aggregation) (string, error) {
+// holds files. None is this generation's own: those come after the outcome, and
+// should another root have just committed that, this FAILED comes second and
+// publishes with it.
+func (a *Aggregator) refused(ctx context.Context, job *jobOf) (string, error) {
 	if job.def.Output.IfExists != "error" {
 		return "", nil
 	}
-	folder := manifest.OutputURI(job.def, string(job.id), job.generation)
+	folder := manifest.OutputURI(job.def, job.id, job.generation)
 	there, err := a.Output.ListOutput(ctx, folder)
 	if err != nil {
 		return "", fmt.Errorf("list %s: %w", folder, err)
 	}
-	for _, o := range there {
-		// Nothing of ours is there before the outcome, unless another root has just
-		// committed it: then this FAILED comes second, and publishes with it.
-		return fmt.Sprintf("%s already holds %s and output.if_exists is error; the merged parts are in the store: move them away or set output.if_exists, then run --new", folder, o.Key), nil
+	if len(there) == 0 {
+		return "", nil
 	}
-	return "", nil
+	return fmt.Sprintf("%s already holds %s and output.if_exists is error; the merged parts are in the store: move them away or set output.if_exists, then run --new", folder, there[0].Key), nil
 }
 
-// publish makes the folder hold exactly what the outcome names: parts, then lists,
-// then _SUCCESS. Anyone may do it again: the bytes are the same. A crash in the
-// middle leaves a folder without _SUCCESS, and a job manifest that does not say
-// SUCCEEDED, by which the next sweep knows.
+// publish makes the folder hold what the outcome names: parts, then lists, then
+// _SUCCESS; then the views. Anyone may do it again, also at once: the bytes are the
+// same. A crash in the middle leaves a job manifest that does not say how the job
+// ended, by which the next sweep knows that something is left to be done.
 func (a *Aggregator) publish(ctx context.Context, job *jobOf, o manifest.Outcome, sha string) error {
-	status := hayrick.JobStatus(o.Status)
+	if done, err := a.published(ctx, job, o); done || err != nil {
+		return err
+	}
 	if o.Aggregation != nil && o.Status == string(hayrick.JobSucceeded) {
 		if err := a.publishFiles(ctx, job, o, sha); err != nil {
 			return err
 		}
-		if err := a.Store.PutView(ctx, job.id.AggregationManifest(), o.Aggregation); err != nil {
+		if err := a.Store.PutView(ctx, job.key.AggregationManifest(), o.Aggregation); err != nil {
 			return err
 		}
 	}
-	if err := a.Store.PutView(ctx, job.id.Manifest(), manifest.JobView(job.plan, o.Status, o.Generation, nil)); err != nil {
-		return err
+	// The state first: with the view there nobody looks again.
+	orders := 0
+	for key := range o.Chain {
+		if strings.HasPrefix(key, "control/") {
+			orders++
+		}
 	}
-	return a.State.PutJobState(ctx, hayrick.JobState{
-		JobID: string(job.id), Generation: o.Generation, Status: status, Updated: a.World.Clock.Now(),
-	})
+	if err := a.State.PutJobState(ctx, hayrick.JobState{
+		JobID: job.id, Generation: o.Generation, Status: hayrick.JobStatus(o.Status), Orders: orders, Updated: a.World.Clock.Now(),
+	}); err != nil {
+		return fmt.Errorf("cache the state of %s: %w", job.id, err)
+	}
+	return a.Store.PutView(ctx, job.key.Manifest(), manifest.JobView(job.plan, o.Status, o.Generation, nil))
+}
+
+// published says that the job manifest, which is written last, tells of the outcome
+// already: a late or doubled trigger does not copy the dataset again.
+func (a *Aggregator) published(ctx context.Context, job *jobOf, o manifest.Outcome) (bool, error) {
+	body, err := a.Store.Raw(ctx, job.key.Manifest())
+	if errors.Is(err, hayrick.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var view manifest.JobManifest
+	if manifest.Decode(body, manifest.SchemaJob, &view) != nil {
+		return false, nil // damaged: it is a view, and written anew
+	}
+	return view.Generation == o.Generation && view.Status == o.Status, nil
 }
 
 func (a *Aggregator) publishFiles(ctx context.Context, job *jobOf, o manifest.Outcome, sha string) error {
-	folder := manifest.OutputURI(job.def, string(job.id), o.Generation)
-	if job.def.Output.IfExists == "overwrite" {
-		if err := a.clear(ctx, folder, names(o.Aggregation)); err != nil {
-			return err
-		}
-	}
+	folder := manifest.OutputURI(job.def, job.id, o.Generation)
+	type file struct{ name, key string }
+	var files []file
 	for _, p := range o.Aggregation.Parts {
-		if err := a.Output.PublishFile(ctx, folder, p.Name, job.id.Abs(p.Key)); err != nil {
-			return fmt.Errorf("publish %s: %w", p.Name, err)
-		}
+		files = append(files, file{p.Name, p.Key})
 	}
 	for _, l := range o.Aggregation.Lists {
-		if err := a.Output.PublishFile(ctx, folder, path.Join("lists", l.Name+".jsonl"), job.id.Abs(l.Key)); err != nil {
-			return fmt.Errorf("publish %s: %w", l.Name, err)
+		files = append(files, file{manifest.PublishedName(job.def, job.id, path.Join("lists", l.Name+".jsonl")), l.Key})
+	}
+	if job.def.Output.IfExists == "overwrite" {
+		keep := func(name string) bool { return slices.ContainsFunc(files, func(f file) bool { return f.name == name }) }
+		if err := a.clear(ctx, folder, o.EndedAt, keep); err != nil {
+			return fmt.Errorf("clear %s: %w", folder, err)
 		}
 	}
-	done, err := manifest.Encode(manifest.Success{Schema: manifest.SchemaSuccess, JobID: string(job.id), Generation: o.Generation, OutcomeSHA256: sha})
+	for _, f := range files {
+		if err := a.Output.PublishFile(ctx, folder, f.name, job.key.Abs(f.key)); err != nil {
+			return fmt.Errorf("publish %s in %s: %w", f.name, folder, err)
+		}
+	}
+	done, err := manifest.Encode(manifest.Success{Schema: manifest.SchemaSuccess, JobID: job.id, Generation: o.Generation, OutcomeSHA256: sha})
 	if err != nil {
 		return err
 	}
 	if err := a.Output.PublishBytes(ctx, folder, manifest.SuccessName, done); err != nil {
-		return fmt.Errorf("publish %s: %w", manifest.SuccessName, err)
+		return fmt.Errorf("publish %s in %s: %w", manifest.SuccessName, folder, err)
 	}
 	return nil
 }
 
-// clear removes what the folder holds beside names. _SUCCESS goes first, so that
-// no reader takes a half-written folder for whole.
-func (a *Aggregator) clear(ctx context.Context, folder string, keep []string) error {
+// clear removes another dataset from the folder. Its _SUCCESS goes first, so that no
+// reader takes a half-written folder for whole. One that is no older than the outcome
+// is this generation's own, from a publisher that was faster: it stays, or a crash
+// here would leave a dataset that somebody has seen whole without it. Files that no
+// reader of a dataset would open stay too.
+func (a *Aggregator) clear(ctx context.Context, folder string, ended manifest.Time, keep func(name string) bool) error {
 	there, err := a.Output.ListOutput(ctx, folder)
 	if err != nil {
-		return fmt.Errorf("list %s: %w", folder, err)
+		return err
 	}
-	if err := a.Output.RemoveOutput(ctx, folder, manifest.SuccessName); err != nil {
-		return fmt.Errorf("clear %s: %w", folder, err)
-	}
-	for _, o := range there {
-		if slices.Contains(keep, o.Key) {
-			continue
+	var old []string
+	for _, f := range there {
+		switch {
+		case f.Key == manifest.SuccessName:
+			if f.ModTime.Before(ended.Time) {
+				old = slices.Insert(old, 0, f.Key)
+			}
+		case ofDataset(f.Key) && !keep(f.Key):
+			old = append(old, f.Key)
 		}
-		if err := a.Output.RemoveOutput(ctx, folder, o.Key); err != nil {
-			return fmt.Errorf("clear %s: %w", folder, err)
+	}
+	for _, name := range old {
+		if err := a.Output.RemoveOutput(ctx, folder, name); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// ofDataset says that a reader of the folder would take the file for a part or list
+// of the dataset.
+func ofDataset(name string) bool {
+	if strings.HasPrefix(name, ".") || strings.Contains(name, "/.") {
+		return false
+	}
+	return strings.HasSuffix(name, ".parquet") || strings.HasPrefix(name, "lists/") && strings.HasSuffix(name, ".jsonl")
 }

@@ -4,40 +4,102 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"maps"
 
 	"hayrick"
 	"hayrick/internal/rows"
 	"hayrick/manifest"
 )
 
-// root ends the generation once every merge has ended: it joins the level-1
-// outputs by their footers, copies each byte once, reads the result back, checks
-// that no row was lost on any level, and commits the outcome. ErrNotFound: a merge
-// has not ended yet.
-func (a *Aggregator) root(ctx context.Context, job *jobOf, plan manifest.AggregationPlan) error {
-	merges := map[string]string{} // results.done of every merge, by key
-	nodes, err := a.nodes(ctx, job, plan, merges)
-	if err != nil {
-		return err
+// merges is how far the level-1 merges of a plan are. It holds a few hundred bytes
+// of each.
+type merges struct {
+	missing []hayrick.Outgoing // those that have not ended
+	outputs []Source           // of those that are DONE, in order
+	failed  string             // why the first one FAILED for good; "" = none has
+	chain   map[string]string  // the SHA-256 of every results.done that was read, by key
+}
+
+// merges reads the results of the level-1 merges. Their messages are a hint and so
+// are the blocks: a merge has ended when its results say so.
+func (a *Aggregator) merges(ctx context.Context, job *jobOf, plan manifest.AggregationPlan) (m merges, err error) {
+	m.chain = map[string]string{}
+	if plan.Group == nil {
+		return m, nil
 	}
-	for _, n := range nodes {
-		if n.Status == string(hayrick.TaskFailed) {
-			return a.end(ctx, job, merges, manifest.CodeNothingToMerge, fmt.Sprintf("merge %s failed %d times: %s", n.TaskID, Runs, n.Task.Error.Message))
+	members, err := a.Store.Members(ctx, job.id, job.generation, *plan.Group)
+	if err != nil {
+		return m, err
+	}
+	for n := range members.Blocks() {
+		block, err := members.Block(ctx, a.Store, n)
+		if err != nil {
+			return m, err
+		}
+		all := make([]runs, len(block.Tasks))
+		if err := a.each(len(all), func(i int) (err error) {
+			all[i], err = a.runs(ctx, job, n*manifest.BlockTasks+i)
+			return err
+		}); err != nil {
+			return m, err
+		}
+		for i, rs := range all {
+			if err := m.add(job, rs, hayrick.Message{
+				JobID: job.id, Generation: job.generation, Role: hayrick.RoleAggregator,
+				Group: plan.Group.Name, Block: n, Position: i, TaskID: block.Tasks[i].TaskID,
+			}); err != nil {
+				return m, err
+			}
 		}
 	}
-	agg := &manifest.Aggregation{
-		Schema: manifest.SchemaAggregation, JobID: string(job.id), Phase: string(hayrick.PhaseAggregation), Lists: []manifest.List{}, Parts: []manifest.Part{},
+	return m, nil
+}
+
+// add takes in what came of the next merge, which task sends.
+func (m *merges) add(job *jobOf, rs runs, task hayrick.Message) error {
+	for _, r := range rs {
+		m.chain[job.key.Rel(job.key.Done(r.TaskID))] = r.sha
 	}
-	if agg.Parts, agg.OutputHash, err = a.parts(ctx, job, nodes); err != nil {
+	if !rs.ended() {
+		m.missing = append(m.missing, hayrick.Outgoing{Message: task})
+		return nil
+	}
+	r := rs.last()
+	if r.Status != string(hayrick.TaskDone) {
+		if m.failed == "" {
+			m.failed = fmt.Sprintf("merge %s failed %d times: %s", task.TaskID, Runs, r.Task.Error.Message)
+		}
+		return nil
+	}
+	h, err := rows.ParseHash(r.RowHash)
+	if err != nil || r.File == nil {
+		return fmt.Errorf("results.done of %s names no rows: %w", r.TaskID, hayrick.ErrCorrupt)
+	}
+	m.outputs = append(m.outputs, Source{Name: *r.File, Size: r.Bytes, SHA256: r.SHA256, Rows: r.RowCount, RowHash: h})
+	return nil
+}
+
+// root ends the generation once every merge has ended: it joins the level-1
+// outputs by their footers, copies each byte once, reads the result back, checks
+// that no row was lost on any level, and commits the outcome. All that it writes
+// before lies under keys of its content: another root writes the same.
+func (a *Aggregator) root(ctx context.Context, job *jobOf, plan manifest.AggregationPlan, m merges) error {
+	if err := job.balance(plan.OK); err != nil {
 		return err
 	}
-	if err := conserved(plan, nodes, agg); err != nil {
+	if m.failed != "" {
+		return a.fail(ctx, job, manifest.CodeNothingToMerge, m.failed, m.chain)
+	}
+	agg := &manifest.Aggregation{Schema: manifest.SchemaAggregation, JobID: job.id, Phase: string(hayrick.PhaseAggregation)}
+	var err error
+	if agg.Parts, agg.OutputHash, err = a.parts(ctx, job, m.outputs); err != nil {
 		return err
 	}
+	if err := conserved(plan, m.outputs, agg.Parts); err != nil {
+		return err
+	}
+	agg.TotalRows = plan.Rows
 	if len(agg.Parts) > 0 {
 		agg.OutputFile = &agg.Parts[0].Key
 	}
@@ -47,59 +109,30 @@ func (a *Aggregator) root(ctx context.Context, job *jobOf, plan manifest.Aggrega
 	if agg.Lists, err = a.lists(ctx, job); err != nil {
 		return err
 	}
-	if refused, err := a.refused(ctx, job, agg); err != nil {
+	if refused, err := a.refused(ctx, job); err != nil {
 		return err
 	} else if refused != "" {
-		return a.end(ctx, job, merges, manifest.CodeOutputRefused, refused)
+		return a.fail(ctx, job, manifest.CodeOutputRefused, refused, m.chain)
 	}
-	now := manifest.At(a.World.Clock.Now())
-	agg.WrittenAt = now
-	o := manifest.Outcome{
-		Schema: manifest.SchemaOutcome, JobID: string(job.id), Generation: job.generation, Status: string(hayrick.JobSucceeded),
-		RowCount: plan.Rows, RowHash: plan.RowHash, DroppedHash: rows.Hash{}.String(), Aggregation: agg, EndedAt: now,
-	}
-	return a.commit(ctx, job, merges, o)
+	agg.WrittenAt = manifest.At(a.World.Clock.Now())
+	return a.end(ctx, job, manifest.Outcome{
+		Status: string(hayrick.JobSucceeded), RowCount: plan.Rows, RowHash: plan.RowHash, Aggregation: agg,
+	}, m.chain)
 }
 
-// nodes are the results of the level-1 merges, in order.
-func (a *Aggregator) nodes(ctx context.Context, job *jobOf, plan manifest.AggregationPlan, chain map[string]string) ([]manifest.Result, error) {
-	if plan.Group == nil {
-		return nil, nil
-	}
-	m, err := a.Store.Members(ctx, string(job.id), job.generation, *plan.Group)
-	if err != nil {
-		return nil, err
-	}
-	var out []manifest.Result
-	for n := range m.Blocks() {
-		b, err := m.Block(ctx, a.Store, n)
-		if err != nil {
-			return nil, err
-		}
-		for _, t := range b.Tasks {
-			res, _, err := a.nodeResult(ctx, job, t.TaskID, chain)
-			if err != nil {
-				return nil, err
-			}
-			res.Inputs = nil // at most a node's worth is held
-			out = append(out, res)
-		}
-	}
-	return out, nil
-}
-
-// parts joins the outputs of the nodes into the files of the dataset. The hash over
-// them is the one of the manifest's output_hash: of a single part, its own.
-func (a *Aggregator) parts(ctx context.Context, job *jobOf, nodes []manifest.Result) ([]manifest.Part, string, error) {
-	sized := make([]Sized, 0, len(nodes))
-	for _, n := range nodes {
-		sized = append(sized, Sized{n.Bytes})
+// parts joins the outputs of the merges into the files of the dataset. The hash is
+// the manifest's output_hash: of a single part, its own; of several, the SHA-256 over
+// theirs, in hex and in order.
+func (a *Aggregator) parts(ctx context.Context, job *jobOf, outputs []Source) ([]manifest.Part, string, error) {
+	sizes := make([]int64, len(outputs))
+	for i, o := range outputs {
+		sizes[i] = o.Size
 	}
 	parts := []manifest.Part{}
 	all := sha256.New()
 	var hash string
-	for i, span := range PartsOf(sized, int64(job.def.Merge.PartBytes)) {
-		p, outputHash, err := a.part(ctx, job, i, nodes[span.First:span.First+span.Count])
+	for i, span := range PartsOf(sizes, int64(job.def.Merge.PartBytes)) {
+		p, outputHash, err := a.part(ctx, job, i, outputs[span.First:span.First+span.Count])
 		if err != nil {
 			return nil, "", fmt.Errorf("write part %d: %w", i, err)
 		}
@@ -116,52 +149,40 @@ func (a *Aggregator) parts(ctx context.Context, job *jobOf, nodes []manifest.Res
 // part joins consecutive level-1 outputs into one file, copying each row group as
 // it stands. A crash before or after leaves a data object under a key that the next
 // root computes again.
-func (a *Aggregator) part(ctx context.Context, job *jobOf, n int, nodes []manifest.Result) (manifest.Part, string, error) {
-	sources := make([]Source, len(nodes))
-	footers := make([]SourceFooter, len(nodes))
-	for i, r := range nodes {
-		hash, err := rows.ParseHash(r.RowHash)
+func (a *Aggregator) part(ctx context.Context, job *jobOf, n int, sources []Source) (p manifest.Part, outputHash string, err error) {
+	footers := make([]SourceFooter, len(sources))
+	if err := a.each(len(sources), func(i int) (err error) {
+		footers[i], err = a.footer(ctx, job.key.Abs(sources[i].Name), sources[i])
 		if err != nil {
-			return manifest.Part{}, "", fmt.Errorf("results.done of %s: %v: %w", r.TaskID, err, hayrick.ErrCorrupt)
+			err = fmt.Errorf("read %s: %w", sources[i].Name, err)
 		}
-		key := job.id.Abs(*r.File)
-		sources[i] = Source{
-			Name: *r.File, Size: r.Bytes, SHA256: r.SHA256, Rows: r.RowCount, RowHash: hash,
-			Open: func() (SourceReader, error) { return a.Blobs.OpenAt(ctx, key) },
-		}
-		if footers[i], err = a.footer(ctx, key, sources[i]); err != nil {
-			return manifest.Part{}, "", fmt.Errorf("read %s: %w", *r.File, err)
-		}
+		return err
+	}); err != nil {
+		return p, "", err
 	}
 	plan, err := PlanConcat(sources, footers)
 	if err != nil {
-		return manifest.Part{}, "", err
+		return p, "", err
 	}
-	key := job.id.Part(job.generation, n, plan.OutputHash)
+	key := job.key.Part(job.generation, n, plan.OutputHash)
 	ranges := make([]manifest.Range, len(plan.Copies))
 	for i, c := range plan.Copies {
-		ranges[i] = manifest.Range{Key: job.id.Abs(sources[c.Source].Name), Offset: c.Offset, Length: c.Length}
+		ranges[i] = manifest.Range{Key: job.key.Abs(sources[c.Source].Name), Offset: c.Offset, Length: c.Length}
 	}
 	if err := a.Blobs.Assemble(ctx, key, ranges, plan.Tail); err != nil {
-		return manifest.Part{}, "", err
+		return p, "", err
 	}
-	p := manifest.Part{
-		Name: fmt.Sprintf("part-%05d.parquet", n), Key: job.id.Rel(key), Bytes: plan.Bytes, Rows: plan.Rows, RowHash: plan.RowHash.String(),
+	p = manifest.Part{
+		Name: manifest.PublishedName(job.def, job.id, fmt.Sprintf("part-%05d.parquet", n)),
+		Key:  job.key.Rel(key), Bytes: plan.Bytes, Rows: plan.Rows, RowHash: plan.RowHash.String(),
 	}
-	if job.def.Output.IfExists == "append" {
-		p.Name = string(job.id) + "-" + p.Name // beside the parts of other runs
-	}
-	p.SHA256, err = a.readBack(ctx, key, plan, sources)
+	p.SHA256, err = a.readBack(ctx, key, plan, ranges, sources)
 	return p, plan.OutputHash, err
 }
 
-// footer reads what of a level-1 output is needed to join it. One that is gone, or
-// has another length than its results.done says, is corrupt.
+// footer reads what of a level-1 output is needed to join it.
 func (a *Aggregator) footer(ctx context.Context, key string, s Source) (SourceFooter, error) {
 	blob, err := a.Blobs.OpenAt(ctx, key)
-	if errors.Is(err, hayrick.ErrNotFound) {
-		err = fmt.Errorf("it is gone: %w", hayrick.ErrCorrupt)
-	}
 	if err != nil {
 		return SourceFooter{}, err
 	}
@@ -172,10 +193,11 @@ func (a *Aggregator) footer(ctx context.Context, key string, s Source) (SourceFo
 	return ReadSourceFooter(blob, s.Size)
 }
 
-// readBack reads the assembled file once and checks every byte of it: each copied
-// stretch, with the source's own bytes around it, must have the SHA-256 that the
-// source's results.done vouches for, and the tail must be the planned one.
-func (a *Aggregator) readBack(ctx context.Context, key string, plan ConcatPlan, sources []Source) (sha string, err error) {
+// readBack reads the assembled file once, checks every byte of it and returns its
+// SHA-256: each copied stretch, with the source's own bytes around it, must have the
+// SHA-256 that the source's results.done vouches for, and the tail must be the
+// planned one.
+func (a *Aggregator) readBack(ctx context.Context, key string, plan ConcatPlan, ranges []manifest.Range, sources []Source) (string, error) {
 	blob, err := a.Blobs.OpenAt(ctx, key)
 	if err != nil {
 		return "", err
@@ -185,36 +207,25 @@ func (a *Aggregator) readBack(ctx context.Context, key string, plan ConcatPlan, 
 		return "", fmt.Errorf("%s has %d bytes, planned %d: %w", key, blob.Size(), plan.Bytes, hayrick.ErrCorrupt)
 	}
 	whole := sha256.New()
+	buf := make([]byte, 1<<20)
 	var at int64
-	for _, c := range plan.Copies {
-		s := sources[c.Source]
-		if err := s.use(ctx, func(src SourceReader) error {
-			one := sha256.New()
-			end := c.Offset + c.Length
-			for _, part := range []struct {
-				to   io.Writer
-				from io.Reader
-			}{
-				{one, io.NewSectionReader(src, 0, c.Offset)},
-				{io.MultiWriter(whole, one), io.NewSectionReader(blob, at, c.Length)},
-				{one, io.NewSectionReader(src, end, s.Size-end)},
-			} {
-				if _, err := io.Copy(part.to, part.from); err != nil {
-					return err
-				}
-			}
-			if got := hex.EncodeToString(one.Sum(nil)); got != s.SHA256 {
-				return fmt.Errorf("its rows in %s have SHA-256 %s, its results.done says %s: %w", key, got, s.SHA256, hayrick.ErrCorrupt)
-			}
-			return nil
-		}); err != nil {
+	for i, c := range plan.Copies {
+		if err := ctx.Err(); err != nil {
 			return "", err
+		}
+		s := sources[c.Source]
+		sum, err := a.sourceSum(ctx, ranges[i], s.Size, io.TeeReader(io.NewSectionReader(blob, at, c.Length), whole), buf)
+		if err != nil {
+			return "", fmt.Errorf("read back %s: %w", s.Name, err)
+		}
+		if sum != s.SHA256 {
+			return "", fmt.Errorf("the rows of %s in %s have SHA-256 %s, its results.done says %s: %w", s.Name, key, sum, s.SHA256, hayrick.ErrCorrupt)
 		}
 		at += c.Length
 	}
 	tail := make([]byte, len(plan.Tail))
-	if _, err := blob.ReadAt(tail, at); err != nil && err != io.EOF {
-		return "", fmt.Errorf("read %s: %w", key, err)
+	if _, err := io.ReadFull(io.NewSectionReader(blob, at, int64(len(tail))), tail); err != nil {
+		return "", fmt.Errorf("read back %s: %w", key, short(err))
 	}
 	if string(tail) != string(plan.Tail) {
 		return "", fmt.Errorf("the footer of %s is not the planned one: %w", key, hayrick.ErrCorrupt)
@@ -223,89 +234,62 @@ func (a *Aggregator) readBack(ctx context.Context, key string, plan ConcatPlan, 
 	return hex.EncodeToString(whole.Sum(nil)), nil
 }
 
-// conserved compares rows and row hash across the levels.
-func conserved(plan manifest.AggregationPlan, nodes []manifest.Result, agg *manifest.Aggregation) error {
-	var count, out int64
-	var in, joined rows.Hash
-	for _, n := range nodes {
-		h, err := rows.ParseHash(n.RowHash)
-		if err != nil {
-			return fmt.Errorf("results.done of %s: %v: %w", n.TaskID, err, hayrick.ErrCorrupt)
-		}
-		count, in = count+n.RowCount, in.Add(h)
+// sourceSum is the SHA-256 of a source of size bytes in which copied stands for the
+// range.
+func (a *Aggregator) sourceSum(ctx context.Context, r manifest.Range, size int64, copied io.Reader, buf []byte) (string, error) {
+	src, err := a.Blobs.OpenAt(ctx, r.Key)
+	if err != nil {
+		return "", err
 	}
-	for _, p := range agg.Parts {
+	defer src.Close()
+	h := sha256.New()
+	end := r.Offset + r.Length
+	all := io.MultiReader(io.NewSectionReader(src, 0, r.Offset), copied, io.NewSectionReader(src, end, size-end))
+	if _, err := io.CopyBuffer(h, all, buf); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// conserved compares rows and row hash across the levels: results, merges, parts.
+func conserved(plan manifest.AggregationPlan, outputs []Source, parts []manifest.Part) error {
+	var merged, out int64
+	var in, joined rows.Hash
+	for _, o := range outputs {
+		merged, in = merged+o.Rows, in.Add(o.RowHash)
+	}
+	for _, p := range parts {
 		h, err := rows.ParseHash(p.RowHash)
 		if err != nil {
 			return err
 		}
 		out, joined = out+p.Rows, joined.Add(h)
 	}
-	if count != plan.Rows || in.String() != plan.RowHash || out != plan.Rows || joined != in {
+	if merged != plan.Rows || in.String() != plan.RowHash || out != plan.Rows || joined != in {
 		return fmt.Errorf("results hold %d rows with hash %s, merges %d with %s, parts %d with %s: %w",
-			plan.Rows, plan.RowHash, count, in, out, joined, hayrick.ErrCorrupt)
+			plan.Rows, plan.RowHash, merged, in, out, joined, hayrick.ErrCorrupt)
 	}
-	agg.TotalRows = out
 	return nil
 }
 
 // inputFiles fills in the seed's input_files and row_counts_by_batch, which are
 // left out for plans too long to repeat.
 func (a *Aggregator) inputFiles(ctx context.Context, job *jobOf, plan manifest.AggregationPlan, agg *manifest.Aggregation) error {
-	agg.RowCountsByBatch = map[string]int64{}
-	each := func(in manifest.MergeInput) error {
-		if in.Rows == 0 {
+	if plan.InputsRef != nil {
+		return manifest.ReadLines(ctx, a.Store, job.id, *plan.InputsRef, func(in manifest.MergeInput) error {
+			if in.Rows > 0 {
+				agg.InputFileCount++
+			}
 			return nil
-		}
-		agg.InputFileCount++
-		if plan.InputsRef == nil {
+		})
+	}
+	agg.RowCountsByBatch = map[string]int64{}
+	for _, in := range plan.Inputs {
+		if in.Rows > 0 {
+			agg.InputFileCount++
 			agg.InputFiles = append(agg.InputFiles, in.File)
 			agg.RowCountsByBatch[in.BatchID] += in.Rows
 		}
-		return nil
-	}
-	if plan.InputsRef != nil {
-		return manifest.ReadLines(ctx, a.Store, string(job.id), *plan.InputsRef, each)
-	}
-	for _, in := range plan.Inputs {
-		if err := each(in); err != nil {
-			return err
-		}
 	}
 	return nil
-}
-
-// end commits a FAILED outcome. The results stay in the store.
-func (a *Aggregator) end(ctx context.Context, job *jobOf, merges map[string]string, code, message string) error {
-	a.Log.Error("the job failed", hayrick.KeyJobID, job.id, "code", code, "message", message)
-	return a.commit(ctx, job, merges, manifest.Outcome{
-		Schema: manifest.SchemaOutcome, JobID: string(job.id), Generation: job.generation, Status: string(hayrick.JobFailed),
-		Code: code, Message: message, RowHash: rows.Hash{}.String(), DroppedHash: rows.Hash{}.String(),
-		EndedAt: manifest.At(a.World.Clock.Now()),
-	})
-}
-
-// commit ends the generation with o, or acts on the outcome that came first. A
-// crash after it leaves the publication to whoever looks next.
-func (a *Aggregator) commit(ctx context.Context, job *jobOf, merges map[string]string, o manifest.Outcome) error {
-	retries, _, err := a.retryPlans(ctx, job)
-	if err != nil {
-		return err
-	}
-	for _, r := range retries {
-		o.Permanent += r.Permanent
-		o.Exhausted += r.Exhausted
-	}
-	o.Items = job.plan.Items
-	o.OK = o.Items - o.Permanent - o.Exhausted // balance() has counted them at planning
-	if o.Chain, err = a.Store.Chain(ctx, string(job.id), job.generation); err != nil {
-		return err
-	}
-	maps.Copy(o.Chain, merges)
-	c, err := a.Store.CommitOutcome(ctx, o)
-	if err != nil {
-		return err
-	}
-	a.Log.Info("generation ended", hayrick.KeyJobID, job.id, hayrick.KeyGeneration, job.generation, "status", c.Record.Status)
-	return a.publish(ctx, job, c.Record, c.SHA256)
 }

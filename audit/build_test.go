@@ -66,7 +66,8 @@ type story struct {
 	cancelled  bool   // with until: the generation ends there
 	copy       func() (key string, input []byte)
 	ifExists   string
-	tail       string // of every segment, behind its batches
+	tail       string                               // of every segment, behind its batches
+	onCommit   func(rel string, body []byte) []byte // the bytes as they are stored
 }
 
 // tiny is the job of five accounts: one deleted, one throttled once.
@@ -207,13 +208,24 @@ func (w *world) submit() {
 	}
 	c, err := w.store.CommitPlan(w.t.Context(), w.plan)
 	w.must(err)
-	w.planSHA, w.chain["plan.json"] = c.SHA256, c.SHA256
+	w.planSHA = w.committed(job.Plan(), c.SHA256)
+	w.chain["plan.json"] = w.planSHA
 	for n := range w.orders {
 		c, err := w.store.CommitControl(w.t.Context(), manifest.Control{Schema: manifest.SchemaControl, JobID: jobID, N: n, Order: []string{"pause", "resume"}[n%2], By: "user@host", At: at(10 + n)})
 		w.must(err)
-		w.chain[job.Rel(job.Control(n))] = c.SHA256
+		w.chain[job.Rel(job.Control(n))] = w.committed(job.Control(n), c.SHA256)
 	}
 	w.view(job.Manifest(), manifest.JobView(w.plan, "RUNNING", 0, ptr("4711")))
+}
+
+// committed lets the story change a commit's bytes before anything names them.
+func (w *world) committed(key, sha string) string {
+	if w.onCommit == nil {
+		return sha
+	}
+	body := w.onCommit(job.Rel(key), w.mem.Snapshot()[key])
+	w.mem.Damage(key, body)
+	return manifest.SHA256(body)
 }
 
 func (w *world) put(key string, body []byte) { w.must(w.store.PutData(w.t.Context(), key, body)) }
@@ -493,7 +505,8 @@ func (w *world) close(n int, g manifest.Group, opener manifest.Link, ends []task
 	c, err := w.store.CommitRetryPlan(w.t.Context(), n, p)
 	w.must(err)
 	key := job.Rel(job.RetryPlan(n))
-	w.chain[key], w.link = c.SHA256, manifest.Link{Key: key, SHA256: c.SHA256}
+	sha := w.committed(job.RetryPlan(n), c.SHA256)
+	w.chain[key], w.link = sha, manifest.Link{Key: key, SHA256: sha}
 	w.view(job.RetryManifest(n), manifest.RetryView(p, failed))
 	return p
 }
@@ -614,7 +627,7 @@ func (w *world) aggregate(last manifest.Link) {
 	}
 	c, err := w.store.CommitAggregationPlan(ctx, p)
 	w.must(err)
-	w.chain["aggregation/0/plan.json"] = c.SHA256
+	w.chain["aggregation/0/plan.json"] = w.committed(job.AggregationPlan(0), c.SHA256)
 	var outputs []manifest.Result
 	for i, s := range spans {
 		outputs = append(outputs, w.merge(i, s))

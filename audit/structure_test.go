@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -52,6 +53,11 @@ var wrong = map[string]lie{
 	"group of another phase": {do: onGroup("initial_batch", func(_ *world, g *manifest.Group) { g.Phase = "retry" }), code: audit.CodeChain, key: "plan.json"},
 	"group that begins late": {do: onGroup("initial_batch", func(_ *world, g *manifest.Group) { g.FirstTask = 1 }), code: audit.CodeChain, key: "plan.json"},
 	"group with a task less": {do: onGroup("initial_batch", func(_ *world, g *manifest.Group) { g.Tasks-- }), code: audit.CodeTotal, key: "plan.json"},
+	"definition that is none": {do: func(s *story) {
+		body := []byte("{}x")
+		s.copy = func() (string, []byte) { return job.Config(manifest.SHA256(body)), body }
+		s.onPlan = func(p *manifest.Plan) { p.DefinitionSHA256 = manifest.SHA256(body) }
+	}, code: audit.CodeForm, key: "config-"},
 	"input among the groups": {do: func(s *story) { s.onPlan = func(p *manifest.Plan) { p.Input[0].Object = "store:groups/x" } }, code: audit.CodeKey, key: "plan.json"},
 }
 
@@ -166,6 +172,48 @@ var late = map[string]lie{
 	"a merge of a batch":     {do: func(s *story) { s.onMerged = func(r *manifest.Result) { r.BatchID = ptr("batch-0000") } }, code: audit.CodeForm, key: "tasks/agg-0-1-0000/results.done"},
 	"every merge failed": {do: func(s *story) { s.onMerged = func(r *manifest.Result) { r.Status = "FAILED" } },
 		code: audit.CodeRows, key: "tasks/agg-0-1-0000/results.done"},
+	"a merge says nonsense of what it dropped": {do: func(s *story) { s.onMerged = func(r *manifest.Result) { r.DroppedHash = "xyz" } }, code: audit.CodeForm, key: "tasks/agg-0-1-0000/results.done"},
+	"a merge group of another phase":           {do: onGroup("final_aggregation", func(_ *world, g *manifest.Group) { g.Phase = "retry" }), code: audit.CodeChain, key: "aggregation/0/plan.json", says: "of phase retry"},
+	"a merge group with a task more":           {do: onGroup("final_aggregation", func(_ *world, g *manifest.Group) { g.Tasks++ }), code: audit.CodeTotal, key: "aggregation/0/plan.json"},
+	"an input without a row hash": {do: func(s *story) { s.onMerge = func(p *manifest.AggregationPlan) { p.Inputs[0].RowHash = "xyz" } }, code: audit.CodeForm, key: "aggregation/0/plan.json",
+		says: "is not a row hash"},
+	"a plan behind the last": {do: onGroup("final_aggregation", func(w *world, g *manifest.Group) {
+		c, err := w.store.CommitRetryPlan(w.t.Context(), 3, manifest.RetryPlan{Schema: manifest.SchemaRetryPlan, JobID: jobID, RetryID: manifest.RetryID(3),
+			Closed: "aggregation", Predecessor: w.link, Orders: 2, Next: "aggregation"})
+		w.must(err)
+		w.chain["retries/retry-3/plan.json"] = c.SHA256
+	}), code: audit.CodeChain, key: "retries/retry-2/plan.json", says: "another plan follows"},
+	"a plan opens another group": {do: onRetry(1, func(p *manifest.RetryPlan) { p.Next = "retry_batch_7" }), code: audit.CodeChain, key: "retries/retry-1/plan.json", says: "retry_batch_7"},
+	"an item of nobody is listed": {do: func(s *story) {
+		s.onListed = func(name string, ls []manifest.ListLine) []manifest.ListLine {
+			if name == "permanent" {
+				ls = append(ls, manifest.ListLine{Ordinal: 99, Class: "repo_not_found", TaskID: "task-0002"})
+			}
+			return ls
+		}
+	}, code: audit.CodeItem, key: "retries/retry-1/permanent-", says: "item 99 is of no task of initial_batch"},
+	"an item goes on for ever": {from: func() story {
+		s := tiny()
+		s.passes = 0
+		s.fate = func(o int64, group int) fate {
+			if o == 3 && group < 4 {
+				return fate{class: "spot_gone", disp: hayrick.Infra}
+			}
+			return fate{rows: 1}
+		}
+		return s
+	}, do: func(s *story) {
+		s.onListed = func(string, []manifest.ListLine) []manifest.ListLine { return nil }
+		s.onRetried = func(n int, its []manifest.RetryItem) []manifest.RetryItem {
+			if n == 4 {
+				its = []manifest.RetryItem{{Ordinal: 3, Item: record(3), Tries: 4, Classes: []string{"spot_gone", "spot_gone", "spot_gone", "spot_gone"}, Infra: 4}}
+			}
+			return its
+		}
+	}, code: audit.CodeItem, key: "batches/retry_batch_4/seg-0-", says: "3 retry groups have run"},
+	"an item has no end": {do: func(s *story) {
+		s.onListed = func(string, []manifest.ListLine) []manifest.ListLine { return nil }
+	}, code: audit.CodeItem, key: "outcome-0.json", says: "1 item has no end, the first is item 4"},
 	"two parts of one name": {from: func() story { s := rich(); return s },
 		do: retell(func(o *manifest.Outcome) { o.Aggregation.Parts[1].Name = o.Aggregation.Parts[0].Name }), code: audit.CodePublished, key: "outcome-0.json"},
 	"a part is left out": {from: func() story { s := rich(); return s },
@@ -177,6 +225,22 @@ var late = map[string]lie{
 	"manifest of another job":    {do: retell(func(o *manifest.Outcome) { o.Aggregation.JobID = "other" }), code: audit.CodeForm, key: "outcome-0.json"},
 	"input_file_count":           {do: retell(func(o *manifest.Outcome) { o.Aggregation.InputFileCount++ }), code: audit.CodeTotal, says: "input_file_count"},
 	"rows of a job that stopped": {do: retell(func(o *manifest.Outcome) { o.Status = "FAILED" }), code: audit.CodeForm, key: "outcome-0.json"},
+}
+
+func init() {
+	for rel, says := range map[string]string{
+		"plan.json": "it is the plan of other", "control/1.json": "it is order 1 of other", "retries/retry-2/plan.json": "it is retry-batch-2 of other",
+		"aggregation/0/plan.json": "it is of generation 0 of other",
+	} {
+		late[rel+" of another job"] = lie{do: func(s *story) {
+			s.onCommit = func(key string, body []byte) []byte {
+				if key == rel {
+					body = bytes.Replace(body, []byte(`"job_id":"`+jobID), []byte(`"job_id":"other`), 1)
+				}
+				return body
+			}
+		}, code: audit.CodeForm, key: rel, says: says}
+	}
 }
 
 func TestLateLies(t *testing.T) {
@@ -198,5 +262,13 @@ func TestMergeThatNeverWorked(t *testing.T) {
 	r := w.damaged(job.Abs(done), nil)
 	if f, broken := r.First(); !broken || f.Key != done {
 		t.Errorf("%v", fmt.Sprint(r.Findings))
+	}
+
+	s.onOutcome = func(o *manifest.Outcome) { delete(o.Chain, done) }
+	r = build(t, s).damaged(job.Abs(done), nil)
+	if !slices.ContainsFunc(r.Findings, func(f audit.Finding) bool {
+		return f.Code == audit.CodeMissing && f.Key == done
+	}) {
+		t.Errorf("a merge without a DONE: %v", r.Findings)
 	}
 }

@@ -21,7 +21,8 @@ type lie struct {
 	code string
 	key  string // that is in the finding's key
 	says string // that is in the finding
-	deep bool   // only the rows themselves tell
+	deep bool   // the rows themselves tell
+	only bool   // ... and nothing else does
 }
 
 // retell counts the items of the outcome anew after fn changed it.
@@ -256,7 +257,24 @@ var lies = map[string]lie{
 		s.onMerge = func(p *manifest.AggregationPlan) {
 			p.Columns = json.RawMessage(`{"fields":[{"name":"did","kind":"string"}]}`)
 		}
-	}, code: audit.CodeRows, key: "aggregation/0/plan.json"},
+	}, code: audit.CodeRows, key: "aggregation/0/plan.json", says: "not those of the results"},
+	"the part's columns are others": {deep: true, do: func(s *story) {
+		s.onMerge = func(p *manifest.AggregationPlan) {
+			p.Columns = json.RawMessage(`{"fields":[{"name":"did","kind":"string"}]}`)
+		}
+	}, code: audit.CodeRows, key: "aggregation/0/part-00000-", says: "its columns"},
+	"a part is not what its outcome claims": {deep: true, only: true, do: func(s *story) {
+		var hash string
+		s.onMerge = func(p *manifest.AggregationPlan) { hash = p.RowHash }
+		s.onOutcome = func(o *manifest.Outcome) { o.RowHash, o.Aggregation.Parts[0].RowHash = hash, hash }
+		rowsOf("part-0", changed)(s)
+	}, code: audit.CodeRows, key: "aggregation/0/part-00000-", says: "it holds 11 rows"},
+	"rows are lost on the way": {do: rowsOf("agg-0-1-0000", func(rs []rows.Row) []rows.Row { return rs[1:] }), code: audit.CodeRows, key: "outcome-0.json", says: "in the results, 10 in the parts"},
+	"the merged columns are others": {deep: true, do: func(s *story) {
+		s.onMerge = func(p *manifest.AggregationPlan) {
+			p.Columns = json.RawMessage(`{"fields":[{"name":"did","kind":"string"}]}`)
+		}
+	}, code: audit.CodeRows, key: "aggregation/0/plan.json", says: "the columns of a merge"},
 }
 
 func onRetry(n int, fn func(p *manifest.RetryPlan)) func(s *story) {
@@ -342,6 +360,9 @@ func (l lie) tell(t *testing.T) {
 	l.do(&s)
 	w := build(t, s)
 	r := w.audit(l.deep)
+	if l.only {
+		clean(t, w.audit(false))
+	}
 	hit := func(f audit.Finding) bool {
 		return f.Severity == audit.Broken && f.Code == l.code && strings.Contains(f.Key, l.key) && strings.Contains(f.What, l.says)
 	}

@@ -84,7 +84,7 @@ func benchNoop(ctx context.Context, b *bench) error {
 			return err
 		}
 		b.report.addValue(row{
-			What: fmt.Sprintf("no-op, %d an task, %s tasks", x.batch, thousands(float64(tasks))), Unit: x.unit, Value: float64(items) / took["hayrick"],
+			What: fmt.Sprintf("no-op, %d a task, %s tasks", x.batch, thousands(float64(tasks))), Unit: x.unit, Value: float64(items) / took["hayrick"],
 			Note: fmt.Sprintf("%s; %s tasks/s; %s CPU a task; %s above `version`", quantity(took["hayrick"], "s"), thousands(float64(tasks)/took["hayrick"]),
 				quantity(p.CPU/float64(tasks), "s"), bytesOf(float64(p.PeakRSS-b.version))),
 		}, atLeast(x.target))

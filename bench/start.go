@@ -32,7 +32,7 @@ func benchStart(ctx context.Context, b *bench) error {
 	}
 	b.report.addValue(row{
 		What: "`hayrick run` of one item", Unit: "s", Value: took["run"], PeerOf: "`hayrick version`", Peer: took["version"],
-		Note: fmt.Sprintf("median of 20, a new store each; %s of memory", bytesOf(float64(b.version))+" for `version`"),
+		Note: fmt.Sprintf("median of 20, a new store each; `version` takes %s", bytesOf(float64(b.version))),
 	}, atMost(0.060))
 	return nil
 }

@@ -36,8 +36,9 @@ var fileNames = [3]string{"state.db", "state.db-wal", "state.db-shm"}
 // made, so files that were copied, restored or put together are not taken for it.
 // For buckets that matters: an old one would grant tokens twice.
 type identity struct {
-	Files       files  `json:"files"`
-	Incarnation string `json:"incarnation"`
+	Files       files    `json:"files"`
+	Born        [3]int64 `json:"born"` // in ns: the number of a deleted file may be given again
+	Incarnation string   `json:"incarnation"`
 }
 
 // statFiles returns what lies at the names now, and the size of the WAL.
@@ -54,6 +55,13 @@ func statFiles(dir string) (f files, wal int64) {
 	return f, wal
 }
 
+func born(dir string) (ns [3]int64) {
+	for i, name := range fileNames {
+		ns[i] = birth(filepath.Join(dir, name))
+	}
+	return ns
+}
+
 // openDatabase opens the database in dir, or makes a new one where it is missing,
 // incomplete, not the one that was made here, or not readable. The caller holds
 // the lock, so nobody else opens or makes one meanwhile.
@@ -63,11 +71,13 @@ func openDatabase(dir, newIncarnation string, log *slog.Logger) (*database, erro
 	if err != nil {
 		return nil, err
 	}
-	if found == known.Files && found[0] != (fileID{}) {
+	if found == known.Files && born(dir) == known.Born && found[0] != (fileID{}) {
 		db, err := connect(dir, known)
 		switch {
 		case err == nil:
 			return db, nil
+		case errors.Is(err, errMoved):
+			return nil, err
 		case damaged(err):
 			if err := moveAside(dir, log, err); err != nil {
 				return nil, err
@@ -92,7 +102,7 @@ func create(dir, incarnation string) (*database, error) {
 			return nil, err
 		}
 	}
-	c, err := openConn(filepath.Join(dir, fileNames[0]), "journal_mode(WAL)")
+	c, err := openConn(filepath.Join(dir, fileNames[0]), "rwc", "journal_mode(WAL)")
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +123,7 @@ func create(dir, incarnation string) (*database, error) {
 	if err = errors.Join(err, c.close()); err != nil {
 		return nil, err
 	}
-	id := identity{Incarnation: incarnation}
+	id := identity{Incarnation: incarnation, Born: born(dir)}
 	id.Files, _ = statFiles(dir)
 	if err := writeIdentity(dir, id); err != nil {
 		return nil, err
@@ -121,12 +131,20 @@ func create(dir, incarnation string) (*database, error) {
 	return connect(dir, id)
 }
 
-var errVersion = errors.New("another schema version")
+var (
+	errVersion = errors.New("another schema version")
+	errMoved   = errors.New("state.db was deleted while it was opened")
+)
 
 // connect opens the connections to the database that id names.
 func connect(dir string, id identity) (db *database, err error) {
 	db = &database{files: id.Files, incarnation: id.Incarnation, readers: make(chan *conn, readers)}
 	defer func() {
+		// Whatever came of it: when a file was deleted meanwhile, SQLite may have met a
+		// mixture of two databases, or made one.
+		if ok, _ := db.current(dir); !ok {
+			err = errMoved
+		}
 		if err != nil {
 			err = errors.Join(err, db.close())
 			db = nil
@@ -135,7 +153,7 @@ func connect(dir string, id identity) (db *database, err error) {
 	path := filepath.Join(dir, fileNames[0])
 	// NORMAL: a power cut may take the last transactions, never the database. It is a
 	// cache, and its buckets do not outlive the boot.
-	if db.writer, err = openConn(path, "journal_mode(WAL)", "synchronous(NORMAL)", "cache_size(-4096)", "journal_size_limit(16777216)"); err != nil {
+	if db.writer, err = openConn(path, "rw", "journal_mode(WAL)", "synchronous(NORMAL)", "cache_size(-4096)", "journal_size_limit(16777216)"); err != nil {
 		return db, err
 	}
 	row, err := db.writer.one("PRAGMA user_version")
@@ -160,7 +178,7 @@ func connect(dir string, id identity) (db *database, err error) {
 		}
 	}
 	for range readers {
-		c, err := openConn(path, "query_only(1)", "cache_size(-1024)")
+		c, err := openConn(path, "rw", "query_only(1)", "cache_size(-1024)")
 		if err != nil {
 			return db, err
 		}

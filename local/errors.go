@@ -39,6 +39,12 @@ func explain(dir string, err error) error {
 			Hint: "put the store on a local disk",
 			Err:  err,
 		}
+	case code&0xff == lib.SQLITE_IOERR:
+		return &hayrick.UserError{
+			What: "state.db in " + dir + " cannot be read or written",
+			Hint: "see whether its disk has room and is well, and run the same command again",
+			Err:  err,
+		}
 	case code&0xff == lib.SQLITE_BUSY:
 		return &hayrick.UserError{
 			What: "another program keeps state.db in " + dir + " locked",

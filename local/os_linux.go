@@ -46,6 +46,15 @@ func refuseType(dir string, magic int64) error {
 	}
 }
 
+// birth is when the file at path was made, in ns; 0 where that is not known.
+func birth(path string) int64 {
+	var st unix.Statx_t
+	if unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BTIME, &st) != nil || st.Mask&unix.STATX_BTIME == 0 {
+		return 0
+	}
+	return st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
+}
+
 // bootID names this run of the machine.
 func bootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")

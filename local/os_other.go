@@ -25,6 +25,9 @@ func refuseNetwork(dir string) error {
 	return nil
 }
 
+// birth is when the file at path was made, in ns; 0 where that is not known.
+func birth(string) int64 { return 0 }
+
 // bootID names this run of the machine: when it began.
 func bootID() string {
 	tv, err := unix.SysctlTimeval("kern.boottime")

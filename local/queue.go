@@ -70,7 +70,9 @@ func (s *Store) Receive(ctx context.Context, queue string, max int, visibility, 
 		}
 		left := end.Sub(s.world.Clock.Now())
 		if len(ds) > 0 || left <= 0 {
-			leave()
+			if leave() { // woken while looking, perhaps for another message: somebody else is to look
+				s.wake.wake(queue, 1)
+			}
 			return ds, nil
 		}
 		_ = s.world.Clock.Sleep(woken, min(left, pollEvery)) // ends early when woken

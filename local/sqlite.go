@@ -34,11 +34,11 @@ type sqlError struct{ err error }
 func (e *sqlError) Error() string { return "state.db: " + e.err.Error() }
 func (e *sqlError) Unwrap() error { return e.err }
 
-// openConn opens the database file at path, creating it where it is missing. The
+// openConn opens the database file at path; mode is rw, or rwc to create it. The
 // WAL stays when the last connection closes: its name may belong to another
 // database by then.
-func openConn(path string, pragmas ...string) (*conn, error) {
-	q := url.Values{"_pragma": append([]string{"busy_timeout(10000)"}, pragmas...)}
+func openConn(path, mode string, pragmas ...string) (*conn, error) {
+	q := url.Values{"mode": {mode}, "_pragma": append([]string{"busy_timeout(10000)"}, pragmas...)}
 	c, err := new(sqlite.Driver).Open((&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String())
 	if err != nil {
 		return nil, &sqlError{err}

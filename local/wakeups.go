@@ -9,14 +9,14 @@ import (
 // wakeups ends the waits of this process's receivers.
 type wakeups struct {
 	mu      sync.Mutex
-	waiting map[string]map[*waiter]struct{} // guarded by mu
+	waiting map[string]map[*waiter]struct{} // guarded by mu: who was not woken yet
 }
 
 type waiter struct{ end context.CancelFunc }
 
 // wait returns a context that ends when something is sent to queue. leave gives it
-// up.
-func (w *wakeups) wait(ctx context.Context, queue string) (woken context.Context, leave func()) {
+// up, and says whether it had been woken.
+func (w *wakeups) wait(ctx context.Context, queue string) (woken context.Context, leave func() bool) {
 	woken, end := context.WithCancel(ctx)
 	me := &waiter{end}
 	w.mu.Lock()
@@ -28,11 +28,13 @@ func (w *wakeups) wait(ctx context.Context, queue string) (woken context.Context
 	}
 	w.waiting[queue][me] = struct{}{}
 	w.mu.Unlock()
-	return woken, func() {
+	return woken, func() bool {
 		w.mu.Lock()
+		defer w.mu.Unlock()
+		_, asleep := w.waiting[queue][me]
 		delete(w.waiting[queue], me)
-		w.mu.Unlock()
 		end()
+		return !asleep
 	}
 }
 

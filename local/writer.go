@@ -155,19 +155,18 @@ func (s *state) try(group []*op) (again bool, err error) {
 	defer s.turn.give()
 	db, err := s.current()
 	if err != nil {
-		return false, err
+		return errors.Is(err, errMoved), err
 	}
 	t := &tx{c: db.writer, db: db, store: s.store}
 	err = t.group(group)
-	if damaged(err) {
-		return true, errors.Join(err, s.discard(err))
-	}
-	if err != nil {
-		return false, err
-	}
 	ok, wal := db.current(s.store.dir.Path())
-	if !ok {
+	switch {
+	case !ok:
 		return true, fmt.Errorf("state.db was deleted again and again: %w", hayrick.ErrUnknown)
+	case damaged(err):
+		return true, errors.Join(err, s.discard(err))
+	case err != nil:
+		return false, err
 	}
 	if wal > maxWAL {
 		// Readers that never pause keep SQLite from doing so itself. Failing is harmless.
@@ -226,39 +225,42 @@ func (s *state) read(ctx context.Context, f func(*conn) error) error {
 			return err
 		}
 		used, err := s.readOnce(f)
-		switch {
-		case used == nil: // deleted: the writer makes a new one
-			if err := s.do(ctx, func(*tx) error { return nil }); err != nil {
-				return err
-			}
-		case damaged(err): // the writer sees to it, unless it has already
-			if err := s.do(ctx, func(t *tx) error {
-				if t.db == used {
-					return err
-				}
-				return nil
-			}); err != nil {
-				return err
-			}
-		default:
+		if used != nil && !damaged(err) {
 			return explain(s.store.dir.Path(), err)
+		}
+		// Deleted, or damaged: the writer sees to it, unless it has already.
+		if err := s.do(ctx, func(t *tx) error {
+			if t.db == used {
+				return err
+			}
+			return nil
+		}); err != nil {
+			return err
 		}
 	}
 	return fmt.Errorf("state.db was deleted again and again: %w", hayrick.ErrUnknown)
 }
 
+// readOnce answers used = nil when there is no database, or not the same any more.
 func (s *state) readOnce(f func(*conn) error) (used *database, err error) {
 	s.use.RLock()
 	defer s.use.RUnlock()
+	dir := s.store.dir.Path()
 	if s.db == nil {
 		return nil, nil
 	}
-	if ok, _ := s.db.current(s.store.dir.Path()); !ok {
+	if ok, _ := s.db.current(dir); !ok {
 		return nil, nil
 	}
 	c := <-s.db.readers
-	defer func() { s.db.readers <- c }()
-	return s.db, f(c)
+	err = f(c)
+	s.db.readers <- c
+	if err != nil {
+		if ok, _ := s.db.current(dir); !ok {
+			return nil, nil
+		}
+	}
+	return s.db, err
 }
 
 func (s *state) incarnation(ctx context.Context) (name string, err error) {

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"path"
 	"strings"
 
 	"hayrick"
@@ -29,4 +30,14 @@ type Success struct {
 	JobID         string `json:"job_id"`
 	Generation    int    `json:"generation"`
 	OutcomeSHA256 string `json:"outcome_sha256"`
+}
+
+// PublishedName is the name of a part or list in the output folder. Where runs
+// append to one folder it carries the run's id, or they would overwrite each other's.
+func PublishedName(def hayrick.JobDefinition, job, name string) string {
+	if def.Output.IfExists != "append" {
+		return name
+	}
+	folder, file := path.Split(name)
+	return folder + job + "-" + file
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -21,23 +22,26 @@ type attemptRun struct {
 	start time.Time
 	mode  Mode
 
-	items   []item // of the batch, in order
+	items   []item         // of the batch, in order
+	auto    []hayrick.Rate // those the host takes a token of before it hands out an item
 	handler jobs.Handler
-	journal Journal // nil until one is needed
+	metrics metrics
 
-	hard context.Context // ended by the deadline
-	soft context.Context // ended by a drain too
+	stopRenewing func()
+	hard         context.Context // of the tries: ended by the deadline
+	soft         context.Context // of the waits between them: ended by a drain and by an error too
+	stopWaiting  func()          // ends soft
+	late         bool            // the deadline ended it
 
 	mu       sync.Mutex // guards what follows, and the journal's writes
+	journal  Journal    // nil until one is needed
 	memory   map[int][]byte
 	inMemory int // bytes of rows held in memory
 	next     int // the next item to hand out
 	ended    int // items that have ended, in all attempts whose journal this is
 	progress int // items that ended, or tries that were spent, in this attempt
 	err      error
-	metrics  map[string]int64
-	lost     map[int64]int // of the claim; kept while solo
-	late     bool          // the deadline has come
+	lost     map[int64]int // of the claim; only a solo attempt changes it
 	saved    time.Time     // of the last checkpoint
 	// The schema of all rows so far, and the last item's.
 	schema     rows.Schema
@@ -48,9 +52,10 @@ type attemptRun struct {
 type item struct {
 	in manifest.BatchItem
 	Entry
-	fields Fields
-	schema *rows.Schema // of its rows; nil = none
-	bad    string       // why the record is no item; "" = it is one
+	rateKeys []string     // one for each of the attempt's auto rates
+	schema   *rows.Schema // of its rows; nil = none
+	bad      string       // why the record is no item; "" = it is one
+	inHand   bool         // the handler has it
 }
 
 // The journal is made once an attempt has lasted so long or holds so much: a
@@ -66,7 +71,16 @@ const (
 	RuleBadItem      = "bad_item"
 )
 
-func (a *attemptRun) run(ctx context.Context) (Verdict, error) {
+// claimed runs an attempt that has its claim.
+func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
+	if a.claim.Fence > 1 {
+		switch done, err := a.finished(ctx); {
+		case err != nil:
+			return again(againFault, "read the result"), err
+		case done:
+			return ack("already done"), nil
+		}
+	}
 	var because string
 	if a.mode, because = ModeOf(a.claim); because != "" {
 		a.w.Log.Warn("attempts of a task vanished", hayrick.KeyTaskID, a.ref.TaskID, "mode", a.mode, "because", because)
@@ -74,6 +88,8 @@ func (a *attemptRun) run(ctx context.Context) (Verdict, error) {
 	if a.mode == ModeFail {
 		return a.fail(ctx, hayrick.ClassBatchFailed, because)
 	}
+	a.renew(ctx)
+	defer a.stopRenewing()
 	if v, ok, err := a.open(ctx); !ok || err != nil {
 		return v, err
 	}
@@ -89,19 +105,34 @@ func (a *attemptRun) run(ctx context.Context) (Verdict, error) {
 	if err := a.recall(ctx); err != nil {
 		return again(againFault, "read the journal"), err
 	}
-	stopRenewing := a.renew(ctx)
-	defer stopRenewing()
+	if err := a.proveRunnable(ctx); err != nil {
+		return again(againFault, "keep the claim"), err
+	}
 	if err := a.runItems(ctx); err != nil {
 		return again(againFault, "run the items"), err
 	}
 	if a.ended < len(a.items) {
 		return a.handBack(ctx)
 	}
-	res, err := a.put(ctx)
-	if err != nil {
-		return again(againFault, "put the results"), err
+	return a.finish(ctx)
+}
+
+// proveRunnable puts on record, where earlier attempts vanished, that the batch was
+// read and its handler started: what comes now is items being handed out, and no
+// reason to call the batch FAILED as a whole.
+func (a *attemptRun) proveRunnable(ctx context.Context) error {
+	if a.claim.Idle == 0 {
+		return nil
 	}
-	return a.commit(ctx, res)
+	lost := a.claim.Lost
+	if lost == nil {
+		lost = map[int64]int{}
+	}
+	_, err := a.w.Claims.UpdateClaim(ctx, a.ref, a.id, hayrick.ClaimPatch{Lost: lost})
+	if err != nil && !errors.Is(err, hayrick.ErrLeaseLost) {
+		return fmt.Errorf("put on record that %s can be run: %w", a.ref.TaskID, err)
+	}
+	return nil
 }
 
 // open reads the batch and checks it before anything of it is used. ok is false
@@ -125,46 +156,64 @@ func (a *attemptRun) open(ctx context.Context) (v Verdict, ok bool, err error) {
 		return again(againFault, "read the batch"), false, fmt.Errorf("read %s: %w", a.batch.BatchID, err)
 	}
 	def := &a.job.Definition
+	for _, r := range def.Rates {
+		if r.Auto {
+			a.auto = append(a.auto, r)
+		}
+	}
+	skip := def.Input.OnBadItem == "skip"
 	a.items = make([]item, len(items))
 	for i, it := range items {
-		a.items[i] = item{in: it, Entry: Entry{Ordinal: it.Ordinal, Tries: it.Tries, Losses: it.Losses}}
+		a.items[i] = item{in: it}
 		x := &a.items[i]
-		x.check(def)
-		if x.bad != "" && def.Input.OnBadItem != "skip" {
+		x.reset()
+		x.check(def.Input.Key, a.auto)
+		if x.bad != "" && !skip {
 			where := fmt.Sprintf("%s:%d", a.batch.Object, it.Line)
 			reason := fmt.Sprintf("%s: %s; `hayrick resume %s` goes on and lists such items as permanent (%s), or mend the file, `hayrick cancel %s` and `hayrick run --new`",
 				where, x.bad, a.ref.JobID, hayrick.ClassBadItem, a.ref.JobID)
 			if v, ok, err := a.pause(ctx, RuleBadItem, reason); !ok {
 				return v, false, err
 			}
+			skip = true // a person has resumed the job: that goes for all of them
 		}
 	}
 	return Verdict{}, true, nil
 }
 
-// check finds the item's key and says why the record is no item.
-func (x *item) check(def *hayrick.JobDefinition) {
-	x.Key = fmt.Sprint(x.in.Ordinal)
-	var ok bool
-	if x.fields, ok = ParseFields(x.in.Data); !ok {
+// reset is the item as the batch has it: nothing of it has run in this task.
+func (x *item) reset() {
+	x.schema = nil
+	x.Entry = Entry{Ordinal: x.in.Ordinal, Key: x.Key, Tries: x.in.Tries, Losses: x.in.Losses}
+	for _, class := range x.in.Classes {
+		if class == hayrick.ClassCrash {
+			x.Crashes++ // in an earlier task
+		}
+	}
+}
+
+// check finds the item's keys and says why the record is no item.
+func (x *item) check(keyField string, auto []hayrick.Rate) {
+	x.Key = strconv.FormatInt(x.in.Ordinal, 10)
+	fields, ok := ParseFields(x.in.Data)
+	if !ok {
 		x.bad = "the line is not one JSON object"
 		return
 	}
-	for _, r := range def.Rates {
-		if !r.Auto {
-			continue
-		}
-		if _, err := RateKey(r.Key, x.fields); err != nil {
+	for _, r := range auto {
+		key, err := RateKey(r.Key, fields)
+		if err != nil {
 			x.bad = fmt.Sprintf("rates.%s: %v", r.Name, err)
 			return
 		}
+		x.rateKeys = append(x.rateKeys, key)
 	}
-	if def.Input.Key == "" {
+	if keyField == "" {
 		return
 	}
-	key, ok := x.fields.Text(def.Input.Key)
+	key, ok := fields.Text(keyField)
 	if !ok {
-		x.bad = fmt.Sprintf("the item has no key: field %q is missing or empty", def.Input.Key)
+		x.bad = fmt.Sprintf("the item has no key: field %q is missing or empty", keyField)
 		return
 	}
 	x.Key = key
@@ -198,6 +247,9 @@ func (a *attemptRun) pause(ctx context.Context, rule, reason string) (v Verdict,
 
 // release ends the claim without counting it as vanished. Lost, it runs out.
 func (a *attemptRun) release(ctx context.Context) {
+	if a.stopRenewing != nil {
+		a.stopRenewing()
+	}
 	var none time.Time
 	ctx = context.WithoutCancel(ctx)
 	if _, err := a.w.Claims.UpdateClaim(ctx, a.ref, a.id, hayrick.ClaimPatch{Until: &none}); err != nil && !errors.Is(err, hayrick.ErrLeaseLost) {
@@ -207,20 +259,21 @@ func (a *attemptRun) release(ctx context.Context) {
 
 // renew keeps the lease while the attempt runs. A lost lease is only noted: rows
 // are safe without it, and whoever commits first wins.
-func (a *attemptRun) renew(ctx context.Context) (stop func()) {
-	ctx, stop = context.WithCancel(ctx)
+func (a *attemptRun) renew(ctx context.Context) {
+	ctx, a.stopRenewing = context.WithCancel(ctx)
 	lease := a.job.Definition.Run.Lease.D()
 	a.w.World.Go("renew", func() {
 		for a.w.World.Clock.Sleep(ctx, lease/3) == nil {
 			until := a.w.World.Clock.Now().Add(lease)
 			_, err := a.w.Claims.UpdateClaim(ctx, a.ref, a.id, hayrick.ClaimPatch{Until: &until})
-			if errors.Is(err, hayrick.ErrLeaseLost) {
+			if errors.Is(err, hayrick.ErrLeaseLost) && ctx.Err() == nil {
 				a.w.Log.Warn("lease lost; another attempt may be running", hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyAttempt, a.id)
+			}
+			if errors.Is(err, hayrick.ErrLeaseLost) {
 				return
 			}
 		}
 	})
-	return stop
 }
 
 // recall takes over what earlier attempts of the task finished: the journal left
@@ -230,8 +283,7 @@ func (a *attemptRun) recall(ctx context.Context) error {
 	a.memory = map[int][]byte{}
 	a.lost = a.claim.Lost
 	a.saved = a.start
-	fp := a.fingerprint()
-	j, err := a.w.Journals.Open(ctx, a.ref, fp)
+	j, err := a.w.Journals.Open(ctx, a.ref, a.fingerprint())
 	if err != nil && !errors.Is(err, hayrick.ErrNotFound) {
 		return fmt.Errorf("open the journal of %s: %w", a.ref.TaskID, err)
 	}
@@ -246,15 +298,11 @@ func (a *attemptRun) recall(ctx context.Context) error {
 		}
 	}
 	if a.claim.Fence > 1 {
-		if err := a.restore(ctx, fp); err != nil {
+		if err := a.restore(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (a *attemptRun) fingerprint() Fingerprint {
-	return Fingerprint{BatchSHA256: a.batch.SHA256, DefinitionSHA256: a.job.Plan.DefinitionSHA256, BundleSHA256: a.job.Plan.BundleSHA256}
 }
 
 // load reads the entries of the journal into the items.
@@ -270,22 +318,11 @@ func (a *attemptRun) load(ctx context.Context) error {
 			return fmt.Errorf("journal of %s: ordinal %d is not of the batch: %w", a.ref.TaskID, e.Ordinal, hayrick.ErrCorrupt)
 		}
 		x := &a.items[i]
-		if e.Ended && e.RowCount > 0 {
-			var seen rows.Observer
-			for r, err := range rows.Rows(e.Rows) {
-				if err == nil {
-					err = seen.Observe(r)
-				}
-				if err != nil {
-					return fmt.Errorf("journal of %s: item %d: %v: %w", a.ref.TaskID, e.Ordinal, err, hayrick.ErrCorrupt)
-				}
-			}
-			schema, err := a.fit(seen.Schema())
-			if err != nil {
-				return fmt.Errorf("journal of %s: item %d: %v: %w", a.ref.TaskID, e.Ordinal, err, hayrick.ErrCorrupt)
-			}
-			x.schema = schema
+		schema, err := a.known(e)
+		if err != nil {
+			return fmt.Errorf("journal of %s: item %d: %v: %w", a.ref.TaskID, e.Ordinal, err, hayrick.ErrCorrupt)
 		}
+		x.schema = schema
 		e.Key, e.Rows = x.Key, nil
 		x.Entry = e
 		if e.Ended {
@@ -295,14 +332,32 @@ func (a *attemptRun) load(ctx context.Context) error {
 	})
 }
 
+// known checks the rows of an entry and returns their schema, nil when there are
+// none.
+func (a *attemptRun) known(e Entry) (*rows.Schema, error) {
+	var seen rows.Observer
+	var count int64
+	for r, err := range rows.Rows(e.Rows) {
+		if err == nil {
+			err = seen.Observe(r)
+		}
+		if err != nil {
+			return nil, err
+		}
+		count++
+	}
+	if count != e.RowCount || (count > 0 && !(e.Ended && e.OK)) {
+		return nil, fmt.Errorf("%d rows, ended %t, ok %t, counted %d", count, e.Ended, e.OK, e.RowCount)
+	}
+	return a.fit(seen.Schema())
+}
+
 // forget discards the journal and what was read of it: the attempt starts clean.
 func (a *attemptRun) forget() {
 	a.journal.Close(true)
 	a.journal, a.ended = nil, 0
 	a.schema, a.lastSchema = rows.Schema{}, nil
 	for i := range a.items {
-		x := &a.items[i]
-		x.schema = nil
-		x.Entry = Entry{Ordinal: x.in.Ordinal, Key: x.Key, Tries: x.in.Tries, Losses: x.in.Losses}
+		a.items[i].reset()
 	}
 }

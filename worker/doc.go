@@ -13,6 +13,13 @@
 // everything after it only repeats what the commit says. So a crash at any line
 // costs time and never a row.
 //
+// A handler cannot be ended from outside: Go has no means to. One that ignores its
+// context is given up some seconds after its time is over, so that the attempt ends
+// and hands back or commits what its other items came to; the goroutine stays until
+// the process ends, and nothing it still does (rows, metrics, tokens) reaches the
+// task. A handler that panics has crashed, which is the item's doing; one that takes
+// the process down has made a worker vanish, which costs the item no try.
+//
 // decide.go is the thinking (mode of an attempt, next try of an item); the other
 // files carry it out through the ports in ports.go. Pool drains a queue with a
 // number of slots and acknowledges in groups.

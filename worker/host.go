@@ -3,16 +3,20 @@ package worker
 import (
 	"context"
 	"fmt"
+	"maps"
+	"sync"
 	"time"
 
 	"hayrick"
 	"hayrick/jobs"
 )
 
-// host is the worker as one item's handler sees it.
+// host is the worker as one try of an item sees it. A handler that keeps it after
+// its try has ended does no harm: its metrics go nowhere once the task is
+// committed, and its waits end at once.
 type host struct {
 	a    *attemptRun
-	ctx  context.Context
+	ctx  context.Context // of the try
 	item *item
 }
 
@@ -20,16 +24,9 @@ var _ jobs.Host = (*host)(nil)
 
 // takeAuto takes one token of every rate whose key comes from the item, in the
 // order of the job file, before the item is handed out.
-func (h *host) takeAuto() error {
-	for _, r := range h.a.job.Definition.Rates {
-		if !r.Auto {
-			continue
-		}
-		key, err := RateKey(r.Key, h.item.fields)
-		if err != nil {
-			return fmt.Errorf("rates.%s: %w", r.Name, err)
-		}
-		if err := h.take(h.ctx, r, key, 1); err != nil {
+func (h *host) takeAuto(ctx context.Context) error {
+	for i, r := range h.a.auto {
+		if err := h.take(ctx, r, h.item.rateKeys[i], 1); err != nil {
 			return err
 		}
 	}
@@ -37,13 +34,10 @@ func (h *host) takeAuto() error {
 }
 
 // feedbackAuto tells those buckets that the upstream throttled.
-func (h *host) feedbackAuto(retryAfter time.Duration) {
-	for _, r := range h.a.job.Definition.Rates {
-		if !r.Auto || !r.Learn {
-			continue
-		}
-		if key, err := RateKey(r.Key, h.item.fields); err == nil {
-			h.a.w.Limiter.Feedback(h.ctx, h.a.ref.JobID, r, key, retryAfter)
+func (h *host) feedbackAuto(ctx context.Context, retryAfter time.Duration) {
+	for i, r := range h.a.auto {
+		if r.Learn {
+			h.a.w.Limiter.Feedback(ctx, h.a.ref.JobID, r, h.item.rateKeys[i], retryAfter)
 		}
 	}
 }
@@ -79,14 +73,34 @@ func (h *host) Feedback(rate, key string, f jobs.Feedback) {
 }
 
 // Add is jobs.Host.
-func (h *host) Add(metric string, n int64) {
-	h.a.mu.Lock()
-	defer h.a.mu.Unlock()
-	if _, ok := h.a.metrics[metric]; !ok && len(h.a.metrics) >= maxMetrics {
-		return
-	}
-	h.a.metrics[metric] += n
+func (h *host) Add(metric string, n int64) { h.a.metrics.add(metric, n) }
+
+// metrics are the numbers of one attempt.
+type metrics struct {
+	mu sync.Mutex
+	of map[string]int64
 }
 
 // maxMetrics bounds the metrics of one task.
 const maxMetrics = 64
+
+func (m *metrics) add(name string, n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.of[name]; !ok && len(m.of) >= maxMetrics {
+		return
+	}
+	if m.of == nil {
+		m.of = map[string]int64{}
+	}
+	m.of[name] += n
+}
+
+// sum is what there is so far, a map of its own.
+func (m *metrics) sum() map[string]int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make(map[string]int64, len(m.of))
+	maps.Copy(out, m.of)
+	return out
+}

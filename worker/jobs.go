@@ -120,7 +120,7 @@ func (j *Job) Members(ctx context.Context, generation int, group string) (*manif
 		return nil, err
 	}
 	if m, err = j.jobs.Store.Members(ctx, j.Plan.JobID, generation, g); err != nil {
-		return nil, err
+		return nil, gone(err)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -144,13 +144,19 @@ func (j *Job) block(ctx context.Context, m *manifest.Members, n int) (*openBlock
 	if b := j.cached(m, n); b != nil {
 		return b, nil
 	}
+	if n < 0 || n >= m.Blocks() {
+		return nil, fmt.Errorf("block %d of group %s: %w", n, m.Group.Name, hayrick.ErrNotFound)
+	}
 	b := &openBlock{members: m, n: n}
 	var err error
 	if b.block, err = m.Block(ctx, j.jobs.Store, n); err != nil {
-		return nil, err
+		return nil, gone(err)
 	}
 	if b.index, err = m.Index(ctx, j.jobs.Store, n); err != nil {
-		return nil, err
+		return nil, gone(err)
+	}
+	if b := j.cached(m, n); b != nil {
+		return b, nil // another attempt has read it meanwhile
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -159,6 +165,15 @@ func (j *Job) block(ctx context.Context, m *manifest.Members, n int) (*openBlock
 		j.blocks = j.blocks[:maxOpenBlocks]
 	}
 	return b, nil
+}
+
+// gone turns "not found" of an object that a commit names into what it is: a fact
+// that broke, not the answer that there is no such task.
+func gone(err error) error {
+	if errors.Is(err, hayrick.ErrNotFound) {
+		return fmt.Errorf("a named object is gone: %v: %w", err, hayrick.ErrCorrupt)
+	}
+	return err
 }
 
 func (j *Job) cached(m *manifest.Members, n int) *openBlock {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -24,18 +25,29 @@ type Pool struct {
 	// Do has one entry a role that this process can play; a message of another role is
 	// left for others.
 	Do map[hayrick.Role]Do
-	// Visibility hides a message in hand; it is extended as long as it is.
+	// Visibility hides a message in hand; it is extended as long as it is worked on.
 	Visibility time.Duration
-	// Idle is called when nothing is there to do; stop = true ends Run.
+	// Idle is called when nothing is in hand and no message came for a second; stop =
+	// true ends Run.
 	Idle func(ctx context.Context) (stop bool)
 	// Drain, when closed, stops receiving; Run returns when nothing is in hand.
 	Drain <-chan struct{}
 
-	mu     sync.Mutex
-	inHand map[string]hayrick.Delivery // by receipt
+	// extending is held while a delivery in hand is hidden for longer or shown again:
+	// a late Extend must not hide what was just shown.
+	extending sync.Mutex
+
+	mu     sync.Mutex       // guards what follows
+	inHand map[string]*held // by receipt
 	acks   []hayrick.Delivery
 	took   time.Duration // of a delivery, moving average
 	wake   chan struct{} // a slot became free
+}
+
+// held is a delivery in hand: it waits for a slot or is worked on.
+type held struct {
+	hayrick.Delivery
+	working bool
 }
 
 const (
@@ -47,8 +59,9 @@ const (
 // Run drains the queue until ctx or Drain ends it, or Idle says so. It returns
 // after everything in hand has ended.
 func (p *Pool) Run(ctx context.Context) error {
-	p.inHand = map[string]hayrick.Delivery{}
+	p.inHand = map[string]*held{}
 	p.wake = make(chan struct{}, 1)
+	p.took = shortTask // until it is known, nothing is taken ahead of a free slot
 	stopKeeping := p.keep(ctx)
 	defer stopKeeping()
 	work := make(chan hayrick.Delivery, p.Slots+queueGroup)
@@ -58,7 +71,9 @@ func (p *Pool) Run(ctx context.Context) error {
 		p.World.Go("slot", func() {
 			defer slots.Done()
 			for d := range work {
-				p.do(ctx, d)
+				if p.begin(d) {
+					p.do(ctx, d)
+				}
 			}
 		})
 	}
@@ -87,7 +102,7 @@ func (p *Pool) receive(ctx context.Context, work chan<- hayrick.Delivery) error 
 			return nil
 		}
 		if p.idle() {
-			p.flush(ctx) // nothing in hand will fill the group of acknowledgements
+			p.flush(ctx) // nothing in hand will fill the group
 		}
 		rctx, cancel := p.untilDrain(ctx)
 		ds, err := p.Queue.Receive(rctx, hayrick.QueueTasks, n, p.Visibility, receiveWait)
@@ -101,11 +116,11 @@ func (p *Pool) receive(ctx context.Context, work chan<- hayrick.Delivery) error 
 		}
 		for _, d := range ds {
 			p.mu.Lock()
-			p.inHand[d.Receipt] = d
+			p.inHand[d.Receipt] = &held{Delivery: d}
 			p.mu.Unlock()
 			work <- d // has room for Slots + queueGroup, and room() counts what is in hand
 		}
-		if len(ds) == 0 && p.Idle != nil && p.Idle(ctx) {
+		if len(ds) == 0 && p.idle() && p.Idle != nil && p.Idle(ctx) {
 			return nil
 		}
 	}
@@ -135,7 +150,7 @@ func (p *Pool) idle() bool {
 func (p *Pool) draining() bool {
 	select {
 	case <-p.Drain:
-		return p.Drain != nil
+		return true
 	default:
 		return false
 	}
@@ -158,6 +173,17 @@ func (p *Pool) room() int {
 	return min(max(free, 0), queueGroup)
 }
 
+// begin says that a slot has come to a delivery, unless it was given back meanwhile.
+func (p *Pool) begin(d hayrick.Delivery) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h, ok := p.inHand[d.Receipt]
+	if ok {
+		h.working = true
+	}
+	return ok
+}
+
 func (p *Pool) do(ctx context.Context, d hayrick.Delivery) {
 	start := p.World.Clock.Now()
 	v := Verdict{Again: againPaused, Because: "not a role of this process"}
@@ -167,6 +193,7 @@ func (p *Pool) do(ctx context.Context, d hayrick.Delivery) {
 	} else if ok {
 		v = again(0, "draining")
 	}
+	v.Ack = v.Ack && err == nil
 	if err != nil && ctx.Err() == nil {
 		p.Log.Warn("attempt ended early; it will be tried again", hayrick.KeyRole, d.Role, hayrick.KeyJobID, d.JobID,
 			hayrick.KeyGroup, d.Group, hayrick.KeyTaskID, d.TaskID, "doing", v.Because, hayrick.KeyError, err)
@@ -174,28 +201,31 @@ func (p *Pool) do(ctx context.Context, d hayrick.Delivery) {
 		p.Log.Debug("delivery ended", hayrick.KeyRole, d.Role, hayrick.KeyGroup, d.Group, hayrick.KeyTaskID, d.TaskID,
 			"ack", v.Ack, "because", v.Because)
 	}
-	if !v.Ack {
-		if err := p.Queue.Extend(context.WithoutCancel(ctx), hayrick.QueueTasks, v.Again, d); err != nil {
-			p.Log.Debug("message not shown again; it comes when its visibility ends", hayrick.KeyError, err)
-		}
-	}
-	p.ended(ctx, d, v.Ack, p.World.Clock.Now().Sub(start))
+	p.ended(ctx, d, v, p.World.Clock.Now().Sub(start))
 }
 
-// ended takes a delivery out of hand and collects its acknowledgement. A crash
-// before the flush redelivers messages whose commits are there: they are marked
-// and acknowledged again.
-func (p *Pool) ended(ctx context.Context, d hayrick.Delivery, ack bool, took time.Duration) {
+// ended takes a delivery out of hand and collects its acknowledgement, or shows it
+// again. A crash before the flush redelivers messages whose commits are there: they
+// are marked and acknowledged again.
+func (p *Pool) ended(ctx context.Context, d hayrick.Delivery, v Verdict, took time.Duration) {
+	ctx = context.WithoutCancel(ctx)
+	if !v.Ack {
+		p.extending.Lock()
+	}
 	p.mu.Lock()
 	delete(p.inHand, d.Receipt)
 	p.took += (took - p.took) / 8
-	if ack {
+	if v.Ack {
 		p.acks = append(p.acks, d)
 	}
-	flush := len(p.acks) >= queueGroup
+	full := len(p.acks) >= queueGroup
 	p.mu.Unlock()
-	if flush {
-		p.flush(context.WithoutCancel(ctx))
+	if !v.Ack {
+		p.extend(ctx, v.Again, d)
+		p.extending.Unlock()
+	}
+	if full {
+		p.flush(ctx)
 	}
 	select {
 	case p.wake <- struct{}{}:
@@ -216,23 +246,51 @@ func (p *Pool) flush(ctx context.Context) {
 	}
 }
 
-// keep extends the visibility of what is in hand.
+// keep hides what is worked on for longer. What has waited for a slot until now is
+// given back, for others may have a free one.
 func (p *Pool) keep(ctx context.Context) (stop func()) {
 	ctx, stop = context.WithCancel(context.WithoutCancel(ctx))
 	p.World.Go("keep", func() {
+		waited := map[string]bool{}
 		for p.World.Clock.Sleep(ctx, p.Visibility/3) == nil {
-			p.mu.Lock()
-			var ds []hayrick.Delivery
-			for _, d := range p.inHand {
-				ds = append(ds, d)
-			}
-			p.mu.Unlock()
-			if len(ds) > 0 {
-				if err := p.Queue.Extend(ctx, hayrick.QueueTasks, p.Visibility, ds...); err != nil {
-					p.Log.Debug("visibility not extended", hayrick.KeyError, err)
-				}
-			}
+			p.flush(ctx) // what is acknowledged must not come again
+			p.extending.Lock()
+			working, back := p.sort(waited)
+			p.extend(ctx, p.Visibility, working...)
+			p.extend(ctx, 0, back...)
+			p.extending.Unlock()
 		}
 	})
 	return stop
+}
+
+// sort lists what is worked on, and takes out of hand what has waited for a slot
+// since the last time, which waited notes.
+func (p *Pool) sort(waited map[string]bool) (working, back []hayrick.Delivery) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := maps.Clone(waited)
+	clear(waited)
+	for receipt, h := range p.inHand {
+		switch {
+		case h.working:
+			working = append(working, h.Delivery)
+		case before[receipt]:
+			back = append(back, h.Delivery)
+			delete(p.inHand, receipt)
+			p.took = shortTask // tasks are not so short after all
+		default:
+			waited[receipt] = true
+		}
+	}
+	return working, back
+}
+
+func (p *Pool) extend(ctx context.Context, visibility time.Duration, ds ...hayrick.Delivery) {
+	if len(ds) == 0 {
+		return
+	}
+	if err := p.Queue.Extend(ctx, hayrick.QueueTasks, visibility, ds...); err != nil && ctx.Err() == nil {
+		p.Log.Debug("visibility not changed", "messages", len(ds), hayrick.KeyError, err)
+	}
 }

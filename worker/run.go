@@ -5,15 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime/debug"
 	"slices"
 	"sync"
-	"time"
 
 	"hayrick"
 	"hayrick/internal/rows"
-	"hayrick/jobs"
 )
+
+// errDeadline ends the tries of an attempt whose time is over.
+var errDeadline = errors.New("the attempt's time is over")
 
 // runItems hands the items that have not ended to the handler, items_in_flight at
 // once, until all have ended or the attempt has to stop. A drain ends what only
@@ -21,24 +21,21 @@ import (
 // ended keeps the tries it has spent.
 func (a *attemptRun) runItems(ctx context.Context) error {
 	def := &a.job.Definition
-	var end, drain context.CancelFunc
-	a.hard, end = context.WithCancel(ctx)
-	defer end()
-	a.soft, drain = context.WithCancel(a.hard)
-	defer drain()
+	var end context.CancelCauseFunc
+	a.hard, end = context.WithCancelCause(ctx)
+	defer end(nil)
+	a.soft, a.stopWaiting = context.WithCancel(a.hard)
+	defer a.stopWaiting()
 	a.w.World.Go("deadline", func() {
 		if a.w.World.Clock.Sleep(a.hard, def.Run.TaskTimeout.D()) == nil {
-			a.mu.Lock()
-			a.late = true
-			a.mu.Unlock()
-			end()
+			end(errDeadline)
 		}
 	})
 	if a.w.Drain != nil {
 		a.w.World.Go("drain", func() {
 			select {
 			case <-a.w.Drain:
-				drain()
+				a.stopWaiting()
 			case <-a.hard.Done():
 			}
 		})
@@ -50,18 +47,20 @@ func (a *attemptRun) runItems(ctx context.Context) error {
 	slots = min(slots, len(a.items)-a.ended)
 	if slots <= 1 {
 		a.runSlot()
-		return a.err
+	} else {
+		var wg sync.WaitGroup
+		for range slots {
+			wg.Add(1)
+			a.w.World.Go("item", func() { defer wg.Done(); a.runSlot() })
+		}
+		wg.Wait()
 	}
-	var wg sync.WaitGroup
-	for range slots {
-		wg.Add(1)
-		a.w.World.Go("item", func() { defer wg.Done(); a.runSlot() })
-	}
-	wg.Wait()
+	a.late = context.Cause(a.hard) == errDeadline
 	return a.err
 }
 
-// runSlot runs one item after the other.
+// runSlot runs one item after the other. An error ends the attempt: the other
+// slots finish the tries they have in hand and take no more.
 func (a *attemptRun) runSlot() {
 	for a.soft.Err() == nil {
 		i, ok := a.handOut()
@@ -70,10 +69,11 @@ func (a *attemptRun) runSlot() {
 		}
 		if err := a.runItem(i); err != nil {
 			a.mu.Lock()
-			if a.err == nil && a.soft.Err() == nil {
+			defer a.mu.Unlock()
+			if a.err == nil && !errors.Is(err, errStopped) {
 				a.err = fmt.Errorf("item %d (%s): %w", a.items[i].in.Ordinal, a.items[i].Key, err)
 			}
-			a.mu.Unlock()
+			a.stopWaiting()
 			return
 		}
 	}
@@ -83,9 +83,6 @@ func (a *attemptRun) runSlot() {
 func (a *attemptRun) handOut() (int, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.err != nil {
-		return 0, false
-	}
 	for a.next < len(a.items) {
 		i := a.next
 		a.next++
@@ -96,75 +93,80 @@ func (a *attemptRun) handOut() (int, bool) {
 	return 0, false
 }
 
-// runItem runs tries of one item until it ends. An error is the host's, or the
-// stop of the attempt: the item has not ended then.
+// errStopped is why an item has not ended when the attempt has to stop.
+var errStopped = errors.New("the attempt stops")
+
+// runItem runs tries of one item until it ends. An error is the host's, or
+// errStopped: the item has not ended then.
 func (a *attemptRun) runItem(i int) error {
 	ctx := context.WithoutCancel(a.hard) // what has ended is recorded, stop or not
 	x := &a.items[i]
 	if x.bad != "" {
-		return a.end(ctx, i, hayrick.Failure{
-			Class: hayrick.ClassBadItem, Message: x.bad,
-			Disposition: a.job.Definition.Retry.DispositionOf(hayrick.ClassBadItem, ""),
-		}, nil, nil)
+		return a.end(ctx, i, a.reserved(hayrick.ClassBadItem, "%s", x.bad), nil)
 	}
 	if n := a.lost[x.in.Ordinal]; n >= MaxLost {
-		a.update(func() { x.Losses += n })
-		return a.end(ctx, i, hayrick.Failure{
-			Class: hayrick.ClassLostWorker, Message: fmt.Sprintf("%d workers vanished with the item in hand", n),
-			Disposition: a.job.Definition.Retry.DispositionOf(hayrick.ClassLostWorker, ""),
-		}, nil, nil)
+		return a.end(ctx, i, a.reserved(hayrick.ClassLostWorker, "%d workers vanished with the item in hand", n), nil)
 	}
-	before := x.in.Tries
 	for {
-		h := &host{a: a, ctx: a.soft, item: x}
-		if err := h.takeAuto(); err != nil {
+		h := &host{a: a, item: x}
+		if err := h.takeAuto(a.soft); err != nil {
+			if a.soft.Err() != nil {
+				err = errStopped
+			}
 			return err
 		}
 		if a.mode == ModeSolo {
-			if err := a.charge(ctx, x.in.Ordinal, 1); err != nil {
+			if err := a.hold(ctx, x.in.Ordinal); err != nil {
 				return err
 			}
 		}
+		a.update(func() { x.inHand = true })
 		t := a.try(x, h)
 		if a.mode == ModeSolo {
-			if err := a.charge(ctx, x.in.Ordinal, -1); err != nil {
-				return err
-			}
+			a.letGo(ctx, x.in.Ordinal)
 		}
 		if a.hard.Err() != nil && !t.out.OK() {
-			return a.hard.Err() // stopped with the item in hand: the try says nothing about it
-		}
-		a.update(func() { x.Tries++ })
-		if t.out.OK() {
-			if err := a.endOK(ctx, i, t); err == nil || !errors.Is(err, rows.ErrSchema) {
-				return err
-			} else {
-				t.out = badRows(err)
-			}
+			return errStopped // with the item in hand: the try says nothing about it
 		}
 		a.update(func() {
+			x.inHand = false
+			x.Tries++
 			x.RetryAfterMS = t.out.RetryAfter.Milliseconds()
 			if t.crashed {
 				x.Crashes++
 			}
 		})
+		if t.out.OK() {
+			err := a.end(ctx, i, hayrick.Failure{}, t)
+			if !errors.Is(err, rows.ErrSchema) {
+				return err
+			}
+			t.out = badRows(err) // the item alone is sound: it clashes with others
+		}
 		next := NextTry(a.job.Definition.Retry, Try{
-			Outcome: t.out, InTask: x.Tries - before, Crashes: x.Crashes, Crashed: t.crashed,
+			Outcome: t.out, InTask: x.Tries - x.in.Tries, Crashes: x.Crashes, Crashed: t.crashed,
 		}, float64(a.w.World.Rand.Uint64()>>11)/(1<<53))
 		if next.Failure.Disposition == hayrick.RateLimit {
-			h.feedbackAuto(t.out.RetryAfter)
+			h.feedbackAuto(ctx, t.out.RetryAfter)
 		}
 		if !next.Again {
-			return a.end(ctx, i, next.Failure, nil, nil)
+			return a.end(ctx, i, next.Failure, nil)
 		}
 		if err := a.spent(ctx, i); err != nil {
 			return err
 		}
 		a.w.Log.Debug("item tried again", hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyOrdinal, x.in.Ordinal,
 			hayrick.KeyClass, next.Failure.Class, "because", next.Because, "wait", next.Wait)
-		if err := a.w.World.Clock.Sleep(a.soft, next.Wait); err != nil {
-			return err
+		if a.w.World.Clock.Sleep(a.soft, next.Wait) != nil {
+			return errStopped
 		}
+	}
+}
+
+// reserved is a failure that the host gives.
+func (a *attemptRun) reserved(class, format string, args ...any) hayrick.Failure {
+	return hayrick.Failure{
+		Class: class, Message: oneLine(fmt.Sprintf(format, args...)), Disposition: a.job.Definition.Retry.DispositionOf(class, ""),
 	}
 }
 
@@ -176,130 +178,43 @@ func (a *attemptRun) update(f func()) {
 	f()
 }
 
-// badRows ends an item whose rows cannot be stored: a mistake of the handler that
-// another try would repeat.
-func badRows(err error) jobs.Outcome {
-	return jobs.Outcome{Class: "bad_rows", Disposition: hayrick.Permanent, Message: err.Error()}
-}
-
-// MaxItemRows bounds the encoded rows of one item, which are held until it ends.
-const MaxItemRows = 256 << 20
-
-// errRows ends an item whose rows pass MaxItemRows.
-var errRows = errors.New("the item's rows are larger than 256 MiB")
-
-// tried is one ended try. Its rows are encoded by rows.AppendRow, one after the
-// other, and count only when the outcome is ok.
-type tried struct {
-	out     jobs.Outcome
-	body    []byte
-	count   int64
-	seen    rows.Observer
-	crashed bool
-}
-
-// try runs the handler once.
-func (a *attemptRun) try(x *item, h *host) (t *tried) {
-	t = &tried{}
-	ctx, cancel := a.withTimeout()
-	defer cancel()
-	h.ctx = ctx
-	var bad error
-	emit := func(r jobs.Row) error {
-		if bad != nil {
-			return bad
-		}
-		if len(t.body) > MaxItemRows {
-			bad = errRows
-		} else if bad = t.seen.Observe(r); bad == nil {
-			if t.body, bad = rows.AppendRow(t.body, r); bad == nil {
-				t.count++
-			}
-		}
-		return bad
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			if _, ok := p.(interface{ SimulatedCrash() }); ok {
-				panic(p) // the whole process is meant, not the handler
-			}
-			a.w.Log.Warn("handler panicked", hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyOrdinal, x.in.Ordinal,
-				"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			t.out, t.crashed = jobs.Fail(hayrick.ClassCrash, "panic: %v", p), true
-		}
-	}()
-	t.out = a.handler.Handle(ctx, jobs.Item{
-		Ordinal: x.in.Ordinal, Key: x.Key, Data: x.in.Data, Try: x.Tries + 1, Host: h,
-	}, emit)
-	switch {
-	case bad != nil:
-		t.out = badRows(bad)
-	case !t.out.OK() && ctx.Err() != nil && a.hard.Err() == nil:
-		t.out = jobs.Fail(hayrick.ClassTimeout, "still running after %s: %s", a.job.Definition.Run.ItemTimeout.D(), t.out.Message)
-	}
-	return t
-}
-
-// withTimeout bounds one try. The timer is the world's, so that virtual time
-// counts too.
-func (a *attemptRun) withTimeout() (context.Context, context.CancelFunc) {
-	limit := a.job.Definition.Run.ItemTimeout.D()
-	if limit <= 0 {
-		return context.WithCancel(a.hard)
-	}
-	if _, ok := a.w.World.Clock.(hayrick.SystemClock); ok {
-		return context.WithTimeout(a.hard, limit)
-	}
-	ctx, cancel := context.WithCancel(a.hard)
-	a.w.World.Go("timeout", func() {
-		if a.w.World.Clock.Sleep(ctx, limit) == nil {
-			cancel()
-		}
-	})
-	return ctx, cancel
-}
-
-// charge changes the losses of an item in the claim before (+1) and after (-1) a
-// solo try. A crash between the two leaves the loss standing.
-func (a *attemptRun) charge(ctx context.Context, ordinal int64, by int) error {
+// hold counts the worker as lost with the item in hand, before a solo try. A crash
+// from here to letGo leaves the loss standing.
+func (a *attemptRun) hold(ctx context.Context, ordinal int64) error {
 	lost := maps.Clone(a.lost)
 	if lost == nil {
 		lost = map[int64]int{}
 	}
-	if by > 0 {
-		lost[ordinal] += by
-	} else {
-		delete(lost, ordinal) // the item has shown that it can be survived
-	}
-	_, err := a.w.Claims.UpdateClaim(ctx, a.ref, a.id, hayrick.ClaimPatch{Lost: lost})
-	if errors.Is(err, hayrick.ErrLeaseLost) {
-		err = nil // another attempt counts now; ours may still win
-	}
-	if err != nil {
+	lost[ordinal]++
+	err := a.setLost(ctx, lost)
+	if err != nil && !errors.Is(err, hayrick.ErrLeaseLost) { // lost: another attempt counts now; ours may still win
 		return fmt.Errorf("count the item in hand: %w", err)
 	}
-	a.lost = lost
 	return nil
 }
 
-// endOK ends an item with its rows, or answers rows.ErrSchema when they do not fit
-// the rows of the items that ended before it.
-func (a *attemptRun) endOK(ctx context.Context, i int, t *tried) error {
-	x := &a.items[i]
-	a.mu.Lock()
-	schema, err := a.fit(t.seen.Schema())
-	if err == nil {
-		x.OK, x.RowCount, x.RetryAfterMS = true, t.count, 0
+// letGo takes that back: the worker is still there. When it cannot, the next change
+// of the claim does, for each carries all counts.
+func (a *attemptRun) letGo(ctx context.Context, ordinal int64) {
+	lost := maps.Clone(a.lost)
+	if lost[ordinal]--; lost[ordinal] == 0 {
+		delete(lost, ordinal)
 	}
-	a.mu.Unlock()
-	if err != nil {
-		return err
+	if err := a.setLost(ctx, lost); err != nil && !errors.Is(err, hayrick.ErrLeaseLost) {
+		a.w.Log.Debug("item in hand not taken back", hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyOrdinal, ordinal, hayrick.KeyError, err)
 	}
-	return a.end(ctx, i, hayrick.Failure{}, t.body, schema)
 }
 
-// fit checks an item's schema against those before it. Items mostly share one
-// schema, which is then kept once. Called with mu held.
+func (a *attemptRun) setLost(ctx context.Context, lost map[int64]int) error {
+	a.lost = lost
+	return decided(func() error {
+		_, err := a.w.Claims.UpdateClaim(ctx, a.ref, a.id, hayrick.ClaimPatch{Lost: lost})
+		return err
+	})
+}
+
+// fit checks an item's schema against those before it; rows.ErrSchema: it does not
+// fit. Items mostly share one schema, which is then kept once. Called with mu held.
 func (a *attemptRun) fit(s rows.Schema) (*rows.Schema, error) {
 	if len(s.Fields) == 0 {
 		return nil, nil
@@ -315,27 +230,37 @@ func (a *attemptRun) fit(s rows.Schema) (*rows.Schema, error) {
 	return &s, nil
 }
 
-// end records the end of an item with its rows.
-func (a *attemptRun) end(ctx context.Context, i int, f hayrick.Failure, body []byte, schema *rows.Schema) error {
+// end records the end of an item: ok with the rows of its try t, or failed with f
+// and none. rows.ErrSchema: the rows do not fit those of the items that ended
+// before it, and nothing is recorded.
+func (a *attemptRun) end(ctx context.Context, i int, f hayrick.Failure, t *tried) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	x := &a.items[i]
-	x.Ended, x.schema = true, schema
+	var body []byte
+	if t != nil {
+		schema, err := a.fit(t.seen.Schema())
+		if err != nil {
+			return err
+		}
+		body, x.schema, x.RowCount, x.RetryAfterMS = t.body, schema, t.count, 0
+	}
+	x.Ended, x.OK = true, t != nil
 	x.Class, x.Disposition, x.Message = f.Class, f.Disposition, f.Message
+	x.Losses = x.in.Losses + a.lost[x.in.Ordinal]
 	if err := a.record(ctx, i, body); err != nil {
 		x.Ended = false
 		return err
 	}
 	a.ended++
 	a.progress++
-	if a.mode == ModeSolo && a.w.World.Clock.Now().Sub(a.saved) >= checkpointEvery {
-		return a.checkpoint(ctx)
+	if a.mode == ModeSolo && (f.Class == hayrick.ClassLostWorker || a.w.World.Clock.Now().Sub(a.saved) >= checkpointEvery) {
+		if err := a.checkpoint(ctx); err != nil { // it only saves work
+			a.w.Log.Warn("checkpoint not saved", hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyError, err)
+		}
 	}
 	return nil
 }
-
-// checkpointEvery is how often a solo attempt saves its journal to the store.
-const checkpointEvery = 30 * time.Second
 
 // spent records the tries of an item that has not ended, so that a restart goes on
 // with the next one.

@@ -77,44 +77,47 @@ func (w *Worker) Attempt(ctx context.Context, d hayrick.Delivery) (Verdict, erro
 		return again(againFault, "read the task"), err
 	}
 	if d.Count > 1 { // a redelivery: whoever had it may have finished
-		if done, err := t.finished(ctx); done || err != nil {
-			return ack("already done"), err
+		switch done, err := t.finished(ctx); {
+		case err != nil:
+			return again(againFault, "read the result"), err
+		case done:
+			return ack("already done"), nil
 		}
 	}
-	attempt := w.World.NewAttemptID()
-	claim, err := w.claim(ctx, hayrick.ClaimAsk{
-		TaskRef: t.ref, Attempt: attempt, Worker: w.World.Worker, Lease: job.Definition.Run.Lease.D(),
+	a := &attemptRun{task: t, id: w.World.NewAttemptID(), start: w.World.Clock.Now()}
+	// A lost reply is asked for again: the same attempt gets the claim that it may
+	// already have, instead of leaving it to run out.
+	err = decided(func() (err error) {
+		a.claim, err = w.Claims.Claim(ctx, hayrick.ClaimAsk{
+			TaskRef: t.ref, Attempt: a.id, Worker: w.World.Worker, Lease: job.Definition.Run.Lease.D(),
+		})
+		return err
 	})
 	if errors.Is(err, hayrick.ErrConflict) {
-		return again(againHeld, "held by %s", claim.Worker), nil
-	}
-	if err != nil {
-		return again(againFault, "claim"), fmt.Errorf("claim %s: %w", t.ref.TaskID, err)
+		return again(againHeld, "held by %s", a.claim.Worker), nil
 	}
 	// A crash from here to the commit leaves a lease that runs out, a journal, and data
 	// objects that nothing names.
-	if claim.Fence > 1 {
-		if done, err := t.finished(ctx); done || err != nil {
-			return ack("already done"), err
-		}
+	v := again(againFault, "claim")
+	if err != nil {
+		err = fmt.Errorf("claim %s: %w", t.ref.TaskID, err)
+	} else {
+		v, err = a.claimed(ctx)
 	}
-	a := &attemptRun{task: t, id: attempt, claim: claim, start: w.World.Clock.Now(), metrics: map[string]int64{}}
-	v, err := a.run(ctx)
 	if err != nil {
 		a.release(ctx) // not a vanished attempt: the next one need not wait for the lease
 	}
 	return v, err
 }
 
-// claim asks for a task. A reply that was lost is asked for again: the same attempt
-// gets the claim that it may already have, instead of leaving it to run out.
-func (w *Worker) claim(ctx context.Context, ask hayrick.ClaimAsk) (c hayrick.Claim, err error) {
+// decided calls f again while its effect is unknown.
+func decided(f func() error) (err error) {
 	for range 3 {
-		if c, err = w.Claims.Claim(ctx, ask); !errors.Is(err, hayrick.ErrUnknown) {
+		if err = f(); !errors.Is(err, hayrick.ErrUnknown) {
 			break
 		}
 	}
-	return c, err
+	return err
 }
 
 // status is the cached state of the generation a message speaks of. No record is
@@ -176,7 +179,20 @@ func (t *task) finished(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	t.dropJournal(ctx)
 	return true, t.follow(ctx, res)
+}
+
+// dropJournal removes what an attempt that never came to its end left on this
+// machine: the commit has its work, or stands in its place.
+func (t *task) dropJournal(ctx context.Context) {
+	if j, err := t.w.Journals.Open(ctx, t.ref, t.fingerprint()); err == nil {
+		j.Close(true)
+	}
+}
+
+func (t *task) fingerprint() Fingerprint {
+	return Fingerprint{BatchSHA256: t.batch.SHA256, DefinitionSHA256: t.job.Plan.DefinitionSHA256, BundleSHA256: t.job.Plan.BundleSHA256}
 }
 
 // follow makes known what a commit says. Every step may be repeated by anybody and

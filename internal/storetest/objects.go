@@ -121,6 +121,7 @@ func testCommitOnce(h *harness) {
 
 // 16 committers a key, many keys: exactly one winner each, and what stands is the
 // winner's.
+// 002-53 (no check-then-insert races)
 func testCommitRace(h *harness) {
 	const keys, racers = 40, 16
 	var winner [keys]atomic.Int64

@@ -124,6 +124,7 @@ func testClaimDead(h *harness) {
 	h.readClaim("task-0001", true)
 }
 
+// 002-52 (optimistic locking)
 func testClaimRace(h *harness) {
 	const tasks, racers = 20, 16
 	views := []*harness{h, h.another()}

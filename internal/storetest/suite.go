@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -90,10 +92,10 @@ func Run(t *testing.T, open func(t *testing.T) Ports) {
 		{"Queue", func(p Ports) bool { return p.Queue != nil }, queueTests},
 		{"Buckets", func(p Ports) bool { return p.Buckets != nil }, bucketTests},
 	} {
-		for name, test := range group.tests {
+		for _, name := range slices.Sorted(maps.Keys(group.tests)) {
 			t.Run(group.name+"/"+name, func(t *testing.T) {
 				if h := start(t); group.has(h.Ports) {
-					test(h)
+					group.tests[name](h)
 				}
 			})
 		}

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"reflect"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"hayrick"
+	"hayrick/coordinator"
+	"hayrick/jobfile"
+	"hayrick/manifest"
+)
+
+func TestExitCodes(t *testing.T) {
+	user := func(exit int, err error) error { return &hayrick.UserError{What: "w", Hint: "h", Exit: exit, Err: err} }
+	for _, x := range []struct {
+		err  error
+		want int
+	}{
+		{nil, exitDone},
+		{ended(exitUnwell), exitUnwell},
+		{errors.New("odd"), exitBug},
+		{hayrick.ErrCorrupt, exitBug},
+		{jobfile.Problems{{}}, exitUsage},
+		{user(0, nil), exitUsage},
+		{user(exitConflict, nil), exitConflict},
+		{user(0, syscall.ENOSPC), exitTemporary},
+		{user(0, syscall.EROFS), exitPermission},
+		{user(0, fs.ErrPermission), exitPermission},
+		{syscall.ENOSPC, exitTemporary},
+		{syscall.EDQUOT, exitTemporary},
+		{hayrick.ErrThrottled, exitTemporary},
+		{hayrick.ErrUnknown, exitTemporary},
+		{hayrick.ErrNotFound, exitNotFound},
+		{hayrick.ErrConflict, exitConflict},
+		{syscall.ENOTDIR, exitUsage},
+		{context.Canceled, exitInterrupted},
+	} {
+		for _, err := range []error{x.err, wrap(x.err)} {
+			if got := exitCode(err); got != x.want {
+				t.Errorf("exitCode(%v) = %d, want %d", err, got, x.want)
+			}
+		}
+	}
+}
+
+func wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("do it: %w", err)
+}
+
+// An error is told in four lines at most, ends in a hint where there is a next step,
+// and only once.
+func TestComplain(t *testing.T) {
+	for _, x := range []struct {
+		err  error
+		want string
+	}{
+		{ended(3), ""},
+		{&hayrick.UserError{What: "the store is full", Hint: "free space", Err: errors.New("write x: no space\nand more")},
+			"error: the store is full\n  write x: no space\nhint: free space\n"},
+		{fmt.Errorf("run: %w", &hayrick.UserError{What: "w", Hint: "h"}), "error: w\nhint: h\n"},
+		{context.Canceled, "error: interrupted\nhint: the same command goes on where it stopped\n"},
+		{fmt.Errorf("read: %w", hayrick.ErrNotFound), "error: read: not found\n"},
+		{jobfile.Problems{{Place: jobfile.Place{File: "f", Line: 1, Col: 2}, What: "a"}, {Place: jobfile.Place{File: "--set x"}, What: "b"}},
+			"f:1:2: a\n--set x: b\n2 problems: what may be written is in `hayrick help job-file`\n"},
+	} {
+		var b bytes.Buffer
+		c := &cli{environment: environment{err: &b}}
+		c.complain(x.err)
+		if b.String() != x.want {
+			t.Errorf("%v is told as\n%swant\n%s", x.err, b.String(), x.want)
+		}
+	}
+}
+
+func TestColour(t *testing.T) {
+	for _, x := range []struct {
+		env  map[string]string
+		tty  bool
+		want bool
+	}{
+		{nil, true, true}, {nil, false, false},
+		{map[string]string{"NO_COLOR": "1"}, true, false},
+		{map[string]string{"TERM": "dumb"}, true, false},
+		{map[string]string{"CLICOLOR_FORCE": "1"}, false, true},
+		{map[string]string{"CLICOLOR_FORCE": "0"}, false, false},
+		{map[string]string{"CLICOLOR_FORCE": "1", "NO_COLOR": "1"}, true, false},
+	} {
+		if got := wantsColour(environment{get: func(k string) string { return x.env[k] }}, x.tty); got != x.want {
+			t.Errorf("wantsColour(%v, tty %v) = %v", x.env, x.tty, got)
+		}
+	}
+}
+
+func TestWords(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0 s", 0: "0 ms", 42 * time.Millisecond: "42 ms", 4200 * time.Millisecond: "4.2 s", 42 * time.Second: "42 s",
+		200 * time.Second: "3 m 20 s", 125 * time.Minute: "2 h 5 m", 76 * time.Hour: "3 d 4 h",
+	} {
+		if got := ago(d); got != want {
+			t.Errorf("ago(%v) = %q, want %q", d, got, want)
+		}
+	}
+	if got := count(1, "row") + ", " + count(2000, "row"); got != "1 row, 2,000 rows" {
+		t.Error(got)
+	}
+	if got := size(3 << 20); got != "3.0 MiB" {
+		t.Error(got)
+	}
+}
+
+// known is a run of 10 items: 6 ok and 3 failed in the first group, of which 1 is
+// permanent; of the 2 retried one has ended ok.
+func known() *coordinator.Known {
+	k := &coordinator.Known{
+		Plan: manifest.Plan{JobID: "job-20260101-abcdef", Items: 9, Group: manifest.Group{Name: "initial_batch", Phase: "initial", Tasks: 3, Items: 9}},
+		Retries: []manifest.RetryPlan{{
+			Closed: "initial_batch", Next: "retry_batch_1", Items: 2, Permanent: 1, Tasks: 2,
+			Group: &manifest.Group{Name: "retry_batch_1", Phase: "retry", Tasks: 2, Items: 2},
+		}},
+		Open:       &coordinator.OpenGroup{Name: "retry_batch_1"},
+		Definition: hayrick.JobDefinition{Rates: []hayrick.Rate{{Name: "api", Key: "$(item.host)", Limit: hayrick.PerTime{N: 10, Per: time.Second}}}},
+	}
+	b := hayrick.BlockState{Total: 2, OK: 1}
+	b.Done.Add(0)
+	k.Open.Records = []hayrick.BlockState{b}
+	return k
+}
+
+func TestTally(t *testing.T) {
+	k := known()
+	got := tallyOf(k)
+	want := tally{Items: 9, OK: 7, Permanent: 1, Left: 1, Groups: []groupTally{
+		{Group: "initial_batch", Phase: "initial", Tasks: 3, Done: 3, Items: 9, OK: 6, Failed: 3},
+		{Group: "retry_batch_1", Phase: "retry", Tasks: 2, Done: 1, Items: 2, OK: 1, Open: true},
+	}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("in a retry group:\n got %+v\nwant %+v", got, want)
+	}
+	k.Retries = append(k.Retries, manifest.RetryPlan{Closed: "retry_batch_1", Next: manifest.NextAggregation, Exhausted: 1})
+	k.Open = nil
+	if got := tallyOf(k); got.OK != 7 || got.Exhausted != 1 || got.Left != 0 || got.Groups[1].OK != 1 || got.Groups[1].Failed != 1 {
+		t.Errorf("with nothing left to retry: %+v", got)
+	}
+	k.Outcome = &manifest.Outcome{Status: "CANCELLED", OK: 7, Permanent: 1, Exhausted: 0, Unfinished: 1}
+	if got := tallyOf(k); got.OK != 7 || got.Left != 1 || got.Failed != 0 {
+		t.Errorf("cancelled: %+v", got)
+	}
+}
+
+// fakeClock is a clock that a test turns.
+type fakeClock struct{ now time.Time }
+
+func (f *fakeClock) Now() time.Time                             { return f.now }
+func (f *fakeClock) Sleep(context.Context, time.Duration) error { return nil }
+
+// On a terminal the block is drawn anew; elsewhere a line comes at each change of
+// group and at longer and longer intervals. Never both.
+func TestProgress(t *testing.T) {
+	for _, tty := range []bool{true, false} {
+		var b bytes.Buffer
+		now := &fakeClock{time.Unix(0, 0)}
+		c := &cli{
+			environment: environment{errTTY: tty, get: func(string) string { return "" }, width: func() int { return 200 }},
+			world:       hayrick.World{Clock: now}, log: slog.New(slog.DiscardHandler), screen: newScreen(&b, func() int { return 200 }),
+		}
+		c.err = c.screen
+		granted := int64(0)
+		p := newProgress(c, func() map[string]int64 { return map[string]int64{"api": granted} })
+		k := known()
+		drawn := 0
+		for range 40 { // half a second each
+			p.show(k, coordinator.Decision{Status: hayrick.StatusRunning})
+			drawn++
+			now.now = now.now.Add(500 * time.Millisecond)
+			granted += 3
+		}
+		k.Open, k.Outcome = nil, &manifest.Outcome{Status: "SUCCEEDED", OK: 8, Permanent: 1}
+		p.show(k, coordinator.Decision{Status: hayrick.StatusSucceeded})
+		out := b.String()
+		if tty {
+			if got := strings.Count(out, "\x1b[1A"); got != 3*drawn {
+				t.Errorf("the block went up %d lines, want %d", got, 3*drawn)
+			}
+			for _, want := range []string{"8/9", "ok 7", "permanent 1", "api 6.0/s of 10/s each", "retry_batch_1 1/2 tasks", "[####"} {
+				if !strings.Contains(out, want) {
+					t.Errorf("the block never has %q:\n%s", want, out)
+				}
+			}
+			continue
+		}
+		// At 0 s, after 5 s, after 10 s more; and when the group changes.
+		if got := strings.Count(out, "\n"); got != 4 || strings.Contains(out, "\x1b") {
+			t.Errorf("%d lines, want 4 without cursor moves:\n%s", got, out)
+		}
+	}
+}
+
+// The example of `hayrick help job-file` is valid and shows every key there is.
+func TestJobFileHelp(t *testing.T) {
+	if _, err := jobfile.Load("jobfile.yaml", "small", nil); err != nil {
+		t.Error(err)
+	}
+	var walk func(reflect.Type)
+	walk = func(typ reflect.Type) {
+		for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice {
+			typ = typ.Elem()
+		}
+		if typ.Kind() != reflect.Struct || typ == reflect.TypeFor[hayrick.PerTime]() {
+			return
+		}
+		for f := range typ.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if !strings.Contains(jobFileHelp, name+":") {
+				t.Errorf("the example lacks %s.%s, key %q", typ, f.Name, name)
+			}
+			walk(f.Type)
+		}
+	}
+	walk(reflect.TypeFor[hayrick.JobDefinition]())
+}
+
+func TestDamagedLines(t *testing.T) {
+	def := jobfile.Defaults()
+	def.Input.Key = "id"
+	def.Rates = []hayrick.Rate{{Name: "host", Key: "$(item.host)", Auto: true}, {Name: "other", Key: "$(item.none)"}}
+	good := `{"id":"a","host":"h"}`
+	for _, x := range []struct {
+		in   string
+		want string
+	}{
+		{"", ""},
+		{good, ""},
+		{"\xef\xbb\xbf" + good + "\r\n\n  \n" + good, ""},
+		{good + "\n[1]\n" + good, "2: the line is not one JSON object"},
+		{`{"id":"","host":"h"}` + "\n" + `{"id":1}`, `1: the item has no key: field "id" is missing or empty;2: rates.host: the item has no field "host" to take a rate token by`},
+		{good + "\n" + good[:9], "2: the line is not one JSON object"},
+		{strings.Repeat(good+"\n", checkedLines) + "x\n", ""},
+	} {
+		bad, err := damagedLines(strings.NewReader(x.in), def)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, b := range bad {
+			got = append(got, fmt.Sprintf("%d: %s", b.line, b.what))
+		}
+		if strings.Join(got, ";") != x.want {
+			t.Errorf("%.60q: %q, want %q", x.in, got, x.want)
+		}
+	}
+	def.Input.Limit = 1
+	if bad, err := damagedLines(strings.NewReader(good+"\nx\n"), def); len(bad) != 0 || err != nil {
+		t.Errorf("beyond the limit: %v %v", bad, err)
+	}
+}
+
+func TestInside(t *testing.T) {
+	for _, x := range []struct {
+		path, folder string
+		want         bool
+	}{{"/a/b", "/a", true}, {"/a", "/a", true}, {"/ab", "/a", false}, {"/a", "/a/b", false}, {"/a/..b", "/a", true}} {
+		if got := inside(x.path, x.folder); got != x.want {
+			t.Errorf("inside(%s, %s) = %v", x.path, x.folder, got)
+		}
+	}
+}

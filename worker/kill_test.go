@@ -1,0 +1,5 @@
+package worker_test
+
+const envJournalDir = "HAYRICK_TEST_JOURNAL_DIR"
+
+func writeUntilKilled(string) {}

@@ -1,0 +1,179 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"hayrick"
+	"hayrick/internal/rows"
+	"hayrick/jobs"
+)
+
+// MaxItemRows bounds the encoded rows of one item, which are held until it ends:
+// an attempt may need run.items_in_flight times as much memory.
+const MaxItemRows = 256 << 20
+
+var (
+	errRows = errors.New("the item's rows are larger than 256 MiB")
+	errOver = errors.New("the try has ended")
+)
+
+// handlerGrace is how long a handler may take to return once its time is over.
+const handlerGrace = 10 * time.Second
+
+// badRows ends an item whose rows cannot be stored: a mistake of the handler that
+// another try would repeat.
+func badRows(err error) jobs.Outcome {
+	return jobs.Outcome{Class: "bad_rows", Disposition: hayrick.Permanent, Message: err.Error()}
+}
+
+// handled is how a handler's call ended.
+type handled struct {
+	out     jobs.Outcome
+	crashed bool
+}
+
+// tried is one try. Its rows are encoded by rows.AppendRow, one after the other,
+// and count only when the outcome is ok.
+type tried struct {
+	handled
+
+	mu    sync.Mutex // guards what follows until the try is over, and over itself
+	over  bool
+	bad   error // why the rows cannot be stored
+	body  []byte
+	count int64
+	seen  rows.Observer
+}
+
+// emit is jobs.Emit. Rows that come when the try is over are refused.
+func (t *tried) emit(r jobs.Row) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		return errOver
+	}
+	if t.bad == nil {
+		t.bad = t.add(r)
+	}
+	return t.bad
+}
+
+func (t *tried) add(r jobs.Row) error {
+	if err := t.seen.Observe(r); err != nil {
+		return err
+	}
+	body, err := rows.AppendRow(t.body, r)
+	if err != nil {
+		return err
+	}
+	if len(body) > MaxItemRows {
+		t.body = nil
+		return errRows
+	}
+	t.body = body
+	t.count++
+	return nil
+}
+
+// close ends the try for the handler's rows.
+func (t *tried) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+}
+
+// try runs the handler once, on a goroutine of its own. One that does not return
+// when its time is over is given up: otherwise it would keep its slot, the drain
+// and the commit of all other items waiting for ever. Nothing can end it within the
+// process; it goes on, and what it still does reaches nothing.
+func (a *attemptRun) try(x *item, h *host) *tried {
+	ctx, cancel := a.withTimeout()
+	defer cancel()
+	h.ctx = ctx
+	t := &tried{}
+	it := jobs.Item{Ordinal: x.in.Ordinal, Key: x.Key, Data: slices.Clip(x.in.Data), Try: x.Tries + 1, Host: h}
+	ended := make(chan handled, 1)
+	a.w.World.Go("handle", func() { a.handle(ctx, it, t, ended) })
+	var given bool
+	t.handled, given = a.await(ctx, ended)
+	t.close()
+	limit := a.job.Definition.Run.ItemTimeout.D()
+	switch {
+	case given:
+		t.out = jobs.Fail(hayrick.ClassTimeout, "the handler did not return when its time was over; it is given up")
+		a.w.Log.Warn("handler given up; it keeps its memory until the process ends", hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyOrdinal, x.in.Ordinal)
+	case t.crashed:
+	case t.bad != nil:
+		t.out = badRows(t.bad)
+	case !t.out.OK() && ctx.Err() != nil && a.hard.Err() == nil:
+		t.out = jobs.Fail(hayrick.ClassTimeout, "still running after %s: %s", limit, t.out.Message)
+	}
+	return t
+}
+
+// handle calls the handler and turns a panic into a crash of the item. A panic on a
+// goroutine that the handler itself has started ends the process, as always in Go.
+func (a *attemptRun) handle(ctx context.Context, it jobs.Item, t *tried, ended chan<- handled) {
+	h := handled{out: jobs.Fail(hayrick.ClassCrash, "the handler ended its goroutine"), crashed: true}
+	defer func() {
+		if p := recover(); p != nil {
+			if _, ok := p.(interface{ SimulatedCrash() }); ok {
+				panic(p) // the whole process is meant, not the handler
+			}
+			a.w.Log.Warn("handler panicked", hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyOrdinal, it.Ordinal,
+				"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			h.out = jobs.Fail(hayrick.ClassCrash, "panic: %v", p)
+		}
+		ended <- h
+	}()
+	h = handled{out: a.handler.Handle(ctx, it, t.emit)}
+}
+
+// await waits for the end of a call, and some time longer than ctx. given says that
+// it has not come.
+func (a *attemptRun) await(ctx context.Context, ended <-chan handled) (h handled, given bool) {
+	select {
+	case h = <-ended:
+		return h, false
+	case <-ctx.Done():
+	}
+	grace, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	over := make(chan struct{})
+	a.w.World.Go("grace", func() {
+		if a.w.World.Clock.Sleep(grace, handlerGrace) == nil {
+			close(over)
+		}
+	})
+	select {
+	case h = <-ended:
+		return h, false
+	case <-over:
+		return h, true
+	}
+}
+
+// withTimeout bounds one try. The timer is the world's, so that virtual time
+// counts too; on the real clock a handler also sees the deadline.
+func (a *attemptRun) withTimeout() (context.Context, context.CancelFunc) {
+	limit := a.job.Definition.Run.ItemTimeout.D()
+	if limit <= 0 {
+		return context.WithCancel(a.hard)
+	}
+	if _, ok := a.w.World.Clock.(hayrick.SystemClock); ok {
+		return context.WithTimeout(a.hard, limit)
+	}
+	ctx, cancel := context.WithCancel(a.hard)
+	a.w.World.Go("timeout", func() {
+		if a.w.World.Clock.Sleep(ctx, limit) == nil {
+			cancel()
+		}
+	})
+	return ctx, cancel
+}
