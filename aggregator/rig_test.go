@@ -126,6 +126,8 @@ func row(cols ...any) rows.Row {
 // jobRig is a job whose tasks have ended.
 type jobRig struct {
 	t     testing.TB
+	id    string
+	key   manifest.Job
 	mem   *mem.Store
 	clock *testClock
 	store *manifest.Store
@@ -135,12 +137,14 @@ type jobRig struct {
 	plan    manifest.Plan
 	results []manifest.Result // in task order
 	want    []rows.Row        // all rows, in order
+	damaged bool              // by the test, so that its store keeps no promise
 }
 
 // shape is what a job is built from besides its tasks.
 type shape struct {
 	def  func(*hayrick.JobDefinition)
-	open bool // the last group is not closed
+	with *jobRig // whose store it shares, under another id
+	open bool    // the last group is not closed
 	refs bool // lists of results as objects
 	bad  func(n int64, r *manifest.Result)
 }
@@ -158,7 +162,12 @@ func build(t testing.TB, s shape, groups ...[]task) *jobRig {
 	t.Helper()
 	c := &testClock{now: start}
 	m := mem.New(c)
-	j := &jobRig{t: t, mem: m, clock: c, store: &manifest.Store{Objects: m, Clock: c}, temps: &temps{}}
+	j := &jobRig{t: t, id: jobID, key: job, mem: m, clock: c, store: &manifest.Store{Objects: m, Clock: c}, temps: &temps{}}
+	if s.with != nil {
+		c, m = s.with.clock, s.with.mem
+		j.id, j.key = "more-"+jobID, "more-"+job
+		j.clock, j.mem, j.store = c, m, s.with.store
+	}
 	j.def = hayrick.JobDefinition{
 		Version: 1, Name: "words", Handler: hayrick.Handler{Builtin: "h"}, Batch: hayrick.Batches{Items: 2},
 		Retry:  hayrick.Retry{Passes: 2, Lists: map[string]string{"repo_not_found": "deleted_dids"}},
@@ -171,8 +180,8 @@ func build(t testing.TB, s shape, groups ...[]task) *jobRig {
 	ctx := t.Context()
 	config, sha, err := manifest.EncodeDefinition(j.def)
 	j.must(err)
-	j.must(j.store.PutData(ctx, job.Config(sha), config))
-	j.plan = manifest.Plan{Schema: manifest.SchemaPlan, JobID: jobID, DefinitionSHA256: sha, SubmittedAt: manifest.At(start)}
+	j.must(j.store.PutData(ctx, j.key.Config(sha), config))
+	j.plan = manifest.Plan{Schema: manifest.SchemaPlan, JobID: j.id, DefinitionSHA256: sha, SubmittedAt: manifest.At(start)}
 	for _, g := range groups {
 		for _, x := range g {
 			j.plan.Items += int64(x.ok + len(x.permanent) + len(x.exhausted))
@@ -186,7 +195,7 @@ func build(t testing.TB, s shape, groups ...[]task) *jobRig {
 	opener := manifest.Link{Key: "plan.json", SHA256: p.SHA256}
 	for n, g := range groups {
 		r := manifest.RetryPlan{
-			Schema: manifest.SchemaRetryPlan, JobID: jobID, RetryID: manifest.RetryID(n + 1), Closed: opened.Name, Predecessor: opener,
+			Schema: manifest.SchemaRetryPlan, JobID: j.id, RetryID: manifest.RetryID(n + 1), Closed: opened.Name, Predecessor: opener,
 			Next: manifest.NextAggregation, ErrorTypes: map[string]int64{}, SubmittedAt: manifest.At(c.Now()),
 		}
 		var permanent, exhausted []manifest.ListLine
@@ -214,11 +223,11 @@ func build(t testing.TB, s shape, groups ...[]task) *jobRig {
 		}
 		c, err := j.store.CommitRetryPlan(ctx, n+1, r)
 		j.must(err)
-		opener = manifest.Link{Key: job.Rel(job.RetryPlan(n + 1)), SHA256: c.SHA256}
+		opener = manifest.Link{Key: j.key.Rel(j.key.RetryPlan(n + 1)), SHA256: c.SHA256}
 	}
 	c.Sleep(ctx, time.Minute)
 	t.Cleanup(func() {
-		if bad := m.Illegal(); len(bad) > 0 {
+		if bad := m.Illegal(); len(bad) > 0 && !j.damaged {
 			t.Errorf("illegal writes: %q", bad)
 		}
 	})
@@ -226,7 +235,7 @@ func build(t testing.TB, s shape, groups ...[]task) *jobRig {
 }
 
 func (j *jobRig) group(name string, first int64, tasks int) manifest.Group {
-	w := manifest.NewGroupWriter(j.store, jobID, name, hayrick.RoleWorker, first)
+	w := manifest.NewGroupWriter(j.store, j.id, name, hayrick.RoleWorker, first)
 	for range tasks {
 		j.must(w.Add(j.t.Context(), manifest.Batch{Object: "in.jsonl", Items: 1, SHA256: "0"}))
 	}
@@ -253,7 +262,7 @@ func list[T any](j *jobRig, n int, name string, lines []T) *manifest.Ref {
 	for _, l := range lines {
 		j.must(w.Add(l))
 	}
-	ref, err := w.Put(j.t.Context(), j.store, jobID, func(sha string) string { return job.RetryList(n, name, sha) })
+	ref, err := w.Put(j.t.Context(), j.store, j.id, func(sha string) string { return j.key.RetryList(n, name, sha) })
 	j.must(err)
 	return ref
 }
@@ -299,7 +308,7 @@ func (j *jobRig) end(n int64, group string, x task, bad func(int64, *manifest.Re
 	id, batch := manifest.TaskID(n), manifest.BatchID(n)
 	attempt := manifest.SHA256([]byte(id))[:32]
 	r := manifest.Result{
-		Schema: manifest.SchemaResult, JobID: jobID, TaskID: id, BatchID: &batch, Status: string(hayrick.TaskDone), Attempt: attempt, Fence: 1,
+		Schema: manifest.SchemaResult, JobID: j.id, TaskID: id, BatchID: &batch, Status: string(hayrick.TaskDone), Attempt: attempt, Fence: 1,
 		RowHash: "0", DroppedHash: "0", OK: x.ok, Failed: len(x.permanent) + len(x.exhausted) + x.again, WrittenAt: manifest.At(j.clock.Now()),
 		Task: manifest.TaskFields{Role: "worker", Phase: string(hayrick.PhaseOf(group)), Group: group, Metrics: map[string]int64{}},
 	}
@@ -308,9 +317,9 @@ func (j *jobRig) end(n int64, group string, x task, bad func(int64, *manifest.Re
 		r.Status, r.Task.Error = string(hayrick.TaskFailed), &manifest.TaskError{Class: hayrick.ClassBatchFailed, Message: "lost"}
 	}
 	if body, sum := encoded(j.t, x.rows, x.dict); body != nil {
-		key := job.Rows(id, attempt, sum.SHA256)
+		key := j.key.Rows(id, attempt, sum.SHA256)
 		j.must(j.store.PutData(ctx, key, body))
-		rel := job.Rel(key)
+		rel := j.key.Rel(key)
 		r.File, r.SHA256, r.Bytes, r.RowCount, r.RowHash, r.SchemaDigest = &rel, sum.SHA256, sum.Bytes, sum.Rows, sum.RowHash.String(), sum.SchemaDigest
 	}
 	if bad != nil {
@@ -342,7 +351,7 @@ func (j *jobRig) ctx(name string) context.Context { return mem.WithActor(j.t.Con
 // trigger is what the retry planner sends after the last group.
 func (j *jobRig) trigger() {
 	j.t.Helper()
-	j.must(j.mem.Send(j.t.Context(), hayrick.QueueTasks, hayrick.Outgoing{Message: hayrick.Message{JobID: jobID, Role: hayrick.RoleAggregator}}))
+	j.must(j.mem.Send(j.t.Context(), hayrick.QueueTasks, hayrick.Outgoing{Message: hayrick.Message{JobID: j.id, Role: hayrick.RoleAggregator}}))
 }
 
 // step takes one message and settles it; false when there is none.
@@ -365,7 +374,7 @@ func (j *jobRig) step(a *aggregator.Aggregator) (bool, error) {
 // drain works until no message is left or one cannot be carried out.
 func (j *jobRig) drain(a *aggregator.Aggregator) error {
 	for range 5000 {
-		depth, err := j.mem.Depth(j.t.Context(), hayrick.QueueTasks, jobID)
+		depth, err := j.mem.Depth(j.t.Context(), hayrick.QueueTasks, j.id)
 		if err != nil || depth == 0 {
 			return err
 		}
@@ -390,7 +399,7 @@ func (j *jobRig) aggregate() manifest.Outcome {
 
 func (j *jobRig) outcome() manifest.Outcome {
 	j.t.Helper()
-	o, _, err := j.store.Outcome(j.t.Context(), jobID, 0)
+	o, _, err := j.store.Outcome(j.t.Context(), j.id, 0)
 	j.must(err)
 	if j.temps.open != 0 {
 		j.t.Errorf("%d of %d scratch files are open", j.temps.open, j.temps.made)
@@ -400,14 +409,14 @@ func (j *jobRig) outcome() manifest.Outcome {
 
 func (j *jobRig) mergePlan() manifest.AggregationPlan {
 	j.t.Helper()
-	p, _, err := j.store.AggregationPlan(j.t.Context(), jobID, 0)
+	p, _, err := j.store.AggregationPlan(j.t.Context(), j.id, 0)
 	j.must(err)
 	return p
 }
 
 func (j *jobRig) result(id string) manifest.Result {
 	j.t.Helper()
-	r, _, err := j.store.Result(j.t.Context(), jobID, id)
+	r, _, err := j.store.Result(j.t.Context(), j.id, id)
 	j.must(err)
 	return r
 }
@@ -420,7 +429,7 @@ func (j *jobRig) absent(key string) {
 }
 
 // folder is where generation 0 is published.
-func (j *jobRig) folder() string { return manifest.OutputURI(j.def, jobID, 0) }
+func (j *jobRig) folder() string { return manifest.OutputURI(j.def, j.id, 0) }
 
 // published are the files of the output folder.
 func (j *jobRig) published() map[string]string {
@@ -507,7 +516,7 @@ func (j *jobRig) whole(o manifest.Outcome) {
 	var hash rows.Hash
 	for _, p := range agg.Parts {
 		body := out[p.Name]
-		if manifest.SHA256([]byte(body)) != p.SHA256 || int64(len(body)) != p.Bytes || string(j.mem.Snapshot()[job.Abs(p.Key)]) != body {
+		if manifest.SHA256([]byte(body)) != p.SHA256 || int64(len(body)) != p.Bytes || string(j.mem.Snapshot()[j.key.Abs(p.Key)]) != body {
 			j.t.Fatalf("%s is published with %d bytes, the outcome says %d", p.Name, len(body), p.Bytes)
 		}
 		h, err := rows.ParseHash(p.RowHash)
@@ -528,9 +537,9 @@ func (j *jobRig) whole(o manifest.Outcome) {
 	if o.OK+o.Permanent+o.Exhausted != o.Items || o.Items != j.plan.Items || o.Unfinished != 0 {
 		j.t.Errorf("%d ok, %d permanent, %d exhausted of %d items", o.OK, o.Permanent, o.Exhausted, o.Items)
 	}
-	body, err := j.store.Raw(j.t.Context(), job.Outcome(0))
+	body, err := j.store.Raw(j.t.Context(), j.key.Outcome(0))
 	j.must(err)
-	want := fmt.Sprintf(`{"generation":0,"job_id":%q,"outcome_sha256":%q,"schema":"hayrick.success/v1"}`, jobID, manifest.SHA256(body))
+	want := fmt.Sprintf(`{"generation":0,"job_id":%q,"outcome_sha256":%q,"schema":"hayrick.success/v1"}`, j.id, manifest.SHA256(body))
 	if out[manifest.SuccessName] != want {
 		j.t.Errorf("_SUCCESS is %s, want %s", out[manifest.SuccessName], want)
 	}
@@ -542,12 +551,24 @@ func (j *jobRig) chained(o manifest.Outcome) {
 	j.t.Helper()
 	want := map[string]string{}
 	for _, c := range j.mem.Commits() {
-		rel := job.Rel(c.Key)
+		rel := j.key.Rel(c.Key)
 		if rel != "outcome-0.json" && !strings.HasPrefix(rel, "tasks/task-") {
 			want[rel] = c.SHA256
 		}
 	}
 	if !maps.Equal(o.Chain, want) {
 		j.t.Errorf("the chain is %v, want %v", o.Chain, want)
+	}
+}
+
+// hookAt calls f once, before the first call that is meant.
+func hookAt(meant func(mem.Call) bool, f func()) func(mem.Call) mem.Fault {
+	done := false
+	return func(c mem.Call) mem.Fault {
+		if !done && meant(c) {
+			done = true
+			f()
+		}
+		return mem.Fault{}
 	}
 }

@@ -147,6 +147,9 @@ func (a *auditor) walkCommits(ctx context.Context) error {
 // close moves what the main line found to the report.
 func (a *auditor) close() {
 	a.takeFound(a.look)
+	if a.blind && a.report.Sound() { // nothing may be called proven that was not seen
+		a.report.add(Finding{Broken, CodeChain, a.job.Rel(a.job.Plan()), "the walk could not see everything, and cannot say why"})
+	}
 	n, _ := a.ledger.count()
 	a.report.Items = Items{Total: a.ledger.items, OK: n[endOK], Permanent: n[endPermanent], Exhausted: n[endExhausted], Open: n[endOpen]}
 	a.report.Checked = a.checked

@@ -61,6 +61,7 @@ type story struct {
 	onList     func(name string, ls []manifest.ListLine) []manifest.ListLine
 	onRows     func(task string, rs []rows.Row) []rows.Row
 	onOutcome  func(o *manifest.Outcome)
+	onEnd      func(w *world, o *manifest.Outcome)
 	orders     int
 	until      string // the last thing that is written: "plan", "tasks" of the first group, "retry", "merged"; "" = all
 	cancelled  bool   // with until: the generation ends there
@@ -561,6 +562,9 @@ func (w *world) stop() {
 func (w *world) end(o manifest.Outcome) {
 	if w.onOutcome != nil {
 		w.onOutcome(&o)
+	}
+	if w.onEnd != nil {
+		w.onEnd(w, &o)
 	}
 	c, err := w.store.CommitOutcome(w.t.Context(), o)
 	w.must(err)

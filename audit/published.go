@@ -57,17 +57,17 @@ func (a *auditor) published(ctx context.Context) error {
 	slices.SortFunc(there, func(x, y manifest.Object) int { return strings.Compare(x.Key, y.Key) })
 	for _, o := range there {
 		if o.Key != manifest.SuccessName && !slices.ContainsFunc(files, func(f committed) bool { return f.name == o.Key }) {
-			a.find(Stranger, CodeStranger, in(folder, o.Key), "the outcome does not publish it")
+			a.find(Stranger, CodeStranger, inFolder(folder, o.Key), "the outcome does not publish it")
 		}
 	}
 	return nil
 }
 
-// in is the path of a file in a folder.
-func in(folder, name string) string { return strings.TrimSuffix(folder, "/") + "/" + name }
+// inFolder is the path of a published file.
+func inFolder(folder, name string) string { return strings.TrimSuffix(folder, "/") + "/" + name }
 
 func (l *look) readPublished(ctx context.Context, folder string, f committed) {
-	key := in(folder, f.name)
+	key := inFolder(folder, f.name)
 	r, err := l.a.Output.OpenOutput(ctx, folder, f.name)
 	var d digest
 	if err == nil {
@@ -89,7 +89,7 @@ func (l *look) readPublished(ctx context.Context, folder string, f committed) {
 
 // success checks that _SUCCESS names this outcome.
 func (a *auditor) success(ctx context.Context, folder string) error {
-	key := in(folder, manifest.SuccessName)
+	key := inFolder(folder, manifest.SuccessName)
 	body, err := a.readSuccess(ctx, folder)
 	if errors.Is(err, hayrick.ErrNotFound) {
 		a.find(View, CodePublished, key, "it is not there: the dataset may not be whole; `hayrick resume %s` publishes it again", a.job)
@@ -136,7 +136,7 @@ func (a *auditor) unpublished(ctx context.Context, folder string, there []manife
 	}
 	var s manifest.Success
 	if manifest.Decode(body, manifest.SchemaSuccess, &s) == nil && s.JobID == string(a.job) {
-		a.ended(in(folder, manifest.SuccessName), "names it")
+		a.ended(inFolder(folder, manifest.SuccessName), "names it")
 	}
 	return nil
 }

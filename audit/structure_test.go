@@ -26,6 +26,10 @@ func onBlock(name string, fn func(b *manifest.Block, x *manifest.Index)) func(s 
 	return onGroup(name, func(w *world, g *manifest.Group) { w.rewrite(g, 0, fn) })
 }
 
+func onGroupWorld(to **world) func(*world, *manifest.Group) {
+	return func(w *world, _ *manifest.Group) { *to = w }
+}
+
 // wrong is structure that no role would write, under right digests. The roles refuse
 // most of it, so each is told up to the plan that opens it and no further.
 var wrong = map[string]lie{
@@ -214,6 +218,57 @@ var late = map[string]lie{
 	"an item has no end": {do: func(s *story) {
 		s.onListed = func(string, []manifest.ListLine) []manifest.ListLine { return nil }
 	}, code: audit.CodeItem, key: "outcome-0.json", says: "1 item has no end, the first is item 4"},
+	"a part lies under another digest": {do: func(s *story) {
+		s.onEnd = func(w *world, o *manifest.Outcome) {
+			p := &o.Aggregation.Parts[0]
+			body := w.mem.Snapshot()[job.Abs(p.Key)]
+			p.Key = job.Rel(job.Part(0, 0, manifest.SHA256(nil)))
+			w.put(job.Abs(p.Key), body)
+		}
+	}, code: audit.CodeKey, key: "aggregation/0/part-00000-e3b0c44298fc", says: "with its sources and footer"},
+	"a result names what is outside the job": {do: resultOf("task-0000", func(r *manifest.Result) { r.File = ptr("../../x") }),
+		code: audit.CodeKey, key: "../../x", says: "cannot be an object"},
+	"a list of nonsense": {do: func(s *story) {
+		var world *world
+		s.onGroup = onGroupWorld(&world)
+		s.onRetry = func(n int, p *manifest.RetryPlan) {
+			if n == 1 {
+				body := []byte("no line of JSON\n")
+				key := job.RetryList(1, "permanent", manifest.SHA256(body))
+				world.put(key, body)
+				p.PermanentList = &manifest.Ref{Key: job.Rel(key), SHA256: manifest.SHA256(body), Count: 1}
+			}
+		}
+	}, code: audit.CodeForm, key: "retries/retry-1/permanent-"},
+	"a failures file of nonsense": {do: func(s *story) {
+		var world *world
+		s.onGroup = onGroupWorld(&world)
+		s.onResult = func(r *manifest.Result) {
+			if f := r.Failures; f != nil && r.TaskID == "task-0001" {
+				body := []byte("no line of JSON\n")
+				f.SHA256 = manifest.SHA256(body)
+				f.File = job.Rel(job.Failures(r.TaskID, r.Attempt, f.SHA256))
+				world.put(job.Abs(f.File), body)
+			}
+		}
+	}, code: audit.CodeForm, key: "tasks/task-0001/task-0001_"},
+	"rows that are no Parquet": {deep: true, do: func(s *story) {
+		var world *world
+		s.onGroup = onGroupWorld(&world)
+		s.onResult = func(r *manifest.Result) {
+			if r.TaskID == "task-0000" {
+				body := []byte("PAR1 and so on PAR1")
+				rows := world.data[*r.File]
+				r.SHA256, r.Bytes = manifest.SHA256(body), int64(len(body))
+				*r.File = job.Rel(job.Rows(r.TaskID, r.Attempt, r.SHA256))
+				world.put(job.Abs(*r.File), body)
+				world.data[*r.File] = rows
+			}
+		}
+	}, code: audit.CodeRows, key: "tasks/task-0000/task-0000_", says: "its rows cannot be read"},
+	"a row hash of nonsense": {from: func() story { s := tiny(); s.until = "retry"; return s },
+		do: resultOf("task-0000", func(r *manifest.Result) { r.RowHash = "xyz" }), code: audit.CodeForm, key: "tasks/task-0000/results.done", says: "is not a row hash"},
+	"a result of more items": {do: resultOf("task-0000", func(r *manifest.Result) { r.Failed = -1 }), code: audit.CodeTask, key: "tasks/task-0000/results.done", says: "2 ok and -1 failed"},
 	"two parts of one name": {from: func() story { s := rich(); return s },
 		do: retell(func(o *manifest.Outcome) { o.Aggregation.Parts[1].Name = o.Aggregation.Parts[0].Name }), code: audit.CodePublished, key: "outcome-0.json"},
 	"a part is left out": {from: func() story { s := rich(); return s },

@@ -56,6 +56,7 @@ var lies = map[string]lie{
 			}
 		}
 	}, code: audit.CodeTotal, key: "tasks/task-0001/results.done"},
+	"result counts its failures wrong": {do: resultOf("task-0001", func(r *manifest.Result) { r.Failures.Count = 2 }), code: audit.CodeTotal, key: "tasks/task-0001/results.done", says: "a list of 2, the list has 1"},
 	"result's counts by class": {do: func(s *story) {
 		s.onResult = func(r *manifest.Result) {
 			if r.Failures != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -104,6 +105,20 @@ func TestStoreFails(t *testing.T) {
 		if !errors.Is(err, down) || r.Proven || r.Counts[audit.Broken] > 0 {
 			t.Fatalf("call %d of %d fails: %v, proven %v, findings %v", k, calls, err, r.Proven, r.Findings)
 		}
+	}
+}
+
+// A store that knows its bytes to be damaged says so itself.
+func TestStoreFindsDamage(t *testing.T) {
+	w := build(t, rich())
+	for _, key := range slices.Sorted(maps.Keys(w.mem.Snapshot())) {
+		w.mem.Hook = func(c memCall) (f memFault) {
+			if c.Op == "Open" && c.Key == key {
+				f.ErrBefore = hayrick.ErrCorrupt
+			}
+			return f
+		}
+		named(t, w.audit(false), job.Rel(key), "which the store calls corrupt")
 	}
 }
 

@@ -178,7 +178,7 @@ func corpusRow(rng *rand.Rand, file, k int, at time.Time) rows.Row {
 		{Name: "uri", Value: fmt.Sprintf("at://did:plc:%024d/app.bsky.feed.post/%013d", file*50+k/100, k)},
 		{Name: "at", Value: at.Add(time.Duration(rng.Int64N(1e15)))},
 		{Name: "seq", Value: int64(file)*corpusRows + int64(k)},
-		{Name: "record", Value: fmt.Sprintf(`{"$type":"app.bsky.feed.post","text":"%s","via":"%016x"}`, strings.Join(words, " "), rng.Uint64())},
+		{Name: "record", Value: fmt.Sprintf(`{"$type":"app.bsky.feed.post","text":"%s","via":"%016x%016x"}`, strings.Join(words, " "), rng.Uint64(), rng.Uint64())},
 		{Name: "score", Value: rng.NormFloat64()},
 	}
 	if rng.IntN(4) > 0 {

@@ -107,7 +107,7 @@ func resolve(name, src, profile string, sets []string) (d hayrick.JobDefinition,
 		r.problems = append(r.problems, more...)
 	}
 	if root.kind != mapping {
-		return d, nil, r.problems.sorted()
+		return d, nil, r.problems.Sorted()
 	}
 	d = Defaults()
 	r.definition(root, &d)
@@ -115,7 +115,7 @@ func resolve(name, src, profile string, sets []string) (d hayrick.JobDefinition,
 		r.problems = append(r.problems, check(root, &d, r.failed)...)
 	}
 	if len(r.problems) > 0 {
-		return d, root, r.problems.sorted()
+		return d, root, r.problems.Sorted()
 	}
 	return d, root, nil
 }

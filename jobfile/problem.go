@@ -45,9 +45,9 @@ func (ps *Problems) add(at Place, format string, args ...any) {
 	*ps = append(*ps, Problem{at, fmt.Sprintf(format, args...)})
 }
 
-// sorted is ps in reading order without repetitions: a profile is read alone, to
+// Sorted is ps in reading order without repetitions: a profile is read alone, to
 // check it, and again where it is merged.
-func (ps Problems) sorted() Problems {
+func (ps Problems) Sorted() Problems {
 	slices.SortStableFunc(ps, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(min(a.Line, 1), min(b.Line, 1)), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
 	})

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,11 +15,13 @@ import (
 	"hayrick/ratelimit"
 )
 
-// spread runs op b.N times on n goroutines and reports how many a second.
+// spread runs op b.N times on n goroutines and reports how many a second, and what
+// one costs of the processors, which a busy machine does not change.
 func spread(b *testing.B, n int, op func(i int) error) {
 	b.Helper()
 	var next atomic.Int64
 	var wg sync.WaitGroup
+	before := cpu()
 	b.ResetTimer()
 	for range n {
 		wg.Go(func() {
@@ -33,6 +36,16 @@ func spread(b *testing.B, n int, op func(i int) error) {
 	wg.Wait()
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ops/s")
+	b.ReportMetric(float64((cpu()-before).Microseconds())/float64(b.N), "cpu-us/op")
+}
+
+// cpu is what this process has used of the processors.
+func cpu() time.Duration {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		panic(err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
 // One task's commit, and with "task" all that a task writes: rows, commit, view.

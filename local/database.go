@@ -121,6 +121,9 @@ func create(dir, incarnation string) (*database, error) {
 		return c.exec("COMMIT")
 	}()
 	if err = errors.Join(err, c.close()); err != nil {
+		if made, _ := statFiles(dir); made[0] == (fileID{}) || made[1] == (fileID{}) {
+			err = fmt.Errorf("%w: %w", errMoved, err)
+		}
 		return nil, err
 	}
 	id := identity{Incarnation: incarnation, Born: born(dir)}

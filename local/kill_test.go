@@ -65,11 +65,14 @@ func TestKill9(t *testing.T) {
 		wg.Go(func() {
 			for range 8 { // one after the other
 				c := start(t, "commits", dir)
-				if !c.out.Scan() { // it is at work
-					t.Error("a child did nothing:", c.err.String())
+				var heard []string
+				for range 5 + rand.IntN(10) { // it is at work
+					if !c.out.Scan() {
+						t.Error("a child ended:", c.err.String())
+					}
+					heard = append(heard, c.out.Text())
 				}
-				heard := []string{c.out.Text()}
-				kill := time.AfterFunc(time.Duration(5+rand.IntN(60))*time.Millisecond, func() { c.Process.Kill() })
+				kill := time.AfterFunc(time.Duration(rand.IntN(20_000))*time.Microsecond, func() { c.Process.Kill() })
 				heard = append(heard, c.lines()...)
 				kill.Stop()
 				c.Wait()
@@ -133,9 +136,6 @@ func TestKill9(t *testing.T) {
 		if found[n] != pid {
 			t.Errorf("the commit of task %s was answered to %s and is of %q", n, pid, found[n])
 		}
-	}
-	if len(won) < 100 {
-		t.Errorf("only %d commits were answered: the test shows little", len(won))
 	}
 	t.Logf("24 processes killed, %d commits answered, %d stored", len(won), len(found))
 }

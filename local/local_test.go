@@ -71,9 +71,8 @@ func TestContract(t *testing.T) {
 					}
 					return path
 				},
-				ReadBack: func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(out, name)) },
-				Another:  view,
-				Kill:     func() { s.Close() },
+				Another: view,
+				Kill:    func() { s.Close() },
 			}
 		}
 		return view(t)

@@ -68,6 +68,20 @@ func (s *Store) ListOutput(ctx context.Context, outputURI string) ([]manifest.Ob
 	return out, nil
 }
 
+// OpenOutput reads a published file.
+func (s *Store) OpenOutput(ctx context.Context, outputURI, name string) (io.ReadCloser, error) {
+	root, folder, err := openOutput(ctx, outputURI, name)
+	if err != nil {
+		return nil, fmt.Errorf("open output %s: %w", name, explainRead(folder, err))
+	}
+	defer root.Close()
+	f, err := root.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("open output %s: %w", name, explainRead(folder, err))
+	}
+	return f, nil
+}
+
 // RemoveOutput deletes a file of an output folder; one that is gone is no error.
 func (s *Store) RemoveOutput(ctx context.Context, outputURI, name string) error {
 	root, folder, err := openOutput(ctx, outputURI, name)

@@ -61,7 +61,6 @@ func TestContract(t *testing.T) {
 				Objects: s, Outputs: s, State: s, Queue: s, Buckets: s, Inputs: s,
 				OutputURI: "out/run/",
 				SetInput:  func(name string, data []byte) string { s.SetInput("./"+name, data); return "./" + name },
-				ReadBack:  func(name string) ([]byte, error) { return s.Output("out/run", name) },
 				Another:   view,
 				Kill:      func() { s.Kill(name) },
 			}

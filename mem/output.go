@@ -3,6 +3,7 @@ package mem
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -40,6 +41,17 @@ func (s *Store) ListOutput(ctx context.Context, outputURI string) ([]manifest.Ob
 	})
 }
 
+// OpenOutput reads a published file.
+func (s *Store) OpenOutput(ctx context.Context, outputURI, name string) (io.ReadCloser, error) {
+	return do(ctx, s, "Outputs", "OpenOutput", name, func() (io.ReadCloser, error) {
+		data, err := s.Output(outputURI, name)
+		if err != nil {
+			return nil, err
+		}
+		return section(data, 0, -1), nil
+	})
+}
+
 // RemoveOutput deletes a file of an output folder; one that is gone is no error.
 func (s *Store) RemoveOutput(ctx context.Context, outputURI, name string) error {
 	return run(ctx, s, "Outputs", "RemoveOutput", name, func() error {
@@ -56,7 +68,7 @@ func (s *Store) Output(outputURI, name string) ([]byte, error) {
 	defer s.mu.Unlock()
 	o, ok := s.outputs[folder(outputURI)][name]
 	if !ok {
-		return nil, fmt.Errorf("read %s%s: %w", outputURI, name, hayrick.ErrNotFound)
+		return nil, fmt.Errorf("open %s of output %s: %w", name, outputURI, hayrick.ErrNotFound)
 	}
 	return o.data, nil
 }

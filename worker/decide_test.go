@@ -63,7 +63,7 @@ func converse(t *testing.T, text string) string {
 			case "claim":
 				a := arguments(t, rest)
 				mode, because := worker.ModeOf(hayrick.Claim{Vanished: a.number("vanished"), Idle: a.number("idle")})
-				fmt.Fprintf(&out, "%s %s\n", mode, because)
+				fmt.Fprintln(&out, strings.TrimSpace(string(mode)+" "+because))
 			case "retry":
 				a := arguments(t, rest)
 				policy = hayrick.Retry{Classes: map[string]hayrick.Disposition{}, InTask: hayrick.InTask{

@@ -45,6 +45,7 @@ func echo(_ context.Context, it jobs.Item, emit jobs.Emit) jobs.Outcome {
 // queue that has a message for each.
 type rig struct {
 	t        *testing.T
+	clock    *clock
 	mem      *mem.Store
 	store    *manifest.Store
 	def      hayrick.JobDefinition
@@ -66,22 +67,26 @@ func words(n int) []string {
 	return out
 }
 
+var tenASecond = hayrick.PerTime{N: 10, Per: time.Second}
+
 func dur(d time.Duration) hayrick.Duration { return hayrick.Duration(d) }
 
-// newRig submits a job of lines in batches. It runs in real time; in a synctest
-// bubble, that jumps.
+// newRig submits a job of lines in batches, in a world whose time the test makes
+// pass.
 func newRig(t *testing.T, lines []string, batch int, h handle, edit func(*hayrick.JobDefinition)) *rig {
 	t.Helper()
-	m := mem.New(hayrick.SystemClock{})
+	c := newClock()
+	m := mem.New(c)
+	m.Poll = time.Second
 	r := &rig{
-		t: t, mem: m, store: &manifest.Store{Objects: m, Clock: hayrick.SystemClock{}}, handler: h,
+		t: t, clock: c, mem: m, store: &manifest.Store{Objects: m, Clock: c}, handler: h,
 		journals: &journals{Journals: &worker.MemJournals{}}, limiter: &limiter{}, orders: &orders{mem: m},
 		log: slog.New(slog.DiscardHandler),
 	}
 	r.def = hayrick.JobDefinition{
 		Version: 1, Name: "words", Handler: hayrick.Handler{Builtin: "h"},
 		Input: hayrick.Input{URI: input, Format: "jsonl", Key: "word", OnBadItem: "fail"}, Batch: hayrick.Batches{Items: batch},
-		Run: hayrick.Run{ItemsInFlight: 1, TaskTimeout: dur(30 * time.Minute), ItemTimeout: dur(time.Minute), Lease: dur(time.Minute)},
+		Run: hayrick.Run{ItemsInFlight: 1, TaskTimeout: dur(taskTimeout), ItemTimeout: dur(itemTimeout), Lease: dur(lease)},
 		Retry: hayrick.Retry{
 			InTask: hayrick.InTask{Attempts: 3, Initial: dur(time.Second), Max: dur(time.Minute)}, Passes: 2,
 		},
@@ -142,7 +147,7 @@ func (r *rig) ref(n int64) hayrick.TaskRef {
 
 // worker is what a new process runs.
 func (r *rig) worker(name string) *worker.Worker {
-	world := hayrick.RealWorld(name)
+	world := r.clock.world(name)
 	registry := jobs.Registry{"h": func(context.Context, jobs.Env) (jobs.Handler, error) { return r.handler, nil }}
 	return &worker.Worker{
 		Store: r.store, Claims: r.mem, Marks: r.mem, Queue: r.mem, Inputs: r.mem, Limiter: r.limiter, Orders: r.orders, Journals: r.journals,
@@ -283,7 +288,7 @@ func (r *rig) vanish(n int64) {
 	r.t.Helper()
 	ctx := r.t.Context()
 	_, err := r.mem.Claim(ctx, hayrick.ClaimAsk{
-		TaskRef: r.ref(n), Attempt: hayrick.RealWorld("").NewAttemptID(), Worker: "doomed", Lease: time.Hour,
+		TaskRef: r.ref(n), Attempt: r.clock.world("").NewAttemptID(), Worker: "doomed", Lease: time.Hour,
 	})
 	r.must(err)
 	r.mem.Kill("doomed")

@@ -40,7 +40,7 @@ func (f FileJournals) Open(ctx context.Context, ref hayrick.TaskRef, fp Fingerpr
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("open journal: %w", hayrick.ErrNotFound)
 	}
-	lock, err := lockFile(path)
+	lock, err := lockFile(path, syscall.LOCK_NB)
 	if errors.Is(err, errHeld) || errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open journal: %v: %w", err, hayrick.ErrNotFound)
 	}
@@ -104,10 +104,10 @@ func (f FileJournals) Restore(ctx context.Context, ref hayrick.TaskRef, attempt 
 // one, filled with content when that is given.
 func (f FileJournals) make(ref hayrick.TaskRef, attempt string, content io.Reader) (*fileJournal, error) {
 	path := f.path(ref)
-	lock, err := f.lockIn(ref, path)
+	lock, err := f.lockIn(ref, path, syscall.LOCK_NB)
 	if errors.Is(err, errHeld) { // an own file, started clean
 		path = filepath.Join(f.dir(ref), ref.TaskID+"-"+short(attempt)+".sqlite")
-		lock, err = f.lockIn(ref, path)
+		lock, err = f.lockIn(ref, path, 0) // only removeOrphans may have it, for a moment
 	} else if err == nil {
 		removeOrphans(path)
 	}
@@ -126,9 +126,9 @@ func (f FileJournals) make(ref hayrick.TaskRef, attempt string, content io.Reade
 
 // lockIn locks a path in the task's folder, which another attempt of the task may
 // be removing at this moment.
-func (f FileJournals) lockIn(ref hayrick.TaskRef, path string) (lock *os.File, err error) {
+func (f FileJournals) lockIn(ref hayrick.TaskRef, path string, how int) (lock *os.File, err error) {
 	err = f.inFolder(ref, func() error {
-		lock, err = lockFile(path)
+		lock, err = lockFile(path, how)
 		return err
 	})
 	return lock, err
@@ -162,15 +162,15 @@ func short(attempt string) string { return attempt[:min(8, len(attempt))] }
 var errHeld = errors.New("held by a live attempt")
 
 // lockFile takes the journal's lock, a file beside it: SQLite's own locks on the
-// database would be dropped by a second descriptor of it. fs.ErrNotExist: its
-// folder is gone.
-func lockFile(path string) (*os.File, error) {
+// database would be dropped by a second descriptor of it. how is 0 to wait for it,
+// or LOCK_NB. fs.ErrNotExist: its folder is gone.
+func lockFile(path string, how int) (*os.File, error) {
 	for {
 		lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o644)
 		if err != nil {
 			return nil, err
 		}
-		switch err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
+		switch err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|how); {
 		case err == syscall.EINTR:
 			lock.Close()
 			continue
@@ -219,7 +219,7 @@ func removeOrphans(path string) {
 		if !ok || own == path {
 			continue
 		}
-		if lock, err := lockFile(own); err == nil {
+		if lock, err := lockFile(own, syscall.LOCK_NB); err == nil {
 			unlock(own, lock, true)
 		}
 	}

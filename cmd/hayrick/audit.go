@@ -23,7 +23,7 @@ func auditCommand(c *cli) *cobra.Command {
 		Long: `Walk the hash chain of a run from its outcome down to the rows, derive every view
 again, and name whatever differs, is missing or is a stranger. The first line is the
 proof; exit 3 when there is none.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runAudit(cmd.Context(), c, refOf(args), deep) },
 	}
 	cmd.Flags().BoolVar(&deep, "deep", false, "decode every row of every file too")

@@ -60,7 +60,7 @@ func (c *cli) checkFile(ctx context.Context, f jobfile.File) (jobs.Handler, erro
 		}
 	}
 	if len(ps) > 0 {
-		return nil, ps
+		return nil, ps.Sorted()
 	}
 	return h, nil
 }
@@ -129,7 +129,7 @@ func (c *cli) checkInput(ctx context.Context, sources coordinator.Sources, def h
 	}
 	for i, b := range bad {
 		if i == toldLines {
-			fmt.Fprintf(c.err, "... and %s more of the first %s\n", count(int64(len(bad)-i), "line"), number(checkedLines))
+			fmt.Fprintf(c.err, "... and %s of the first %s\n", count(int64(len(bad)-i), "more line"), number(checkedLines))
 			break
 		}
 		fmt.Fprintf(c.err, "%s:%d: %s\n", def.Input.URI, b.line, b.what)

@@ -86,6 +86,7 @@ func (d *drive) run(ctx context.Context, slots int, look func(context.Context) (
 	d.world.Go("interrupt", func() {
 		select {
 		case <-d.drain:
+			d.tell("ending what is in hand; interrupt again to stop at once")
 			d.stop.stop(errInterrupted)
 		case <-ctx.Done():
 		}

@@ -35,7 +35,7 @@ ok in a later group is not among them.
 
 States: permanent (never tried again), exhausted (all tries are used up), failed (in
 the group that is open: the retry planner has not judged it yet).`,
-		Args: cobra.MaximumNArgs(1),
+		Args: arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.class != "" && !hayrick.ValidClass(o.class) {
 				return &hayrick.UserError{What: fmt.Sprintf("%q is not a class", o.class), Hint: "hayrick failures lists the classes"}

@@ -23,7 +23,7 @@ func inspectCommand(c *cli) *cobra.Command {
 	var o inspectOptions
 	cmd := &cobra.Command{
 		Use: "inspect [run]", Short: "Show the commits of a run, one of its tasks, or the history of an item",
-		Args: cobra.MaximumNArgs(1),
+		Args: arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.task != "" && o.item != "" {
 				return &hayrick.UserError{What: "--task and --item are two questions", Hint: "ask one at a time"}

@@ -14,7 +14,7 @@ import (
 
 func lsCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use: "ls", Short: "List the runs of the store, the latest first", Args: cobra.NoArgs,
+		Use: "ls", Short: "List the runs of the store, the latest first", Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runLs(cmd.Context(), c) },
 	}
 }

@@ -44,7 +44,7 @@ func realMain() int {
 		inTTY:  term.IsTerminal(int(os.Stdin.Fd())),
 		width: func() int {
 			w, _, err := term.GetSize(int(os.Stderr.Fd()))
-			if err != nil {
+			if err != nil || w < 1 { // some pseudo-terminals say 0
 				return 80
 			}
 			return w

@@ -16,7 +16,7 @@ import (
 
 func pauseCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use: "pause <run>", Short: "Hand out no more tasks of a run until it is resumed", Args: cobra.ExactArgs(1),
+		Use: "pause <run>", Short: "Hand out no more tasks of a run until it is resumed", Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runPause(cmd.Context(), c, args[0]) },
 	}
 }
@@ -39,7 +39,7 @@ func runPause(ctx context.Context, c *cli, ref string) error {
 func resumeCommand(c *cli) *cobra.Command {
 	var strict bool
 	cmd := &cobra.Command{
-		Use: "resume [run]", Short: "Go on with an unfinished run, paused or not, until it has ended", Args: cobra.MaximumNArgs(1),
+		Use: "resume [run]", Short: "Go on with an unfinished run, paused or not, until it has ended", Args: arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runResume(cmd.Context(), c, refOf(args), strict) },
 	}
 	cmd.Flags().BoolVar(&strict, "strict", false, "exit 3 when any item failed")
@@ -82,7 +82,7 @@ func runResume(ctx context.Context, c *cli, ref string, strict bool) error {
 func cancelCommand(c *cli) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
-		Use: "cancel <run>", Short: "End a run; what is finished stays in the store", Args: cobra.ExactArgs(1),
+		Use: "cancel <run>", Short: "End a run; what is finished stays in the store", Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runCancel(cmd.Context(), c, args[0], yes) },
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")

@@ -135,8 +135,8 @@ func (p *progress) block(k *coordinator.Known, d coordinator.Decision, t tally, 
 	speed, left := p.speed(t)
 	lines := []string{
 		fmt.Sprintf("%s  %s  %s%s", p.paint(bold, k.Plan.JobID), p.where(k, t), ago(now.Sub(p.start)), left),
-		fmt.Sprintf("  items  %s %s/%s%s  ok %s  failed %s  permanent %s  exhausted %s", bar, number(t.ended()), number(t.Items), speed,
-			number(t.OK), number(t.Failed), number(t.Permanent), number(t.Exhausted)),
+		fmt.Sprintf("  items  %s %s/%s%s", bar, number(t.ended()), number(t.Items), speed),
+		fmt.Sprintf("  ended  ok %s  failed %s  permanent %s  exhausted %s", number(t.OK), number(t.Failed), number(t.Permanent), number(t.Exhausted)),
 	}
 	if r := p.ratesLine(k); r != "" {
 		lines = append(lines, "  rates  "+r)

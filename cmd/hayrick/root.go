@@ -101,6 +101,16 @@ or by @name (the latest run of that job).`,
 	return root
 }
 
+// arguments checks how many there are.
+func arguments(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= least && len(args) <= most {
+			return nil
+		}
+		return &hayrick.UserError{What: fmt.Sprintf("%s is given", count(int64(len(args)), "argument")), Hint: "write " + cmd.UseLine()}
+	}
+}
+
 // prepare makes what the flags decide.
 func (c *cli) prepare() error {
 	if c.storeDir == "" {

@@ -47,7 +47,7 @@ Typed again it goes on with the unfinished run of the same job file and input.
 
 The first Ctrl-C ends the items in hand and leaves the rest for later; the second
 stops at once. Neither loses anything.`,
-		Args: cobra.ExactArgs(1),
+		Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := parseSubmit(&o, args); err != nil {
 				return err

@@ -190,8 +190,8 @@ func TestProgress(t *testing.T) {
 		p.show(k, coordinator.Decision{Status: hayrick.StatusSucceeded})
 		out := b.String()
 		if tty {
-			if got := strings.Count(out, "\x1b[1A"); got != 3*drawn {
-				t.Errorf("the block went up %d lines, want %d", got, 3*drawn)
+			if got := strings.Count(out, "\x1b[1A"); got != 4*drawn {
+				t.Errorf("the block went up %d lines, want %d", got, 4*drawn)
 			}
 			for _, want := range []string{"8/9", "ok 7", "permanent 1", "api 6.0/s of 10/s each", "retry_batch_1 1/2 tasks", "[####"} {
 				if !strings.Contains(out, want) {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -36,7 +37,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "signals": signals, "json": checkJSON, "lines": lines, "numbered": numbered,
+			"exits": exits, "signals": signals, "killed": killed, "json": checkJSON, "lines": lines, "numbered": numbered,
 		},
 	})
 }
@@ -63,18 +64,13 @@ func codeOf(err error) int {
 }
 
 // signals <signal,...> <words> <code> <command>...: as soon as a line on the command's
-// stderr has the words, it gets the first signal, and each further one when its next
-// line comes; then it ends with the code.
+// stderr has the words, it gets the first signal, and each further one with each
+// further line; then it ends with the code.
 func signals(ts *testscript.TestScript, _ bool, args []string) {
-	names := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
+	names := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM}
 	want, err := strconv.Atoi(args[2])
 	ts.Check(err)
-	cmd := exec.Command("hayrick", args[4:]...)
-	if path, err := exec.LookPath(filepath.Join(binDir(ts), "hayrick")); err == nil {
-		cmd = exec.Command(path, args[4:]...)
-	}
-	cmd.Dir = ts.Getenv("WORK")
-	cmd.Env = append(os.Environ(), "HOME="+ts.Getenv("HOME"))
+	cmd := command(ts, args[3:])
 	stderr, err := cmd.StderrPipe()
 	ts.Check(err)
 	ts.Check(cmd.Start())
@@ -93,10 +89,44 @@ func signals(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// binDir is where testscript put the commands.
-func binDir(ts *testscript.TestScript) string {
-	dir, _, _ := strings.Cut(ts.Getenv("PATH"), string(os.PathListSeparator))
-	return dir
+// killed <n> <command>...: the command is killed as soon as n tasks of the store
+// .hayrick have ended, and had not ended itself by then.
+func killed(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	cmd := command(ts, args[1:])
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	ts.Check(cmd.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for look := time.NewTicker(time.Millisecond); ; {
+		select {
+		case err := <-ended:
+			ts.Fatalf("%v ended before %d tasks had: %v", args[1:], n, err)
+		case <-look.C:
+		}
+		done, err := filepath.Glob(filepath.Join(cmd.Dir, ".hayrick/jobs/*/tasks/*/results.done"))
+		ts.Check(err)
+		if len(done) >= n {
+			break
+		}
+	}
+	ts.Check(cmd.Process.Kill())
+	err = <-ended
+	fmt.Fprint(ts.Stderr(), stderr.String())
+	if got := codeOf(err); got != -1 {
+		ts.Fatalf("%v exits %d, not by the kill", args[1:], got)
+	}
+}
+
+// command is a process of its own, as exec would start it.
+func command(ts *testscript.TestScript, args []string) *exec.Cmd {
+	bin, _, _ := strings.Cut(ts.Getenv("PATH"), string(os.PathListSeparator)) // where testscript put the commands
+	cmd := exec.Command(filepath.Join(bin, args[0]), args[1:]...)
+	cmd.Dir = ts.Getenv("WORK")
+	cmd.Env = append(os.Environ(), "HOME="+ts.Getenv("HOME"))
+	return cmd
 }
 
 // json <path> <value>...: the value at a dotted path in the first JSON object of the

@@ -17,7 +17,7 @@ import (
 
 func statusCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use: "status [run]", Short: "Say how a run stands (the latest when none is named)", Args: cobra.MaximumNArgs(1),
+		Use: "status [run]", Short: "Say how a run stands (the latest when none is named)", Args: arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runStatus(cmd.Context(), c, refOf(args)) },
 	}
 }

@@ -11,7 +11,7 @@ func submitCommand(c *cli) *cobra.Command {
 	var o submitOptions
 	cmd := &cobra.Command{
 		Use: "submit <job>", Short: "Plan a job and leave the work to `hayrick worker`",
-		Args: cobra.ExactArgs(1),
+		Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := parseSubmit(&o, args); err != nil {
 				return err

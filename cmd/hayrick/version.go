@@ -44,7 +44,7 @@ func codeVersion() string { return "hayrick " + thisBuild().Version }
 
 func versionCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version", Args: arguments(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			b := thisBuild()
 			if c.json {

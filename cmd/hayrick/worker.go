@@ -22,7 +22,7 @@ type workerOptions struct {
 func workerCommand(c *cli) *cobra.Command {
 	var o workerOptions
 	cmd := &cobra.Command{
-		Use: "worker", Short: "Work on all unfinished runs of the store until they have ended", Args: cobra.NoArgs,
+		Use: "worker", Short: "Work on all unfinished runs of the store until they have ended", Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := parseWorker(&o); err != nil {
 				return err

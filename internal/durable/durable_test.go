@@ -411,3 +411,45 @@ func TestRecent(t *testing.T) {
 		t.Error("not forgotten")
 	}
 }
+
+// A published file replaces the one before it as a whole, a source that breaks
+// leaves the old one, and what a killed publisher left goes, but not what a live
+// one is writing.
+func TestPublish(t *testing.T) {
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := os.WriteFile(filepath.Join(dir, publishPrefix+"0-1"), []byte("half"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	write := func(s string) func(*os.File) error {
+		return func(f *os.File) error { _, err := f.WriteString(s); return err }
+	}
+	err = Publish(root, "lists/a", func(f *os.File) error { // while this one is written
+		if err := Publish(root, "b", write("b")); err != nil {
+			return err
+		}
+		return write("a")(f)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := errors.New("broken")
+	if err := Publish(root, "b", func(f *os.File) error { f.WriteString("half"); return broken }); !errors.Is(err, broken) {
+		t.Errorf("a broken source: %v", err)
+	}
+	if got := ls(t, dir); len(got) != 2 || got[0] != "b" || got[1] != "lists" {
+		t.Errorf("the folder holds %q", got)
+	}
+	for name, want := range map[string]string{"lists/a": "a", "b": "b"} {
+		if got, err := root.ReadFile(name); err != nil || string(got) != want {
+			t.Errorf("%s reads %q, %v", name, got, err)
+		}
+	}
+	if err := Publish(root, "../out", write("x")); err == nil {
+		t.Error("published outside")
+	}
+}

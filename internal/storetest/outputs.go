@@ -1,8 +1,11 @@
 package storetest
 
 import (
+	"io"
 	"slices"
 	"strings"
+
+	"hayrick"
 )
 
 var outputTests = map[string]func(*harness){
@@ -23,7 +26,16 @@ func (h *harness) published() (names []string) {
 	return names
 }
 
+func (h *harness) output(name string) string {
+	h.Helper()
+	r, err := h.Outputs.OpenOutput(h.Ctx, h.OutputURI, name)
+	h.must(err)
+	return h.drain(r)
+}
+
 func testPublish(h *harness) {
+	_, err := h.Outputs.OpenOutput(h.Ctx, h.OutputURI, "_SUCCESS")
+	h.is(err, hayrick.ErrNotFound)
 	if got := h.published(); len(got) != 0 {
 		h.Fatalf("a folder that does not exist lists %q", got)
 	}
@@ -38,12 +50,14 @@ func testPublish(h *harness) {
 		h.Fatalf("published %q, want %q", got, want)
 	}
 	for name, want := range map[string]string{"part-00000.parquet": "rows", "lists/gone.jsonl": "{}\n", "_SUCCESS": "ok"} {
-		if got, err := h.ReadBack(name); err != nil || string(got) != want {
-			h.Errorf("%s reads %q, %v; want %q", name, got, err, want)
+		if got := h.output(name); got != want {
+			h.Errorf("%s reads %q; want %q", name, got, want)
 		}
 	}
+	_, err = h.Outputs.OpenOutput(h.Ctx, h.OutputURI, "part-00001.parquet")
+	h.is(err, hayrick.ErrNotFound)
 	h.must(h.Outputs.PublishBytes(h.Ctx, h.OutputURI, "_SUCCESS", []byte("again")))
-	if got, _ := h.ReadBack("_SUCCESS"); string(got) != "again" {
+	if got := h.output("_SUCCESS"); got != "again" {
 		h.Errorf("published over: %q", got)
 	}
 	h.must(h.Outputs.RemoveOutput(h.Ctx, h.OutputURI, "_SUCCESS"))
@@ -73,7 +87,13 @@ func testPublishRace(h *harness) {
 		if err := v.Outputs.PublishFile(v.Ctx, h.OutputURI, "part-00000.parquet", job.Part(0, 0, "x")); err != nil {
 			h.Error(err)
 		}
-		if got, err := h.ReadBack("part-00000.parquet"); err != nil || string(got) != body {
+		r, err := v.Outputs.OpenOutput(v.Ctx, h.OutputURI, "part-00000.parquet")
+		if err != nil {
+			h.Error(err)
+			return
+		}
+		defer r.Close()
+		if got, err := io.ReadAll(r); err != nil || string(got) != body {
 			h.Errorf("a published file reads torn: %d bytes, %v", len(got), err)
 		}
 	})

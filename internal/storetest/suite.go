@@ -12,25 +12,26 @@ import (
 	"time"
 
 	"hayrick"
+	"hayrick/aggregator"
+	"hayrick/audit"
 	"hayrick/coordinator"
 	"hayrick/manifest"
 	"hayrick/ratelimit"
+	"hayrick/retryplanner"
 	"hayrick/worker"
 )
 
-// Objects is the object store with what merging adds to it.
+// Objects is the object store of all roles.
 type Objects interface {
 	manifest.Objects
-	OpenAt(ctx context.Context, key string) (manifest.Blob, error)
-	Assemble(ctx context.Context, key string, parts []manifest.Range, tail []byte) error
+	aggregator.Blobs
+	audit.Blobs
 }
 
 // Outputs are the published folders.
 type Outputs interface {
-	PublishFile(ctx context.Context, outputURI, name, key string) error
-	PublishBytes(ctx context.Context, outputURI, name string, body []byte) error
-	ListOutput(ctx context.Context, outputURI string) ([]manifest.Object, error)
-	RemoveOutput(ctx context.Context, outputURI, name string) error
+	aggregator.Output
+	audit.Output
 }
 
 // State is the state store of all roles.
@@ -38,18 +39,23 @@ type State interface {
 	worker.Claims
 	worker.Marks
 	coordinator.State
+	aggregator.State
 }
 
 // Queue is the queue of all roles.
 type Queue interface {
 	worker.Queue
 	coordinator.Queue
+	retryplanner.Queue
+	aggregator.Queue
 }
 
 // Inputs are the inputs of job files, for all roles.
 type Inputs interface {
 	worker.Inputs
 	coordinator.Sources
+	retryplanner.Inputs
+	audit.Inputs
 }
 
 // Ports is one process's view of a store. A nil port is not tested.
@@ -66,7 +72,6 @@ type Ports struct {
 
 	OutputURI string                                // a folder that does not exist yet
 	SetInput  func(name string, data []byte) string // stores an input and returns its uri
-	ReadBack  func(name string) ([]byte, error)     // reads a published file as a user would
 	Another   func(t *testing.T) Ports              // the same store, seen by another process
 	Kill      func()                                // ends this process as kill -9 does
 }

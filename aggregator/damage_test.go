@@ -1,0 +1,331 @@
+package aggregator_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"hayrick"
+	"hayrick/aggregator"
+	"hayrick/internal/rows"
+	"hayrick/manifest"
+	"hayrick/mem"
+)
+
+// three is a job whose second result has another schema than the others.
+func three(t *testing.T, s shape) *jobRig {
+	return build(t, s, []task{one(row("a", 1), row("a", 2)), one(row("a", 3, "b", "x")), one(row("a", 4))})
+}
+
+// flips are positions all over a file of n bytes.
+func flips(n int) (at []int) {
+	for i := 0; i < n; i += 1 + n/61 {
+		at = append(at, i)
+	}
+	return append(at, n-1)
+}
+
+func flipped(b []byte, at int) []byte {
+	b = slices.Clone(b)
+	b[at] ^= 0x10
+	return b
+}
+
+// refuses checks that the aggregation stops with an error that says all of it, and
+// that the job has no outcome.
+func (j *jobRig) refuses(says ...string) {
+	j.t.Helper()
+	a := j.process("p")
+	err := a.Advance(j.t.Context(), jobID, 0)
+	if damage := errors.Is(err, hayrick.ErrCorrupt) || errors.Is(err, aggregator.ErrUnlike); !damage || errors.Is(err, hayrick.ErrNotFound) {
+		j.t.Fatalf("%v", err)
+	}
+	for _, x := range says {
+		if !strings.Contains(err.Error(), x) {
+			j.t.Errorf("%q does not say %s", err, x)
+		}
+	}
+	// As a message it is not acknowledged: somebody is told.
+	v, err := a.Do(j.t.Context(), hayrick.Delivery{Message: hayrick.Message{JobID: jobID, Role: hayrick.RoleAggregator}})
+	if v.Ack || v.Again <= 0 || err == nil {
+		j.t.Errorf("%+v, %v", v, err)
+	}
+	j.absent(job.Outcome(0))
+	if j.temps.open != 0 {
+		j.t.Errorf("%d scratch files are open", j.temps.open)
+	}
+}
+
+// 002-48: a results.done that is not the one its group was closed with is an error,
+// and so is one that is gone, or contradicts itself.
+func TestResultsThatAreNotVouchedFor(t *testing.T) {
+	for _, refs := range []bool{false, true} {
+		j := three(t, shape{refs: refs})
+		done := job.Done("task-0001")
+		sound := j.mem.Snapshot()[done]
+		for _, at := range flips(len(sound)) {
+			j.mem.Damage(done, flipped(sound, at))
+			j.refuses("task-0001")
+		}
+		j.mem.Damage(done, sound[:len(sound)-1])
+		j.refuses("task-0001")
+		j.mem.Damage(done, []byte(strings.Replace(string(sound), `"ok":1`, `"ok":2`, 1))) // sound, but another
+		j.refuses("task-0001", "retry plan")
+		j.mem.Damage(done, nil)
+		j.refuses("task-0001", "gone")
+		j.absent(job.AggregationPlan(0))
+		j.mem.Damage(done, sound)
+		j.whole(j.aggregate()) // restored, all is well
+	}
+	for name, bad := range map[string]func(r *manifest.Result){
+		"rows without a file":     func(r *manifest.Result) { r.File = nil },
+		"a file without rows":     func(r *manifest.Result) { r.RowCount = 0 },
+		"a number of rows":        func(r *manifest.Result) { r.RowCount = -1 },
+		"a hash that is none":     func(r *manifest.Result) { r.RowHash = "x" },
+		"FAILED with rows":        func(r *manifest.Result) { r.Status = string(hayrick.TaskFailed) },
+		"of another generation":   func(r *manifest.Result) { r.Generation = 1 },
+		"a hash of no rows":       func(r *manifest.Result) { r.File, r.RowCount = nil, 0 },
+		"another schema":          func(r *manifest.Result) { r.SchemaDigest = strings.Repeat("0", 64) },
+		"more items than it has":  func(r *manifest.Result) { r.OK++ },
+		"fewer items than it has": func(r *manifest.Result) { r.OK-- },
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := three(t, shape{bad: func(n int64, r *manifest.Result) {
+				if n == 1 {
+					bad(r)
+				}
+			}})
+			j.refuses()
+			j.absent(job.AggregationPlan(0))
+		})
+	}
+}
+
+// 002-48: a file that is not what its results.done says is never skipped. Its merge
+// FAILS, three times; then the job does, and says which file it was.
+func TestFilesThatAreNotVouchedFor(t *testing.T) {
+	clean := three(t, shape{})
+	key := job.Abs(*clean.results[2].File)
+	sound := clean.mem.Snapshot()[key]
+	damages := map[string][]byte{"gone": nil, "empty": {}, "cut": sound[:len(sound)-1], "longer": append(slices.Clone(sound), 0)}
+	for _, at := range flips(len(sound)) {
+		damages[fmt.Sprint("flipped at ", at)] = flipped(sound, at)
+	}
+	for name, b := range damages {
+		j := three(t, shape{})
+		j.mem.Damage(key, b)
+		o := j.aggregate()
+		if o.Status != "FAILED" || o.Code != manifest.CodeNothingToMerge || !strings.Contains(o.Message, *j.results[2].File) ||
+			!strings.Contains(o.Message, "agg-0-1-0000") || o.OK != 3 || o.Unfinished != 0 || o.Aggregation != nil {
+			t.Errorf("%s: %+v", name, o)
+		}
+		j.chained(o)
+		for run, id := range []string{"agg-0-1-0000", "agg-0-1-0000-r1", "agg-0-1-0000-r2"} {
+			r := j.result(id)
+			if r.Status != "FAILED" || r.File != nil || r.RowCount != 0 || r.RowHash != "0" || len(r.Inputs) != 0 || r.Task.Error == nil || !strings.Contains(r.Task.Error.Message, *j.results[2].File) {
+				t.Errorf("%s, run %d: %+v", name, run, r)
+			}
+			if o.Chain[job.Rel(job.Done(id))] == "" {
+				t.Errorf("the chain does not name %s", id)
+			}
+		}
+		j.absent(job.Done("agg-0-1-0000-r3"))
+		if out := j.published(); len(out) != 0 {
+			t.Errorf("published %v", out)
+		}
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+}
+
+// A file of which only bytes that no reader decodes have changed is another file.
+func TestUndecodedBytesCount(t *testing.T) {
+	j := three(t, shape{})
+	key := job.Abs(*j.results[2].File)
+	sound := j.mem.Snapshot()[key]
+	other := rewrite(t, sound, func(meta rows.Compact) rows.Compact {
+		by, err := meta.Text(6)
+		j.must(err)
+		by = strings.ToUpper(by[:1]) + by[1:] // created_by: the same length
+		return meta.Set(6, rows.CompactBinary, append([]byte{byte(len(by))}, by...))
+	})
+	if len(other) != len(sound) || string(other) == string(sound) {
+		t.Fatalf("%d bytes, %d", len(other), len(sound))
+	}
+	j.mem.Damage(key, other)
+	if o := j.aggregate(); o.Status != "FAILED" || !strings.Contains(o.Message, "SHA-256") {
+		t.Errorf("%s: %s", o.Status, o.Message)
+	}
+}
+
+// A merge that FAILED is run again under another id: what is mended by then counts.
+func TestMergeThatFailedRunsAgain(t *testing.T) {
+	for failed := range 3 {
+		j := three(t, shape{})
+		key := job.Abs(*j.results[2].File)
+		sound := j.mem.Snapshot()[key]
+		a := j.process("p")
+		j.must(a.Advance(t.Context(), jobID, 0))
+		j.mem.Damage(key, nil)
+		for run := range failed {
+			worked, err := j.step(a)
+			if !worked || err != nil {
+				t.Fatalf("%v, %v", worked, err)
+			}
+			j.result(manifest.MergeTaskID(0, 1, 0, run))
+			j.clock.Sleep(t.Context(), 2e9)
+		}
+		j.mem.Damage(key, sound)
+		j.must(j.drain(a))
+		o := j.outcome()
+		j.whole(o)
+		j.chained(o)
+		if r := j.result(manifest.MergeTaskID(0, 1, 0, failed)); r.Status != "DONE" || r.RowCount != 4 {
+			t.Errorf("after %d: %+v", failed, r)
+		}
+		j.absent(job.Done(manifest.MergeTaskID(0, 1, 0, failed+1)))
+	}
+}
+
+// A repetition that nobody was told of is found by whoever looks: the message of a
+// merge that FAILED may be lost, and its block may say that it is done.
+func TestRepetitionIsFound(t *testing.T) {
+	j := three(t, shape{})
+	key := job.Abs(*j.results[2].File)
+	sound := j.mem.Snapshot()[key]
+	a := j.process("p")
+	j.must(a.Advance(t.Context(), jobID, 0))
+	j.mem.Damage(key, nil)
+	if _, err := j.step(a); err != nil {
+		t.Fatal(err)
+	}
+	j.mem.Damage(key, sound)
+	j.mem.WipeQueue()
+	j.trigger()
+	j.must(j.drain(a))
+	j.whole(j.outcome())
+}
+
+// What the merges wrote is held against their results.done once more: no damage
+// between the levels gets into the dataset.
+func TestMergedFilesThatAreNotVouchedFor(t *testing.T) {
+	prepare := func() (*jobRig, string, []byte) {
+		j := build(t, shape{def: func(d *hayrick.JobDefinition) { d.Merge.FanIn, d.Merge.ByCount = 2, true }},
+			[]task{one(row("a", 1)), one(row("a", 2)), one(row("a", 3)), one(row("a", 4)), one(row("a", 5))})
+		a := j.process("p")
+		j.must(a.Advance(t.Context(), jobID, 0))
+		for range 3 {
+			if _, err := j.step(a); err != nil {
+				t.Fatal(err)
+			}
+		}
+		key := job.Abs(*j.result("agg-0-1-0001").File)
+		j.absent(job.Outcome(0))
+		return j, key, j.mem.Snapshot()[key]
+	}
+	j, _, sound := prepare()
+	damages := [][]byte{nil, {}, sound[:len(sound)-1], append(slices.Clone(sound), 0)}
+	for _, at := range flips(len(sound)) {
+		damages = append(damages, flipped(sound, at))
+	}
+	for _, b := range damages {
+		j, key, _ := prepare() // the same rows give the same bytes
+		j.mem.Damage(key, b)
+		j.refuses(job.Rel(key))
+	}
+	// A merge's results.done that was changed would break the sums.
+	done := job.Done("agg-0-1-0001")
+	was := j.mem.Snapshot()[done]
+	for _, edit := range [][2]string{{`"row_count":2`, `"row_count":3`}, {`"row_hash":"`, `"row_hash":"1`}, {`"file":"`, `"file":null,"x":"`}} {
+		now := strings.Replace(string(was), edit[0], edit[1], 1)
+		if now == string(was) {
+			t.Fatalf("%s is not in %s", edit[0], was)
+		}
+		j.mem.Damage(done, []byte(now))
+		j.refuses()
+	}
+	j.mem.Damage(done, was)
+	j.trigger()
+	j.must(j.drain(j.process("p")))
+	j.whole(j.outcome())
+}
+
+// A store that joins files wrongly is found out by reading back.
+func TestReadBackFindsABadCopy(t *testing.T) {
+	j := build(t, shape{def: func(d *hayrick.JobDefinition) { d.Merge.FanIn, d.Merge.ByCount = 1, true }},
+		[]task{one(row("a", 1)), one(row("a", 2))})
+	a := j.process("p")
+	j.must(a.Advance(t.Context(), jobID, 0))
+	for range 2 {
+		if _, err := j.step(a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Learn what the part is, then let each byte of it be wrong in turn.
+	part, body := "", []byte(nil)
+	j.mem.Hook = func(c mem.Call) mem.Fault {
+		if c.Op == "OpenAt" && strings.Contains(c.Key, "/part-") {
+			part, body = c.Key, j.mem.Snapshot()[c.Key]
+			return mem.Fault{ErrBefore: errors.New("503")}
+		}
+		return mem.Fault{}
+	}
+	if err := a.Advance(t.Context(), jobID, 0); err == nil || part == "" {
+		t.Fatalf("%v", err)
+	}
+	j.mem.Hook = nil
+	j.damaged = true // to write the part again over the wrong one is what the test is about
+	for _, at := range flips(len(body)) {
+		j.mem.Damage(part, flipped(body, at))
+		if err := a.Advance(t.Context(), jobID, 0); !errors.Is(err, hayrick.ErrCorrupt) || !strings.Contains(err.Error(), job.Rel(part)) {
+			t.Fatalf("flipped at %d of %d: %v", at, len(body), err)
+		}
+		j.absent(job.Outcome(0))
+	}
+}
+
+// Objects that commits name and that are gone are damage, not a reason to wait.
+func TestNamedObjectsThatAreGone(t *testing.T) {
+	j := build(t, shape{refs: true}, []task{{ok: 1, rows: []rows.Row{row("a", 1)}, permanent: []item{{1, "gone"}}}})
+	a := j.process("p")
+	objects := func() (keys []string) {
+		for key := range j.mem.Snapshot() {
+			keys = append(keys, key)
+		}
+		slices.Sort(keys)
+		return keys
+	}
+	lost := 0
+	without := func(meant func(rel string) bool) {
+		for _, key := range objects() {
+			if rel := job.Rel(key); meant(rel) {
+				was := j.mem.Snapshot()[key]
+				j.mem.Damage(key, nil)
+				j.refuses(rel)
+				j.mem.Damage(key, was)
+				lost++
+			}
+		}
+	}
+	without(func(rel string) bool {
+		return strings.HasPrefix(rel, "config-") || strings.Contains(rel, "results-") || strings.HasPrefix(rel, "tasks/")
+	})
+	if lost != 4 { // the definition, the list of results, results.done, the rows
+		t.Errorf("%d objects were lost", lost)
+	}
+	j.must(a.Advance(t.Context(), jobID, 0))
+	if _, err := j.step(a); err != nil {
+		t.Fatal(err)
+	}
+	without(func(rel string) bool {
+		return strings.HasPrefix(rel, "groups/final_") || strings.Contains(rel, "permanent-") || strings.HasPrefix(rel, "tasks/agg-") && strings.HasSuffix(rel, ".parquet")
+	})
+	if lost != 7 {
+		t.Errorf("%d objects were lost", lost)
+	}
+	j.must(j.drain(a))
+	j.whole(j.outcome())
+}
