@@ -81,7 +81,9 @@ var scenarios = map[string]func(t *testing.T) *jobRig{
 		j.before(stale)
 		return j
 	},
-	"no rows": func(t *testing.T) *jobRig { return build(t, shape{}, []task{one(), {exhausted: []item{{1, "timeout"}}}}) },
+	"no rows": func(t *testing.T) *jobRig {
+		return build(t, shape{}, []task{one(), {exhausted: []item{{1, "timeout"}}}})
+	},
 	"refused": func(t *testing.T) *jobRig {
 		j := build(t, withOutput("out/shared/", "error"), []task{one(row("a", 1))})
 		j.before(map[string]string{"x": "theirs"})

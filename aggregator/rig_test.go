@@ -145,7 +145,7 @@ type shape struct {
 	def  func(*hayrick.JobDefinition)
 	with *jobRig // whose store it shares, under another id
 	open bool    // the last group is not closed
-	refs bool // lists of results as objects
+	refs bool    // lists of results as objects
 	bad  func(n int64, r *manifest.Result)
 }
 

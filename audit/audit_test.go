@@ -54,3 +54,26 @@ func TestTiny(t *testing.T) {
 		}
 	}
 }
+
+func TestProgress(t *testing.T) {
+	o := build(t, rich()).options()
+	var stages []string
+	var last audit.Progress
+	o.Progress = func(p audit.Progress) {
+		if p.Stage != last.Stage {
+			stages = append(stages, p.Stage)
+		} else if p.Done <= last.Done {
+			t.Errorf("%+v after %+v", p, last)
+		}
+		if p.Bytes < last.Bytes || p.Done > p.Total {
+			t.Errorf("%+v after %+v", p, last)
+		}
+		last = p
+	}
+	if _, err := audit.Run(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(stages, " "); got != "initial_batch retry_batch_1 retry_batch_2 merge parts published" {
+		t.Error(got)
+	}
+}

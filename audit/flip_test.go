@@ -74,15 +74,21 @@ func TestEveryObjectIsGuarded(t *testing.T) {
 			objects := w.mem.Snapshot()
 			for _, key := range slices.Sorted(maps.Keys(objects)) {
 				rel, body := job.Rel(key), objects[key]
-				for _, i := range positions(rel, body) {
+				at := positions(rel, body)
+				if name == "rich" && !*everyByte {
+					at = at[len(at)/2:]
+				}
+				for _, i := range at {
 					b := bytes.Clone(body)
 					b[i] ^= 1 << (i % 8)
 					named(t, w.damaged(key, b), rel, fmt.Sprintf("with byte %d of %d flipped", i, len(body)))
 				}
 				named(t, w.damaged(key, body[:len(body)-1]), rel, "cut by a byte")
-				named(t, w.damaged(key, []byte{}), rel, "emptied")
-				named(t, w.damaged(key, append(bytes.Clone(body), '\n')), rel, "with a byte more")
 				named(t, w.damaged(key, nil), rel, "deleted")
+				if name == "tiny" {
+					named(t, w.damaged(key, []byte{}), rel, "emptied")
+					named(t, w.damaged(key, append(bytes.Clone(body), '\n')), rel, "with a byte more")
+				}
 			}
 			clean(t, w.audit(true))
 		})
@@ -96,7 +102,7 @@ func positions(rel string, body []byte) (at []int) {
 		from = bytes.Index(body, []byte(`"slurm_array_id":`)) + len(`"slurm_array_id":`)
 		to = from + bytes.IndexByte(body[from:], ',')
 	}
-	step := max(1, len(body)/13)
+	step := max(1, len(body)/6)
 	if *everyByte {
 		step = 1
 	}
@@ -113,13 +119,14 @@ func TestSwapped(t *testing.T) {
 	w := build(t, rich())
 	objects := w.mem.Snapshot()
 	keys := slices.Sorted(maps.Keys(objects))
-	for i, a := range keys {
-		for _, b := range keys[i+1:] {
+	kinds := map[string][]string{}
+	for _, key := range keys {
+		kinds[kind(key)] = append(kinds[kind(key)], key)
+	}
+	for _, keys := range kinds { // any two would do; those of one kind are the hard ones
+		for i, a := range keys {
+			b := keys[(i+1)%len(keys)]
 			if bytes.Equal(objects[a], objects[b]) {
-				continue
-			}
-			// Any pair would do; those of one kind are the hard ones.
-			if kind(a) != kind(b) {
 				continue
 			}
 			w.mem.Damage(a, objects[b])

@@ -95,7 +95,7 @@ func TestRandomJobs(t *testing.T) {
 			rt.Fatalf("audit: %+v and %d rows; played: %d ok, %d permanent, %d exhausted, %d rows", r.Items, r.Rows.Out, ok, permanent, exhausted, rows)
 		}
 		objects := w.mem.Snapshot()
-		for range 20 {
+		for range 4 {
 			key := rapid.SampledFrom(slices.Sorted(maps.Keys(objects))).Draw(rt, "object")
 			rel := job.Rel(key)
 			i := rapid.SampledFrom(positions(rel, objects[key])).Draw(rt, "byte")

@@ -9,6 +9,7 @@ import (
 
 	"hayrick"
 	"hayrick/audit"
+	"hayrick/internal/rows"
 	"hayrick/manifest"
 )
 
@@ -258,17 +259,48 @@ var late = map[string]lie{
 		s.onResult = func(r *manifest.Result) {
 			if r.TaskID == "task-0000" {
 				body := []byte("PAR1 and so on PAR1")
-				rows := world.data[*r.File]
+				rs := world.data[*r.File]
 				r.SHA256, r.Bytes = manifest.SHA256(body), int64(len(body))
 				*r.File = job.Rel(job.Rows(r.TaskID, r.Attempt, r.SHA256))
 				world.put(job.Abs(*r.File), body)
-				world.data[*r.File] = rows
+				world.data[*r.File] = rs
 			}
 		}
 	}, code: audit.CodeRows, key: "tasks/task-0000/task-0000_", says: "its rows cannot be read"},
 	"a row hash of nonsense": {from: func() story { s := tiny(); s.until = "retry"; return s },
 		do: resultOf("task-0000", func(r *manifest.Result) { r.RowHash = "xyz" }), code: audit.CodeForm, key: "tasks/task-0000/results.done", says: "is not a row hash"},
 	"a result of more items": {do: resultOf("task-0000", func(r *manifest.Result) { r.Failed = -1 }), code: audit.CodeTask, key: "tasks/task-0000/results.done", says: "2 ok and -1 failed"},
+	"a merge that never worked": {from: func() story { s := tiny(); s.broken = func(int) int { return 3 }; return s },
+		do: func(*story) {}, code: audit.CodeMissing, key: "tasks/agg-0-1-0000/results.done", says: "FAILED 3 times"},
+	"a result says too many are ok": {do: resultOf("task-0001", func(r *manifest.Result) { r.OK, r.Failed = 2, 0 }), code: audit.CodeTotal, key: "tasks/task-0001/results.done", says: "2 ok, 1 items"},
+	"an ok item ends again": {do: func(s *story) {
+		s.onRetried = func(n int, its []manifest.RetryItem) []manifest.RetryItem {
+			return append([]manifest.RetryItem{{Ordinal: 1, Item: record(1), Tries: 1}}, its...)[:min(len(its)+1, 2*len(its))]
+		}
+	}, code: audit.CodeItem, key: "tasks/task-0003/results.done", says: "item 1 ends ok, and had ended ok before"},
+	"an item of nobody is run": {from: func() story {
+		s := tiny()
+		s.fate = func(o int64, group int) fate {
+			if o == 3 && group == 0 {
+				return fate{class: "timeout", disp: hayrick.Timeout}
+			}
+			return fate{rows: 1}
+		}
+		return s
+	}, do: func(s *story) {
+		s.onRetried = func(n int, its []manifest.RetryItem) []manifest.RetryItem {
+			if n == 1 {
+				its = append(its, manifest.RetryItem{Ordinal: 99, Item: record(99), Tries: 1})
+			}
+			return its
+		}
+	}, code: audit.CodeItem, key: "tasks/task-0003/results.done", says: "item 99 ends ok and is no item of the job"},
+	"rows of two kinds": {deep: true, from: func() story { s := tiny(); s.until = "retry"; return s }, do: rowsOf("task-0001", func(rs []rows.Row) []rows.Row {
+		for i := range rs {
+			rs[i] = rows.Row{{Name: "n", Value: "seven"}}
+		}
+		return rs
+	}), code: audit.CodeRows, key: "tasks/task-0001/task-0001_"},
 	"two parts of one name": {from: func() story { s := rich(); return s },
 		do: retell(func(o *manifest.Outcome) { o.Aggregation.Parts[1].Name = o.Aggregation.Parts[0].Name }), code: audit.CodePublished, key: "outcome-0.json"},
 	"a part is left out": {from: func() story { s := rich(); return s },

@@ -106,7 +106,7 @@ func benchNoop(ctx context.Context, b *bench) error {
 
 // noopParallel is how many tasks a run has at once: enough to share the disk's
 // fsyncs, which are what it waits for.
-const noopParallel = 64
+const noopParallel = 128
 
 // noopRun runs a whole job, checks that every item ended ok, and returns the fsyncs
 // that the binary said it made, or 0.

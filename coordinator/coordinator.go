@@ -42,6 +42,10 @@ type Submission struct {
 	New   bool   // start a new run, whatever is unfinished
 	JobID string // run under this id; "" = derived
 
+	// Admit, unless nil, is asked before a new run is planned; its error refuses the
+	// run, and nothing of it exists then.
+	Admit func(ctx context.Context, jobID string) error
+
 	// Progress hears of the bytes and items found so far. total is 0 while the handler
 	// lists items. It is called from one goroutine at a time, not always the same one;
 	// may be nil.
@@ -81,6 +85,11 @@ func (c *Coordinator) Submit(ctx context.Context, s Submission) (Submitted, erro
 	}
 	out := Submitted{JobID: run.jobID, Plan: run.plan, PlanSHA256: run.sha, Resumed: run.planned}
 	if !run.planned {
+		if s.Admit != nil {
+			if err := s.Admit(ctx, run.jobID); err != nil {
+				return Submitted{}, err
+			}
+		}
 		p, err := c.plan(ctx, s, run, definition, digest, src)
 		if err != nil {
 			return Submitted{}, fmt.Errorf("plan %s: %w", run.jobID, err)

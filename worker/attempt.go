@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -124,12 +125,7 @@ func (a *attemptRun) proveRunnable(ctx context.Context) error {
 	if a.claim.Idle == 0 {
 		return nil
 	}
-	lost := a.claim.Lost
-	if lost == nil {
-		lost = map[int64]int{}
-	}
-	_, err := a.w.Claims.UpdateClaim(ctx, a.ref, a.id, hayrick.ClaimPatch{Lost: lost})
-	if err != nil && !errors.Is(err, hayrick.ErrLeaseLost) {
+	if err := a.setLost(ctx, a.lost); err != nil && !errors.Is(err, hayrick.ErrLeaseLost) {
 		return fmt.Errorf("put on record that %s can be run: %w", a.ref.TaskID, err)
 	}
 	return nil
@@ -281,7 +277,10 @@ func (a *attemptRun) renew(ctx context.Context) {
 // merged.
 func (a *attemptRun) recall(ctx context.Context) error {
 	a.memory = map[int][]byte{}
-	a.lost = a.claim.Lost
+	a.lost = maps.Clone(a.claim.Lost)
+	if a.lost == nil {
+		a.lost = map[int64]int{}
+	}
 	a.saved = a.start
 	j, err := a.w.Journals.Open(ctx, a.ref, a.fingerprint())
 	if err != nil && !errors.Is(err, hayrick.ErrNotFound) {

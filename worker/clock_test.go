@@ -90,6 +90,15 @@ func (c *clock) fire(d time.Duration) {
 	c.sleepers[d] = nil
 }
 
+// await waits for somebody who sleeps for d.
+func (c *clock) await(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.sleepers[d]) == 0 {
+		c.changed.Wait()
+	}
+}
+
 // pass moves the time on; sleepers sleep.
 func (c *clock) pass(d time.Duration) {
 	c.mu.Lock()

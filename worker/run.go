@@ -182,9 +182,6 @@ func (a *attemptRun) update(f func()) {
 // from here to letGo leaves the loss standing.
 func (a *attemptRun) hold(ctx context.Context, ordinal int64) error {
 	lost := maps.Clone(a.lost)
-	if lost == nil {
-		lost = map[int64]int{}
-	}
 	lost[ordinal]++
 	err := a.setLost(ctx, lost)
 	if err != nil && !errors.Is(err, hayrick.ErrLeaseLost) { // lost: another attempt counts now; ours may still win

@@ -2,18 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
-	"hayrick"
 	"hayrick/audit"
-	"hayrick/local"
 )
 
 func auditCommand(c *cli) *cobra.Command {
@@ -46,7 +39,7 @@ func runAudit(ctx context.Context, c *cli, ref string, deep bool) error {
 		return err
 	}
 	rep, err := audit.Run(ctx, audit.Options{
-		Store: r.manifests, JobID: id, World: c.world, Blobs: r.store, Deep: deep, Output: published{r.store}, Inputs: r.store,
+		Store: r.manifests, JobID: id, World: c.world, Blobs: r.store, Deep: deep, Output: r.store, Inputs: r.store,
 	})
 	if err != nil {
 		return err
@@ -81,23 +74,4 @@ func (c *cli) sayAudit(rep audit.Report) {
 	for _, n := range rep.Notes {
 		c.tell("note: %s", n)
 	}
-}
-
-// published reads the output folder.
-type published struct{ *local.Store }
-
-// OpenOutput is audit.Output.
-func (published) OpenOutput(_ context.Context, folder, name string) (io.ReadCloser, error) {
-	root, err := os.OpenRoot(strings.TrimPrefix(folder, "file://"))
-	if err == nil {
-		defer root.Close()
-		var f *os.File
-		if f, err = root.Open(name); err == nil {
-			return f, nil
-		}
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("open %s in %s: %w", name, folder, hayrick.ErrNotFound)
-	}
-	return nil, err
 }

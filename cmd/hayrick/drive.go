@@ -218,7 +218,7 @@ func (d *drive) follow(jobID string) func(context.Context) (bool, error) {
 			d.progress.show(k, dec)
 		}
 		switch {
-		case complete(k, dec):
+		case complete(dec):
 			return true, nil
 		case dec.Status == hayrick.StatusPaused && dec.State == nil && !dec.View && dec.Pause == nil:
 			return false, pausedBy(k)
@@ -235,8 +235,8 @@ func (d *drive) follow(jobID string) func(context.Context) (bool, error) {
 
 // complete says that a generation has ended and that all views and published files
 // follow it.
-func complete(k *coordinator.Known, d coordinator.Decision) bool {
-	return k.Outcome != nil && len(d.Triggers) == 0 && !d.View
+func complete(d coordinator.Decision) bool {
+	return d.Status.Terminal() && !d.Cancel && !d.View && len(d.Triggers) == 0
 }
 
 func pausedBy(k *coordinator.Known) *pausedError {

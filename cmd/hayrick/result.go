@@ -53,7 +53,7 @@ type outputList struct {
 func resultOf(k *coordinator.Known) result {
 	o := k.Outcome
 	res := result{
-		Schema: "hayrick.result/v1", JobID: o.JobID, Generation: o.Generation, Status: o.Status, Code: o.Code, Message: o.Message,
+		Schema: "hayrick.runresult/v1", JobID: o.JobID, Generation: o.Generation, Status: o.Status, Code: o.Code, Message: o.Message,
 		Items: o.Items, OK: o.OK, Permanent: o.Permanent, Exhausted: o.Exhausted, Unfinished: o.Unfinished,
 		Rows: o.RowCount, RowHash: o.RowHash, EndedAt: o.EndedAt,
 	}

@@ -15,6 +15,7 @@ import (
 	"hayrick/coordinator"
 	"hayrick/jobfile"
 	"hayrick/jobs"
+	"hayrick/manifest"
 )
 
 // submitOptions are the flags of run and submit.
@@ -161,7 +162,26 @@ func (r *roles) submit(ctx context.Context, c *cli, f jobfile.File, h jobs.Handl
 		ask.Items = l.Items
 	}
 	ask.GitCommit, ask.GitDirty = gitState(ctx, f.Dir)
+	ask.Admit = func(ctx context.Context, jobID string) error { return r.outputFree(ctx, f.Definition, jobID) }
 	return r.coordinator.Submit(ctx, ask)
+}
+
+// outputFree refuses a run whose output folder already holds something, before any
+// work is spent on it. The aggregator looks again before it publishes.
+func (r *roles) outputFree(ctx context.Context, def hayrick.JobDefinition, jobID string) error {
+	if def.Output.IfExists != "error" {
+		return nil
+	}
+	folder := manifest.OutputURI(def, jobID, 0)
+	there, err := r.store.ListOutput(ctx, folder)
+	if err != nil || len(there) == 0 {
+		return err
+	}
+	return &hayrick.UserError{
+		What: fmt.Sprintf("%s already holds %s, and output.if_exists is error", folder, there[0].Key),
+		Hint: "move it away, choose another output.uri (such as ./out/$(run.id)/), or set output.if_exists to overwrite or append",
+		Exit: exitConflict,
+	}
 }
 
 // submitter is user@host.

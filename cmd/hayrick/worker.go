@@ -98,29 +98,33 @@ func (w *crew) look(ctx context.Context) (bool, error) {
 		if w.over[id] || !hayrick.ValidID(id) {
 			continue
 		}
-		k, dec, err := w.known(ctx, id)
+		dec, err := w.coordinator.Sweep(ctx, id)
 		if errors.Is(err, hayrick.ErrNotFound) {
 			continue // a submission that never got to its plan
 		}
 		if err != nil {
 			return false, err
 		}
-		if complete(k, dec) {
+		switch {
+		case complete(dec):
 			w.over[id] = true
 			if w.begun {
 				w.tell("%s %s", id, dec.Status)
 			}
-			continue
-		}
-		if _, err := w.coordinator.Sweep(ctx, id); err != nil {
-			return false, err
-		}
-		if dec.Status == hayrick.StatusPaused {
+		case dec.Status == hayrick.StatusPaused:
+			k, _, err := w.known(ctx, id)
+			if err != nil {
+				return false, err
+			}
 			w.paused = append(w.paused, pausedBy(k))
-			continue
+		default:
+			unfinished++
+			job, err := w.jobs.Open(ctx, id)
+			if err != nil {
+				return false, err
+			}
+			linger = max(linger, job.Definition.Run.Linger.D())
 		}
-		unfinished++
-		linger = max(linger, k.Definition.Run.Linger.D())
 	}
 	if !w.begun {
 		w.begun = true
