@@ -141,6 +141,24 @@ func TestFilesThatAreNotVouchedFor(t *testing.T) {
 	}
 }
 
+// A results.done that was vouched for and lies about its rows does not get them
+// merged.
+func TestResultsThatLie(t *testing.T) {
+	for name, bad := range map[string]func(r *manifest.Result){
+		"one row more": func(r *manifest.Result) { r.RowCount++ },
+		"other rows":   func(r *manifest.Result) { r.RowHash = "1" },
+	} {
+		j := three(t, shape{bad: func(n int64, r *manifest.Result) {
+			if n == 2 {
+				bad(r)
+			}
+		}})
+		if o := j.aggregate(); o.Status != "FAILED" || !strings.Contains(o.Message, *j.results[2].File) {
+			t.Errorf("%s: %s %s", name, o.Status, o.Message)
+		}
+	}
+}
+
 // A file of which only bytes that no reader decodes have changed is another file.
 func TestUndecodedBytesCount(t *testing.T) {
 	j := three(t, shape{})
