@@ -88,9 +88,13 @@ func TestNoSuchJob(t *testing.T) {
 func TestStoreFails(t *testing.T) {
 	down := errors.New("the store is down")
 	w := build(t, tiny())
+	o := w.options()
+	o.Deep, o.World.Go = true, func(_ string, f func()) { f() } // one call after the other
 	calls := 0
 	w.mem.Hook = func(c memCall) memFault { calls++; return memFault{} }
-	clean(t, w.audit(true))
+	r, err := audit.Run(t.Context(), o)
+	w.must(err)
+	clean(t, r)
 	for k := 1; k <= calls; k += 3 {
 		n := 0
 		w.mem.Hook = func(c memCall) memFault {
@@ -99,8 +103,6 @@ func TestStoreFails(t *testing.T) {
 			}
 			return memFault{}
 		}
-		o := w.options()
-		o.Deep, o.World.Go = true, func(_ string, f func()) { f() } // one after the other, so that n is a call
 		r, err := audit.Run(t.Context(), o)
 		if !errors.Is(err, down) || r.Proven || r.Counts[audit.Broken] > 0 {
 			t.Fatalf("call %d of %d fails: %v, proven %v, findings %v", k, calls, err, r.Proven, r.Findings)

@@ -12,6 +12,7 @@ import (
 // repeat, so that any number of sweepers may carry it out at once.
 type Decision struct {
 	Status   hayrick.JobStatus
+	Complete bool              // the generation has ended, and all that follows from that is there
 	State    *hayrick.JobState // to be cached; nil when it is so already
 	View     bool              // the job manifest is to be written anew
 	Cancel   bool              // the generation ends as CANCELLED
@@ -33,9 +34,10 @@ func Decide(k *Known, now time.Time) Decision {
 	switch {
 	case k.Outcome != nil:
 		d.Status = hayrick.JobStatus(k.Outcome.Status)
+		d.Complete = k.ViewStatus == d.Status
 		if d.Status == hayrick.StatusSucceeded && k.ViewStatus != d.Status {
 			// The view is written last: without it publishing may not be complete.
-			d.trigger(k, hayrick.RoleAggregator, "", "the outcome is there, its publication perhaps not")
+			d.triggerIfIdle(k, hayrick.RoleAggregator, "", "the outcome is there, its publication perhaps not")
 		}
 	case effect.Cancelled:
 		d.Status, d.Cancel = hayrick.StatusCancelled, true

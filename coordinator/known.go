@@ -64,11 +64,14 @@ func (c *Coordinator) Known(ctx context.Context, jobID string) (*Known, error) {
 	if err := c.readPlans(ctx, k); err != nil {
 		return nil, err
 	}
-	if k.Outcome != nil {
-		return k, nil
+	if k.Outcome != nil && k.ViewStatus == hayrick.JobStatus(k.Outcome.Status) {
+		return k, nil // nothing is left to be done
 	}
 	if k.Depth, err = c.Queue.Depth(ctx, hayrick.QueueTasks, jobID); err != nil {
 		return nil, fmt.Errorf("read the queue's depth: %w", err)
+	}
+	if k.Outcome != nil {
+		return k, nil
 	}
 	return k, c.readOpen(ctx, k)
 }

@@ -14,6 +14,10 @@ const BlockTasks = 256
 // object named by <field>_ref.
 const InlineList = 10000
 
+// InlineBlocks is InlineList for blocks and indexes, which a plan would repeat to
+// everybody who only wants to know what the job is: a quarter of a million tasks.
+const InlineBlocks = 1024
+
 // Ref names a data object that holds a list, one JSON record a line.
 type Ref struct {
 	Key    string `json:"key"`

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -148,14 +149,14 @@ func (w *GroupWriter) Close(ctx context.Context) (Group, error) {
 		return Group{}, err
 	}
 	g := w.group
-	if len(g.Blocks) > InlineList {
+	if len(g.Blocks) > InlineBlocks {
 		ref, err := putList(ctx, w.Store, w.JobID, "groups/"+g.Name+"/blocks", g.Blocks)
 		if err != nil {
 			return Group{}, err
 		}
 		g.Blocks, g.BlocksRef = nil, ref
 	}
-	if len(g.Index) > InlineList {
+	if len(g.Index) > InlineBlocks {
 		ref, err := putList(ctx, w.Store, w.JobID, "batches/"+g.Name+"/indexes", g.Index)
 		if err != nil {
 			return Group{}, err
@@ -201,8 +202,38 @@ type node struct {
 	total int
 }
 
-// Members loads the lists of a group.
+// openGroups is how many groups a Store keeps loaded: sweeps ask for the same one
+// again and again, and of a large job it is a megabyte.
+const openGroups = 4
+
+// Members loads the lists of a group, or returns them as it loaded them before:
+// they are named by digests and never change.
 func (s *Store) Members(ctx context.Context, job string, generation int, g Group) (*Members, error) {
+	if m := s.loaded(job, generation, g); m != nil {
+		return m, nil
+	}
+	m, err := s.load(ctx, job, generation, g)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.groups = append([]*Members{m}, s.groups[:min(len(s.groups), openGroups-1)]...)
+	return m, nil
+}
+
+func (s *Store) loaded(job string, generation int, g Group) *Members {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.groups {
+		if m.JobID == job && m.Generation == generation && reflect.DeepEqual(m.Group, g) {
+			return m
+		}
+	}
+	return nil
+}
+
+func (s *Store) load(ctx context.Context, job string, generation int, g Group) (*Members, error) {
 	m := &Members{JobID: job, Generation: generation, Group: g, blocks: g.Blocks, index: g.Index}
 	if g.BlocksRef != nil {
 		if err := ReadLines(ctx, s, job, *g.BlocksRef, func(r BlockRef) error { m.blocks = append(m.blocks, r); return nil }); err != nil {

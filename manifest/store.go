@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"hayrick"
@@ -21,6 +22,9 @@ import (
 type Store struct {
 	Objects Objects
 	Clock   hayrick.Clock
+
+	mu     sync.Mutex // guards groups
+	groups []*Members // loaded last, newest first
 }
 
 // Committed is what a commit key holds after a commit was tried.

@@ -104,7 +104,7 @@ func (p *Process) Step(ctx context.Context, jobID string) (finished bool, err er
 		if err != nil {
 			return false, err
 		}
-		return d.Status.Terminal() && len(d.Triggers) == 0, nil
+		return d.Complete, nil
 	}
 	return false, p.Deliver(ctx, ds[0])
 }

@@ -27,8 +27,8 @@ type Pool struct {
 	Do map[hayrick.Role]Do
 	// Visibility hides a message in hand; it is extended as long as it is worked on.
 	Visibility time.Duration
-	// Idle is called when nothing is in hand and no message came for a second; stop =
-	// true ends Run.
+	// Idle is called when nothing is in hand or to be acknowledged and no message came
+	// for a second; stop = true ends Run.
 	Idle func(ctx context.Context) (stop bool)
 	// Drain, when closed, stops receiving; Run returns when nothing is in hand.
 	Drain <-chan struct{}
@@ -120,8 +120,11 @@ func (p *Pool) receive(ctx context.Context, work chan<- hayrick.Delivery) error 
 			p.mu.Unlock()
 			work <- d // has room for Slots + queueGroup, and room() counts what is in hand
 		}
-		if len(ds) == 0 && p.idle() && p.Idle != nil && p.Idle(ctx) {
-			return nil
+		if len(ds) == 0 && p.idle() {
+			p.flush(ctx)
+			if p.Idle != nil && p.Idle(ctx) {
+				return nil
+			}
 		}
 	}
 }

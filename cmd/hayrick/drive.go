@@ -21,9 +21,7 @@ const (
 	// sweepEvery is how often a run is swept while it is worked on, and lookEvery how
 	// often its progress is read.
 	sweepEvery = time.Second
-	// publishEvery is how long publishing may take before somebody else is asked to.
-	publishEvery = 10 * time.Second
-	lookEvery    = 500 * time.Millisecond
+	lookEvery  = 500 * time.Millisecond
 	// lookShare bounds the reading to a twentieth of the time, however large the run.
 	lookShare = 20
 	// maxFaults is how often in a row one role may fail before the process gives up.
@@ -218,11 +216,11 @@ func (d *drive) follow(jobID string) func(context.Context) (bool, error) {
 			d.progress.show(k, dec)
 		}
 		switch {
-		case complete(dec):
+		case dec.Complete:
 			return true, nil
 		case dec.Status == hayrick.StatusPaused && dec.State == nil && !dec.View && dec.Pause == nil:
 			return false, pausedBy(k)
-		case time.Since(swept) < sweepEvery, dec.Status.Terminal() && time.Since(swept) < publishEvery:
+		case time.Since(swept) < sweepEvery:
 			return false, nil
 		}
 		swept = time.Now()
@@ -231,12 +229,6 @@ func (d *drive) follow(jobID string) func(context.Context) (bool, error) {
 		}
 		return false, err
 	}
-}
-
-// complete says that a generation has ended and that all views and published files
-// follow it.
-func complete(d coordinator.Decision) bool {
-	return d.Status.Terminal() && !d.Cancel && !d.View && len(d.Triggers) == 0
 }
 
 func pausedBy(k *coordinator.Known) *pausedError {

@@ -106,7 +106,7 @@ func (w *crew) look(ctx context.Context) (bool, error) {
 			return false, err
 		}
 		switch {
-		case complete(dec):
+		case dec.Complete:
 			w.over[id] = true
 			if w.begun {
 				w.tell("%s %s", id, dec.Status)

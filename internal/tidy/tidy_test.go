@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	"local": {"", "manifest", "ratelimit", "internal/durable"},
 
 	"sim":                {"", "manifest", "jobs", "ratelimit", "internal/rows", "mem", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
-	"internal/storetest": {"", "manifest", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator"},
+	"internal/storetest": {"", "manifest", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/tidy":      {},
 	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/backfill", "jobfile", "ratelimit", "internal/rows", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local"},
 }
