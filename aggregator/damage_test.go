@@ -141,6 +141,17 @@ func TestFilesThatAreNotVouchedFor(t *testing.T) {
 	}
 }
 
+// A retry plan whose lists are not what it counts is refused: an item would be lost.
+func TestListsThatAreNotWhole(t *testing.T) {
+	j := build(t, shape{retry: func(r *manifest.RetryPlan) { r.PermanentList = nil }}, []task{one(row("a", 1)), {permanent: []item{{1, "gone"}}}})
+	a := j.process("p")
+	j.must(a.Advance(t.Context(), jobID, 0))
+	if _, err := j.step(a); err != nil {
+		t.Fatal(err)
+	}
+	j.refuses("1 items", "list 0")
+}
+
 // A results.done that was vouched for and lies about its rows does not get them
 // merged.
 func TestResultsThatLie(t *testing.T) {
@@ -257,7 +268,8 @@ func TestMergedFilesThatAreNotVouchedFor(t *testing.T) {
 	// A merge's results.done that was changed would break the sums.
 	done := job.Done("agg-0-1-0001")
 	was := j.mem.Snapshot()[done]
-	for _, edit := range [][2]string{{`"row_count":2`, `"row_count":3`}, {`"row_hash":"`, `"row_hash":"1`}, {`"file":"`, `"file":null,"x":"`}} {
+	hash := `"row_hash":"` + j.result("agg-0-1-0001").RowHash
+	for _, edit := range [][2]string{{`"row_count":2`, `"row_count":3`}, {hash, `"row_hash":"1`}, {hash, `"row_hash":"`}, {`"file":"`, `"file":null,"x":"`}} {
 		now := strings.Replace(string(was), edit[0], edit[1], 1)
 		if now == string(was) {
 			t.Fatalf("%s is not in %s", edit[0], was)

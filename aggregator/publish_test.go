@@ -62,7 +62,7 @@ func TestOutputRefused(t *testing.T) {
 func TestOutputOverwritten(t *testing.T) {
 	j := build(t, withOutput("out/shared", "overwrite"), five()...)
 	j.before(map[string]string{
-		"_SUCCESS": "theirs", "part-00000.parquet": "theirs", "part-00007.parquet": "theirs", "x/part-00000.parquet": "theirs",
+		"_SUCCESS": "theirs", "part-00000.parquet": "theirs", "part-00007.parquet": "theirs", "A.parquet": "theirs", "x/part-00000.parquet": "theirs",
 		"lists/gone.jsonl": "theirs", "lists/deleted_dids.jsonl": "theirs", "report.html": "theirs", "README": "theirs", "lists/notes.txt": "theirs",
 	})
 	var calls []string
@@ -78,7 +78,7 @@ func TestOutputOverwritten(t *testing.T) {
 		t.Errorf("the folder holds %q, want %q", got, want)
 	}
 	want := []string{
-		"RemoveOutput _SUCCESS", "RemoveOutput lists/gone.jsonl", "RemoveOutput part-00007.parquet", "RemoveOutput x/part-00000.parquet",
+		"RemoveOutput _SUCCESS", "RemoveOutput A.parquet", "RemoveOutput lists/gone.jsonl", "RemoveOutput part-00007.parquet", "RemoveOutput x/part-00000.parquet",
 		"PublishFile part-00000.parquet", "PublishFile lists/deleted_dids.jsonl", "PublishBytes _SUCCESS",
 	}
 	if !slices.Equal(calls, want) {
@@ -179,6 +179,31 @@ func TestTwoPublishers(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// A publisher that was overtaken, and then dies, takes nothing from the dataset that
+// the faster one has finished.
+func TestOvertakenPublisherDies(t *testing.T) {
+	for _, last := range []string{"PublishFile", "PublishBytes"} {
+		j := build(t, withOutput("out/shared/", "overwrite"), five()...)
+		j.before(map[string]string{"part-00001.parquet": "theirs"})
+		a, b := j.process("p"), j.process("q")
+		j.must(a.Advance(t.Context(), jobID, 0))
+		if _, err := j.step(a); err != nil { // the merge
+			t.Fatal(err)
+		}
+		j.mem.Hook = func(c mem.Call) mem.Fault {
+			if c.Actor == "p" && c.Op == "ListOutput" {
+				j.must(b.Advance(j.ctx("q"), jobID, 0))
+			}
+			return mem.Fault{CrashBefore: c.Actor == "p" && c.Op == last}
+		}
+		if _, crashed := guarded(func() error { return a.Advance(j.ctx("p"), jobID, 0) }); !crashed {
+			t.Fatal("it has not died")
+		}
+		j.mem.Hook = nil
+		j.whole(j.outcome())
 	}
 }
 

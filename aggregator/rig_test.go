@@ -147,6 +147,8 @@ type shape struct {
 	open bool    // the last group is not closed
 	refs bool    // lists of results as objects
 	bad  func(n int64, r *manifest.Result)
+	// retry changes a retry plan before it is stored.
+	retry func(r *manifest.RetryPlan)
 }
 
 func (j *jobRig) must(err error) {
@@ -221,6 +223,9 @@ func build(t testing.TB, s shape, groups ...[]task) *jobRig {
 			opened = j.group(r.Next, first, len(groups[n+1]))
 			r.Group, r.Tasks = &opened, opened.Tasks
 		}
+		if s.retry != nil {
+			s.retry(&r)
+		}
 		c, err := j.store.CommitRetryPlan(ctx, n+1, r)
 		j.must(err)
 		opener = manifest.Link{Key: j.key.Rel(j.key.RetryPlan(n + 1)), SHA256: c.SHA256}
@@ -273,11 +278,27 @@ func (j *jobRig) list(n int, name string, lines []manifest.ListLine) *manifest.R
 	return list(j, n, name, lines)
 }
 
+// parquetFile is what encoded has made of some rows.
+type parquetFile struct {
+	body []byte
+	sum  rows.Summary
+}
+
+// files remembers them: tests that repeat a job a thousand times encode it once.
+var files sync.Map
+
 // encoded is rows as a worker writes them; no rows are no file.
 func encoded(t testing.TB, in []rows.Row, dict *bool) ([]byte, rows.Summary) {
 	t.Helper()
 	if len(in) == 0 {
 		return nil, rows.Summary{}
+	}
+	key := ""
+	if len(in) < 10 {
+		key = fmt.Sprintf("%#v %v", in, dict)
+		if f, ok := files.Load(key); ok {
+			return f.(parquetFile).body, f.(parquetFile).sum
+		}
 	}
 	var seen rows.Observer
 	for _, r := range in {
@@ -298,6 +319,9 @@ func encoded(t testing.TB, in []rows.Row, dict *bool) ([]byte, rows.Summary) {
 	sum, err := w.Close()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if key != "" {
+		files.Store(key, parquetFile{buf.Bytes(), sum})
 	}
 	return buf.Bytes(), sum
 }

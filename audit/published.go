@@ -17,6 +17,7 @@ import (
 // committed is a file as the outcome names it.
 type committed struct {
 	name   string // in the output folder
+	key    string // in the job's folder
 	sha256 string
 	bytes  int64 // -1: not known
 }
@@ -36,10 +37,10 @@ func (a *auditor) published(ctx context.Context) error {
 	}
 	var files []committed
 	for _, p := range a.outcome.Aggregation.Parts {
-		files = append(files, committed{p.Name, p.SHA256, p.Bytes})
+		files = append(files, committed{p.Name, p.Key, p.SHA256, p.Bytes})
 	}
 	for _, l := range a.outcome.Aggregation.Lists {
-		files = append(files, committed{path.Join("lists", l.Name+".jsonl"), l.SHA256, -1})
+		files = append(files, committed{path.Join("lists", l.Name+".jsonl"), l.Key, l.SHA256, -1})
 	}
 	for lo := 0; lo < len(files); lo += readers {
 		some := files[lo:min(lo+readers, len(files))]
@@ -77,11 +78,11 @@ func (l *look) readPublished(ctx context.Context, folder string, f committed) {
 	l.checked.Bytes += d.size
 	switch {
 	case errors.Is(err, hayrick.ErrNotFound):
-		l.find(View, CodePublished, key, "it is not there; `hayrick resume %s` publishes it again", l.a.job)
+		l.find(View, CodePublished, key, "it is not there; the store has it as %s", l.a.job.Abs(f.key))
 	case err != nil:
 		l.err = fmt.Errorf("read %s: %w", key, err)
 	case d.sha != f.sha256 || f.bytes >= 0 && d.size != f.bytes:
-		l.broken(CodePublished, key, "%s", otherDigest(d.sha, f.sha256))
+		l.broken(CodePublished, key, "%s; the store has it as %s", otherDigest(d.sha, f.sha256), l.a.job.Abs(f.key))
 	default:
 		l.checked.Published++
 	}
@@ -92,7 +93,7 @@ func (a *auditor) success(ctx context.Context, folder string) error {
 	key := inFolder(folder, manifest.SuccessName)
 	body, err := a.readSuccess(ctx, folder)
 	if errors.Is(err, hayrick.ErrNotFound) {
-		a.find(View, CodePublished, key, "it is not there: the dataset may not be whole; `hayrick resume %s` publishes it again", a.job)
+		a.find(View, CodePublished, key, "it is not there: readers cannot tell that the dataset is whole")
 		return nil
 	}
 	if err != nil {

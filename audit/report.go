@@ -17,8 +17,8 @@ const (
 	// Broken: a commit, or data that one names, is not what it has to be. The promise
 	// is not proven.
 	Broken Severity = "broken"
-	// View: something derived is missing or differs. The next sweep or `resume` writes
-	// it again; no row depends on it.
+	// View: something derived is missing or differs: a crash between a commit and its
+	// view leaves that out. It can be derived again, and no row depends on it.
 	View Severity = "view"
 	// Stranger: an object that no commit names and no crash explains.
 	Stranger Severity = "stranger"

@@ -60,11 +60,10 @@ func benchIndex(ctx context.Context, b *bench) error {
 	}
 	// The whole submission: index, index files and block files made durable, messages.
 	took, err = interleave(1, contender{"submit", func() (float64, error) {
-		dir, remove, err := b.job(noopJob{input: path, batch: 100, parallel: 2})
+		dir, err := b.job(noopJob{input: path, batch: 100, parallel: 2})
 		if err != nil {
 			return 0, err
 		}
-		defer remove()
 		p, err := b.run(ctx, dir, io.Discard, "submit", "--quiet", "job.yaml")
 		peak["submit"] = p.PeakRSS
 		return p.Seconds, err

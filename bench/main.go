@@ -109,9 +109,18 @@ func run(ctx context.Context, args []string) error {
 	if b.dir, err = filepath.Abs(b.dir); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+	if b.profile != "" {
+		if b.profile, err = filepath.Abs(b.profile); err != nil {
+			return err
+		}
+		if err := os.MkdirAll(b.profile, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(b.stores(), 0o755); err != nil {
 		return err
 	}
+	defer os.RemoveAll(b.stores())
 	if err := b.build(ctx); err != nil {
 		return err
 	}
@@ -188,14 +197,13 @@ func (b *bench) build(ctx context.Context) error {
 // scaled is n of the full size.
 func (b *bench) scaled(n int64) int64 { return max(1, int64(float64(n)*b.scale)) }
 
-// fresh is an empty folder below the work folder, on the file system that is measured.
-func (b *bench) fresh(name string) (dir string, remove func(), err error) {
-	dir = filepath.Join(b.dir, name)
-	if err := os.RemoveAll(dir); err != nil {
-		return "", nil, err
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return "", nil, err
-	}
-	return dir, func() { os.RemoveAll(dir) }, nil
+// stores is where the runs of jobs lie until the end.
+func (b *bench) stores() string { return filepath.Join(b.dir, "stores") }
+
+// fresh is an empty folder below the work folder, on the file system that is
+// measured. It stays until all benchmarks are done: ext4 does not give an inode again
+// for minutes after a file was deleted, and who creates a file meanwhile looks at all
+// of these, so that deleting one run's store would slow the next run down.
+func (b *bench) fresh(name string) (dir string, err error) {
+	return os.MkdirTemp(b.stores(), name+"-")
 }

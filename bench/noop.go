@@ -22,14 +22,14 @@ type noopJob struct {
 }
 
 // job makes a folder with the job's file; its store and output will lie there too.
-func (b *bench) job(j noopJob) (dir string, remove func(), err error) {
-	dir, remove, err = b.fresh("job")
+func (b *bench) job(j noopJob) (dir string, err error) {
+	dir, err = b.fresh("job")
 	if err != nil {
-		return "", nil, err
+		return "", err
 	}
 	text := fmt.Sprintf("version: 1\nname: noop\nhandler: {builtin: noop}\ninput: {uri: %s}\nbatch: {items: %d}\nrun: {max_parallel: %d}\noutput: {uri: ./out/}\n",
 		strconv.Quote(j.input), j.batch, j.parallel)
-	return dir, remove, os.WriteFile(filepath.Join(dir, "job.yaml"), []byte(text), 0o644)
+	return dir, os.WriteFile(filepath.Join(dir, "job.yaml"), []byte(text), 0o644)
 }
 
 func plainItem(w *bufio.Writer, i int64) { fmt.Fprintf(w, `{"n":%d}`+"\n", i) }
@@ -47,12 +47,11 @@ func benchNoop(ctx context.Context, b *bench) error {
 	for _, x := range []struct {
 		items  int64
 		batch  int
-		unit   string // what is counted, ...
-		each   int64  // ... so many items
+		unit   string // what an item is called
 		target float64
 	}{
-		{1_000_000, 100, "items/s", 1, 120_000},
-		{50_000, 1, "tasks/s", 1, 1_000},
+		{1_000_000, 100, "items/s", 120_000},
+		{50_000, 1, "tasks/s", 1_000},
 	} {
 		items := b.scaled(x.items)
 		tasks := (items + int64(x.batch) - 1) / int64(x.batch)
@@ -85,8 +84,8 @@ func benchNoop(ctx context.Context, b *bench) error {
 		}
 		b.report.addValue(row{
 			What: fmt.Sprintf("no-op, %d a task, %s tasks", x.batch, thousands(float64(tasks))), Unit: x.unit, Value: float64(items) / took["hayrick"],
-			Note: fmt.Sprintf("%s; %s tasks/s; %s CPU a task; %s above `version`", quantity(took["hayrick"], "s"), thousands(float64(tasks)/took["hayrick"]),
-				quantity(p.CPU/float64(tasks), "s"), bytesOf(float64(p.PeakRSS-b.version))),
+			Note: fmt.Sprintf("%s; %s tasks/s; %s CPU a task, %s cores busy; %s above `version`", quantity(took["hayrick"], "s"), thousands(float64(tasks)/took["hayrick"]),
+				quantity(p.CPU/float64(tasks), "s"), short(p.CPU/p.Seconds), bytesOf(float64(p.PeakRSS-b.version))),
 		}, atLeast(x.target))
 		if pg != nil {
 			b.report.add(row{
@@ -111,11 +110,10 @@ const noopParallel = 128
 // noopRun runs a whole job, checks that every item ended ok, and returns the fsyncs
 // that the binary said it made, or 0.
 func (b *bench) noopRun(ctx context.Context, j noopJob, items int64) (process, float64, error) {
-	dir, remove, err := b.job(j)
+	dir, err := b.job(j)
 	if err != nil {
 		return process{}, 0, err
 	}
-	defer remove()
 	p, err := b.run(ctx, dir, nil, "run", "--json", "-v", "job.yaml")
 	if err != nil {
 		return p, 0, err

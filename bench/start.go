@@ -14,11 +14,10 @@ func benchStart(ctx context.Context, b *bench) error {
 	}
 	took, err := interleave(20,
 		contender{"run", func() (float64, error) {
-			dir, remove, err := b.job(noopJob{input: path, batch: 100, parallel: 2})
+			dir, err := b.job(noopJob{input: path, batch: 100, parallel: 2})
 			if err != nil {
 				return 0, err
 			}
-			defer remove()
 			p, err := b.run(ctx, dir, io.Discard, "run", "--quiet", "job.yaml")
 			return p.Seconds, err
 		}},

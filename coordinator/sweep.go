@@ -107,6 +107,10 @@ func (c *Coordinator) scan(ctx context.Context, k *Known, n int) error {
 	r := DecideMissing(missing)
 	var full bool
 	for _, x := range r.Marks {
+		// Who committed it crashed before the mark, and perhaps before the view.
+		if err := c.Store.PutView(ctx, manifest.Job(k.Plan.JobID).TaskManifest(x.TaskID), manifest.TaskView(*x.Result)); err != nil {
+			return err
+		}
 		if full, err = m.MarkDone(ctx, c.State, n, x.Position, int64(x.Result.OK), int64(x.Result.Failed)); err != nil {
 			return err
 		}

@@ -248,7 +248,11 @@ func (a *attemptRun) release(ctx context.Context) {
 	}
 	var none time.Time
 	ctx = context.WithoutCancel(ctx)
-	if _, err := a.w.Claims.UpdateClaim(ctx, a.ref, a.id, hayrick.ClaimPatch{Until: &none}); err != nil && !errors.Is(err, hayrick.ErrLeaseLost) {
+	err := decided(func() error {
+		_, err := a.w.Claims.UpdateClaim(ctx, a.ref, a.id, hayrick.ClaimPatch{Until: &none})
+		return err
+	})
+	if err != nil && !errors.Is(err, hayrick.ErrLeaseLost) {
 		a.w.Log.Debug("claim not released", hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyError, err)
 	}
 }

@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -25,11 +26,17 @@ type clock struct {
 	mu       sync.Mutex
 	changed  *sync.Cond
 	now      time.Time
-	sleepers map[time.Duration][]chan struct{}
+	sleepers map[time.Duration][]sleeper
+}
+
+// sleeper is one Sleep that lasts; when its ctx has ended it only has not noticed.
+type sleeper struct {
+	ctx  context.Context
+	over chan struct{}
 }
 
 func newClock() *clock {
-	c := &clock{now: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC), sleepers: map[time.Duration][]chan struct{}{}}
+	c := &clock{now: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC), sleepers: map[time.Duration][]sleeper{}}
 	c.changed = sync.NewCond(&c.mu)
 	for _, d := range []time.Duration{taskTimeout, itemTimeout, lease / 3, grace, visibility / 3} {
 		c.sleepers[d] = nil
@@ -54,21 +61,17 @@ func (c *clock) Sleep(ctx context.Context, d time.Duration) error {
 		}
 		return ctx.Err()
 	}
-	over := make(chan struct{})
-	c.sleepers[d] = append(c.sleepers[d], over)
+	me := sleeper{ctx, make(chan struct{})}
+	c.sleepers[d] = append(c.sleepers[d], me)
 	c.changed.Broadcast()
 	c.mu.Unlock()
 	select {
-	case <-over:
+	case <-me.over:
 		return nil
 	case <-ctx.Done():
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		for i, s := range c.sleepers[d] {
-			if s == over {
-				c.sleepers[d] = append(c.sleepers[d][:i:i], c.sleepers[d][i+1:]...)
-			}
-		}
+		c.sleepers[d] = slices.DeleteFunc(c.sleepers[d], func(s sleeper) bool { return s == me })
 		return ctx.Err()
 	}
 }
@@ -77,15 +80,10 @@ func (c *clock) Sleep(ctx context.Context, d time.Duration) error {
 func (c *clock) fire(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.sleepers[d]; !ok {
-		panic(fmt.Sprintf("nobody watches for %v", d))
-	}
-	for len(c.sleepers[d]) == 0 {
-		c.changed.Wait()
-	}
+	c.awaitLocked(d)
 	c.now = c.now.Add(d)
 	for _, s := range c.sleepers[d] {
-		close(s)
+		close(s.over)
 	}
 	c.sleepers[d] = nil
 }
@@ -94,7 +92,14 @@ func (c *clock) fire(d time.Duration) {
 func (c *clock) await(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.sleepers[d]) == 0 {
+	c.awaitLocked(d)
+}
+
+func (c *clock) awaitLocked(d time.Duration) {
+	if _, ok := c.sleepers[d]; !ok {
+		panic(fmt.Sprintf("nobody watches for %v", d))
+	}
+	for !slices.ContainsFunc(c.sleepers[d], func(s sleeper) bool { return s.ctx.Err() == nil }) {
 		c.changed.Wait()
 	}
 }

@@ -195,14 +195,7 @@ func (a *attemptRun) commit(ctx context.Context, res manifest.Result) (Verdict, 
 		return again(againFault, "commit"), err
 	}
 	a.discardJournal(ctx) // its work is in the store now, by us or by another
-	if c.Won {
-		// A crash before the view leaves it out; audit and the next sweep derive it.
-		if err := a.w.Store.PutView(ctx, manifest.Job(a.ref.JobID).TaskManifest(a.ref.TaskID), manifest.TaskView(c.Record)); err != nil {
-			a.w.Log.Warn("task manifest not written", hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyError, err)
-		}
-	} else {
-		a.w.Log.Debug("another attempt was first", hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyAttempt, a.id)
-	}
+	a.view(ctx, c.Record)
 	if err := a.follow(ctx, c.Record); err != nil {
 		return again(againFault, "mark"), err
 	}

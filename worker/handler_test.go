@@ -201,7 +201,7 @@ func TestHandlerThatHangsAtTheDeadline(t *testing.T) {
 			<-woken
 			return jobs.OK() // too late
 		}
-		return echo(nil, it, emit)
+		return echo(context.Background(), it, emit)
 	}, nil)
 	var handed sync.WaitGroup
 	handed.Go(func() {

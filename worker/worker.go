@@ -180,7 +180,16 @@ func (t *task) finished(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	t.dropJournal(ctx)
+	t.view(ctx, res) // whoever committed it may have crashed before
 	return true, t.follow(ctx, res)
+}
+
+// view writes the task manifest, which only repeats the commit. Lost, it is written
+// by the next to find the commit unmarked; audit says when it is missing.
+func (t *task) view(ctx context.Context, res manifest.Result) {
+	if err := t.w.Store.PutView(ctx, manifest.Job(t.ref.JobID).TaskManifest(t.ref.TaskID), manifest.TaskView(res)); err != nil {
+		t.w.Log.Warn("task manifest not written", hayrick.KeyTaskID, t.ref.TaskID, hayrick.KeyError, err)
+	}
 }
 
 // dropJournal removes what an attempt that never came to its end left on this
