@@ -16,8 +16,6 @@ const (
 	// sparePasses is how many groups beyond retry.passes a generation may run for the
 	// sake of items that failed through no fault of their own.
 	sparePasses = 3
-	// maxLosses is how many workers may vanish with an item before it is given up.
-	maxLosses = 10
 	// maxClasses bounds the classes that a plan counts one by one: a handler that puts
 	// an id into its class must not make a plan too large to be read.
 	maxClasses = 1000
@@ -73,8 +71,6 @@ func (p policy) decide(f failed) (v verdict, because string) {
 		return exhausted, fmt.Sprintf("%s: failed in %d groups, retry.passes is %d", f.Class, charged, p.retry.Passes)
 	case p.groups >= p.retry.Passes+sparePasses:
 		return exhausted, fmt.Sprintf("%s: %d retry groups have run, retry.passes is %d", f.Class, p.groups, p.retry.Passes)
-	case f.Losses >= maxLosses:
-		return exhausted, fmt.Sprintf("%s: %d workers vanished with it", f.Class, f.Losses)
 	}
 	return retry, f.Class
 }

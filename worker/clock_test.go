@@ -77,31 +77,36 @@ func (c *clock) Sleep(ctx context.Context, d time.Duration) error {
 }
 
 // fire waits for somebody who sleeps for d, and ends the sleep of all who do.
-func (c *clock) fire(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.awaitLocked(d)
-	c.now = c.now.Add(d)
-	for _, s := range c.sleepers[d] {
-		close(s.over)
-	}
-	c.sleepers[d] = nil
+func (c *clock) fire(d time.Duration) { c.end(d, func(sleeper) bool { return true }) }
+
+// fireOf is fire for the one who sleeps under ctx.
+func (c *clock) fireOf(ctx context.Context, d time.Duration) {
+	c.end(d, func(s sleeper) bool { return s.ctx == ctx })
 }
 
 // await waits for somebody who sleeps for d.
-func (c *clock) await(d time.Duration) {
+func (c *clock) await(d time.Duration) { c.end(d, nil) }
+
+func (c *clock) end(d time.Duration, whose func(sleeper) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.awaitLocked(d)
-}
-
-func (c *clock) awaitLocked(d time.Duration) {
 	if _, ok := c.sleepers[d]; !ok {
 		panic(fmt.Sprintf("nobody watches for %v", d))
 	}
-	for !slices.ContainsFunc(c.sleepers[d], func(s sleeper) bool { return s.ctx.Err() == nil }) {
+	for !slices.ContainsFunc(c.sleepers[d], func(s sleeper) bool { return s.ctx.Err() == nil && (whose == nil || whose(s)) }) {
 		c.changed.Wait()
 	}
+	if whose == nil {
+		return
+	}
+	c.now = c.now.Add(d)
+	c.sleepers[d] = slices.DeleteFunc(c.sleepers[d], func(s sleeper) bool {
+		if whose(s) {
+			close(s.over)
+			return true
+		}
+		return false
+	})
 }
 
 // pass moves the time on; sleepers sleep.

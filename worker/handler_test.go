@@ -152,6 +152,7 @@ func TestHandlerThatHangsIsGivenUp(t *testing.T) {
 		it.Host.Add("calls", 1)
 		_ = emit(jobs.Row{{Name: "n", Value: it.Ordinal}})
 		if it.Ordinal == 1 {
+			r.clock.fireOf(ctx, itemTimeout)
 			<-woken
 			it.Host.Add("calls", 100)
 			it.Host.Feedback("nosuch", "", jobs.Feedback{Throttled: true})
@@ -172,7 +173,6 @@ func TestHandlerThatHangsIsGivenUp(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 	})
-	r.clock.fire(itemTimeout)
 	r.clock.fire(grace)
 	acked.Wait()
 	if got := r.gist(0); got != "1:timeout/1" {
