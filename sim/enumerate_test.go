@@ -138,7 +138,7 @@ func (j *job) after(p *Process, err error) *Process {
 // finish steps until nothing is left to be done.
 func (j *job) finish(p *Process) {
 	j.t.Helper()
-	for range 2000 {
+	for range 6000 {
 		var finished bool
 		err := guard(func() (err error) { finished, err = p.Step(context.Background(), j.id); return err })
 		if err == nil && finished {

@@ -413,8 +413,8 @@ func TestBadItems(t *testing.T) {
 	if got := strings.Join(r.limiter.taken, " "); got != "pds/p/1 pds/p/1" {
 		t.Errorf("tokens: %s", got)
 	}
-	if len(r.orders.given) != 1 {
-		t.Errorf("pauses: %q", r.orders.given)
+	if len(r.orders.given) != 1 || r.orders.asked != 2 { // one answer goes for all items
+		t.Errorf("asked %d times, pauses: %q", r.orders.asked, r.orders.given)
 	}
 
 	skip := newRig(t, lines, 6, echo, func(d *hayrick.JobDefinition) { rates(d); d.Input.OnBadItem = "skip" })

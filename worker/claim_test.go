@@ -417,7 +417,10 @@ func TestRedelivery(t *testing.T) {
 	if v, err := w.Attempt(t.Context(), redelivery); v.Because != "done" || err != nil {
 		t.Fatalf("%+v, %v", v, err)
 	}
-	// The process died after the commit: its journal is still here, the mark is lost.
+	// The process died after the commit: its journal is still here; there is no view and
+	// no mark.
+	view := manifest.Job(jobID).TaskManifest("task-0000")
+	r.mem.Damage(view, nil)
 	j, err := r.journals.Create(t.Context(), r.ref(0), attemptB, r.fingerprint(0))
 	r.must(err)
 	r.must(j.Close(false))
@@ -429,6 +432,9 @@ func TestRedelivery(t *testing.T) {
 		t.Errorf("%+v, %v", blocks, err)
 	}
 	gone(t, journalsOf{r}, r.fingerprint(0))
+	if m := r.fields(view); m["status"] != "SUCCESS" {
+		t.Errorf("view: %v", m)
+	}
 	if seen.of(0) != 1 {
 		t.Errorf("item 0 was run %d times", seen.of(0))
 	}

@@ -381,6 +381,26 @@ func TestWhichCheckpointIsGoneOnWith(t *testing.T) {
 	}
 }
 
+// Of two checkpoints that are as far the later one knows of more tries.
+func TestLaterCheckpointKnowsOfMoreTries(t *testing.T) {
+	for _, attempts := range [][]string{{attemptA, attemptB}, {attemptB, attemptA}} { // whatever their names
+		var tries []int
+		r := newRig(t, words(1), 1, func(_ context.Context, it jobs.Item, _ jobs.Emit) jobs.Outcome {
+			tries = append(tries, it.Try)
+			return jobs.Fail("busy", "still")
+		}, nil)
+		for i, attempt := range attempts {
+			r.clock.pass(time.Minute)
+			r.checkpoint(0, attempt, r.fingerprint(0), []worker.Entry{{Ordinal: 0, Tries: i + 1}})
+		}
+		r.vanish(0)
+		r.attempt(r.worker("w"), 0)
+		if fmt.Sprint(tries) != "[3]" || r.gist(0) != "0:busy/3" {
+			t.Errorf("stored %v: tries %v, failed %s", attempts, tries, r.gist(0))
+		}
+	}
+}
+
 // journalsOf opens the journals of task-0000, whatever is asked for.
 type journalsOf struct{ *rig }
 

@@ -337,6 +337,22 @@ func TestOrphansAreRemoved(t *testing.T) {
 	}
 }
 
+// They go too when the task has no other journal left.
+func TestOrphansAreRemovedByANewJournal(t *testing.T) {
+	dir := t.TempDir()
+	js := worker.FileJournals{Dir: dir, BootID: "boot-1"}
+	first := create(t, js, attemptA)
+	create(t, js, attemptB, entry(2)).Close(false)
+	first.Close(true)
+	if len(filesIn(t, dir)) == 0 {
+		t.Fatal("no orphan is there")
+	}
+	create(t, js, "cccccccc").Close(true)
+	if left := filesIn(t, dir); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
 func TestSnapshotRestoresElsewhere(t *testing.T) {
 	kinds(t, func(t *testing.T, js worker.Journals) {
 		j := create(t, js, attemptA, entry(7), entry(5), worker.Entry{Ordinal: 9, Tries: 2})

@@ -371,6 +371,7 @@ func (l *limiter) Feedback(ctx context.Context, _ string, rate hayrick.Rate, key
 type orders struct {
 	mem      *mem.Store
 	mu       sync.Mutex
+	asked    int
 	given    []string
 	silenced map[string]bool
 }
@@ -378,6 +379,7 @@ type orders struct {
 func (o *orders) Pause(ctx context.Context, job string, generation int, group, rule, reason string) (bool, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.asked++
 	if o.silenced[rule] {
 		return true, nil
 	}
