@@ -40,7 +40,7 @@ func (a *auditor) published(ctx context.Context) error {
 		files = append(files, committed{p.Name, p.Key, p.SHA256, p.Bytes})
 	}
 	for _, l := range a.outcome.Aggregation.Lists {
-		files = append(files, committed{path.Join("lists", l.Name+".jsonl"), l.Key, l.SHA256, -1})
+		files = append(files, committed{manifest.PublishedName(a.definition, string(a.job), path.Join("lists", l.Name+".jsonl")), l.Key, l.SHA256, -1})
 	}
 	for lo := 0; lo < len(files); lo += readers {
 		some := files[lo:min(lo+readers, len(files))]

@@ -51,7 +51,7 @@ func benchConcat(ctx context.Context, b *bench) error {
 		}
 	}
 	var readBack []float64
-	took, err := interleave(5,
+	took, err := b.interleave(7,
 		contender{"cat", cat(false)}, contender{"concat", concat("concat")},
 		contender{"cat, fsync", cat(true)}, contender{"assemble", func() (float64, error) {
 			s, err := concat("assemble")()

@@ -46,7 +46,7 @@ func benchIndex(ctx context.Context, b *bench) error {
 			return res.Seconds, err
 		}})
 	}
-	took, err := interleave(3, all...)
+	took, err := b.interleave(3, all...)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func benchIndex(ctx context.Context, b *bench) error {
 		b.report.addValue(row{What: "index, " + items + " a batch, memory", Unit: "B", Value: float64(peak[items])}, atMost(64<<20))
 	}
 	// The whole submission: index, index files and block files made durable, messages.
-	took, err = interleave(1, contender{"submit", func() (float64, error) {
+	took, err = b.interleave(1, contender{"submit", func() (float64, error) {
 		dir, err := b.job(noopJob{input: path, batch: 100, parallel: 2})
 		if err != nil {
 			return 0, err

@@ -7,7 +7,7 @@
 // needs Go and gcc; openssl, cat and PostgreSQL are used where they are installed.
 //
 // main.go chooses and orders the benchmarks, one file each (index, noop, depth,
-// start, concat, merge); report.go is the table; child.go starts processes and reads
+// start, concat, merge); rounds.go takes turns, report.go is the table; child.go starts processes and reads
 // their memory; whatever is measured for memory runs in a child of its own.
 package main
 

@@ -47,7 +47,7 @@ func benchMerge(ctx context.Context, b *bench) error {
 			return res.Seconds, os.Remove(out)
 		}}
 	}
-	took, err := interleave(3, one("hayrick", &ours, "merge"), one("duckdb", &theirs, "duckdb", "copy"))
+	took, err := b.interleave(3, one("hayrick", &ours, "merge"), one("duckdb", &theirs, "duckdb", "copy"))
 	if err != nil {
 		return err
 	}

@@ -75,7 +75,7 @@ func benchNoop(ctx context.Context, b *bench) error {
 				return river.Submit + river.Run, err
 			}})
 		}
-		took, err := interleave(1, all...)
+		took, err := b.interleave(1, all...)
 		if err != nil {
 			return err
 		}

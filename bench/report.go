@@ -208,37 +208,3 @@ func thousands(v float64) string {
 	}
 	return s
 }
-
-// contender is one of several ways that are measured round by round.
-type contender struct {
-	name string
-	run  func() (seconds float64, err error)
-}
-
-// interleave runs every contender once a round, in turn, so that whatever else the
-// machine does in the meantime disturbs all of them alike, and returns the median of
-// each. Each round starts with another one.
-func interleave(rounds int, all ...contender) (map[string]float64, error) {
-	took := map[string][]float64{}
-	for r := range rounds {
-		for i := range all {
-			c := all[(i+r)%len(all)]
-			s, err := c.run()
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", c.name, err)
-			}
-			took[c.name] = append(took[c.name], s)
-		}
-	}
-	medians := map[string]float64{}
-	for name, s := range took {
-		medians[name] = median(s)
-	}
-	return medians, nil
-}
-
-func median(s []float64) float64 {
-	slices.Sort(s)
-	n := len(s)
-	return (s[(n-1)/2] + s[n/2]) / 2
-}

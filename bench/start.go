@@ -12,7 +12,7 @@ func benchStart(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	took, err := interleave(20,
+	took, err := b.interleave(20,
 		contender{"run", func() (float64, error) {
 			dir, err := b.job(noopJob{input: path, batch: 100, parallel: 2})
 			if err != nil {

@@ -38,8 +38,10 @@ type Col = rows.Col
 type Emit func(Row) error
 
 // Handler is the user's code. Handle runs one try of one item; it must be safe
-// for concurrent use (run.items_in_flight), must return soon after ctx is done,
-// and must not keep it or emit after returning. A panic is a crash of the item.
+// for concurrent use (run.items_in_flight) and must return soon after ctx is done:
+// one that has not ten seconds later is given up, and what it emits or says then is
+// refused. A panic is a crash of the item; a panic on a goroutine that the handler
+// started itself ends the process.
 type Handler interface {
 	Handle(ctx context.Context, it Item, emit Emit) Outcome
 }

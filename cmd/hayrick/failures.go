@@ -122,7 +122,7 @@ func runFailures(ctx context.Context, c *cli, ref string, o failuresOptions) err
 		c.tell("%s written to %s", count(sum.items, "failed item"), o.export)
 		return nil
 	}
-	classes := sum.sorted(k.Definition)
+	classes := sum.sorted(k.Definition, k.Plan.JobID)
 	switch {
 	case c.json:
 		for _, f := range classes {
@@ -257,10 +257,10 @@ func (s *failureSum) add(f failedItem) {
 }
 
 // sorted is the classes with the most items first.
-func (s *failureSum) sorted(def hayrick.JobDefinition) []failedClass {
+func (s *failureSum) sorted(def hayrick.JobDefinition, jobID string) []failedClass {
 	var out []failedClass
 	for _, f := range s.by {
-		f.Helps = helps(f.Class, f.State, def)
+		f.Helps = helps(f.Class, f.State, def, jobID)
 		out = append(out, *f)
 	}
 	slices.SortFunc(out, func(a, b failedClass) int {
@@ -273,11 +273,11 @@ func (s *failureSum) sorted(def hayrick.JobDefinition) []failedClass {
 }
 
 // helps says what a person can do about a class.
-func helps(class, state string, def hayrick.JobDefinition) string {
+func helps(class, state string, def hayrick.JobDefinition, jobID string) string {
 	if state == stateFailed {
 		return "waits for the retry planner"
 	}
-	list := "in " + path.Join("lists", aggregator.ListName(def.Retry.Lists, class, state == stateExhausted)+".jsonl")
+	list := "in " + manifest.PublishedName(def, jobID, path.Join("lists", aggregator.ListName(def.Retry.Lists, class, state == stateExhausted)+".jsonl"))
 	switch {
 	case class == hayrick.ClassBadItem:
 		return list + "; mend the input, then run --new"

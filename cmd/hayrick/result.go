@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -66,7 +67,7 @@ func resultOf(k *coordinator.Known) result {
 		out.Parts = append(out.Parts, outputPart{filepath.Join(folder, p.Name), p.Bytes, p.Rows, p.SHA256})
 	}
 	for _, l := range o.Aggregation.Lists {
-		out.Lists = append(out.Lists, outputList{filepath.Join(folder, "lists", l.Name+".jsonl"), l.Name, l.Count})
+		out.Lists = append(out.Lists, outputList{filepath.Join(folder, manifest.PublishedName(k.Definition, o.JobID, path.Join("lists", l.Name+".jsonl"))), l.Name, l.Count})
 	}
 	res.Output = &out
 	return res
