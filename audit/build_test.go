@@ -760,7 +760,7 @@ func (w *world) finish(p manifest.AggregationPlan, outputs []manifest.Result) {
 		w.must(w.mem.PublishFile(ctx, folder, p.Name, job.Abs(p.Key)))
 	}
 	for _, l := range agg.Lists {
-		w.must(w.mem.PublishFile(ctx, folder, "lists/"+l.Name+".jsonl", job.Abs(l.Key)))
+		w.must(w.mem.PublishFile(ctx, folder, manifest.PublishedName(w.def, string(job), "lists/"+l.Name+".jsonl"), job.Abs(l.Key)))
 	}
 	done, err := manifest.Encode(manifest.Success{Schema: manifest.SchemaSuccess, JobID: jobID, OutcomeSHA256: w.outSHA})
 	w.must(err)
