@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hayrick"
+	"hayrick/audit"
 	"hayrick/coordinator"
 	"hayrick/jobs"
 	"hayrick/manifest"
@@ -259,10 +260,57 @@ func TestEverySingleFaultIsSurvived(t *testing.T) {
 	t.Logf("%d calls x %d kinds: %d runs", calls, len(kinds), runs)
 }
 
-// check asserts the invariants that hold after any run.
+// check asserts the invariants that hold after any run: I1 from the history of the
+// store, I6 from its progress records, and of a job that succeeded I2 to I5 and I7 by
+// an audit that decodes every row.
 func (j *job) check() {
 	j.t.Helper()
+	ctx := context.Background()
 	if bad := j.world.Store.Illegal(); len(bad) > 0 {
 		j.t.Errorf("illegal writes (I1): %v", bad)
+	}
+	store := &manifest.Store{Objects: j.world.Store, Clock: j.world.Clock}
+	for _, group := range []string{hayrick.GroupInitial, hayrick.RetryGroup(1), hayrick.GroupAggregation} {
+		g, _, err := store.OpenGroup(ctx, j.id, 0, group)
+		if errors.Is(err, hayrick.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			j.t.Fatal(err)
+		}
+		m, err := store.Members(ctx, j.id, 0, g)
+		if err != nil {
+			j.t.Fatal(err)
+		}
+		records, err := j.world.Store.Blocks(ctx, j.id, 0, group)
+		if err != nil {
+			j.t.Fatal(err)
+		}
+		for _, r := range records {
+			if id, _ := m.At(r.Level, r.N); id != r.BlockID || r.Level > 0 {
+				continue
+			}
+			b, err := m.Block(ctx, store, r.N)
+			if err != nil {
+				j.t.Fatal(err)
+			}
+			for i, task := range b.Tasks {
+				if _, _, err := store.Result(ctx, j.id, task.TaskID); r.Done.Has(i) && err != nil {
+					j.t.Errorf("%s is marked and has no outcome (I6): %v", task.TaskID, err)
+				}
+			}
+		}
+	}
+	if o := j.outcome(); o.Status != string(hayrick.JobSucceeded) {
+		return
+	}
+	r, err := audit.Run(ctx, audit.Options{
+		Store: store, JobID: j.id, World: hayrick.World{Go: run}, Blobs: j.world.Store, Output: j.world.Store, Deep: true,
+	})
+	if err != nil {
+		j.t.Fatal(err)
+	}
+	if !r.Proven {
+		j.t.Errorf("audit (I2 to I5, I7): %s", r.Line)
 	}
 }
