@@ -70,9 +70,8 @@ func NextClaim(prev *Claim, ask ClaimAsk, now time.Time, dead bool) (Claim, erro
 // ClaimPatch changes a claim that is still the attempt's; nil fields stay. Any
 // patch that carries Lost proves that an item was handed out, and ends Idle.
 type ClaimPatch struct {
-	Until    *time.Time // renew; the zero time releases
-	Lost     map[int64]int
-	Vanished *int
+	Until *time.Time // renew; the zero time releases
+	Lost  map[int64]int
 }
 
 // Apply is the legal change of a held claim; ErrLeaseLost when it is another's.
@@ -87,9 +86,6 @@ func (p ClaimPatch) Apply(c *Claim, attempt string) (Claim, error) {
 	if p.Lost != nil {
 		n.Lost = p.Lost
 		n.Idle = 0
-	}
-	if p.Vanished != nil {
-		n.Vanished = *p.Vanished
 	}
 	return n, nil
 }

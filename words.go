@@ -73,7 +73,6 @@ type JobStatus string
 
 // The statuses; the last three equal the outcomes.
 const (
-	StatusPlanning  JobStatus = "PLANNING"
 	StatusRunning   JobStatus = "RUNNING"
 	StatusPaused    JobStatus = "PAUSED"
 	StatusSucceeded JobStatus = JobStatus(JobSucceeded)
@@ -81,33 +80,9 @@ const (
 	StatusCancelled JobStatus = JobStatus(JobCancelled)
 )
 
-var nextStatus = map[JobStatus][]JobStatus{
-	StatusPlanning: {StatusRunning, StatusCancelled, StatusFailed},
-	StatusRunning:  {StatusPaused, StatusSucceeded, StatusFailed, StatusCancelled},
-	StatusPaused:   {StatusRunning, StatusFailed, StatusCancelled},
-	// A finished generation may be followed by the next one.
-	StatusSucceeded: {StatusRunning},
-	StatusFailed:    {StatusRunning},
-	StatusCancelled: {StatusRunning},
-}
-
 // Terminal says whether the status is the end of a generation.
 func (s JobStatus) Terminal() bool {
 	return s == StatusSucceeded || s == StatusFailed || s == StatusCancelled
-}
-
-// Advance returns to, or an ErrConflict when the transition from s is illegal.
-// From a terminal status only a new generation leads on.
-func (s JobStatus) Advance(to JobStatus) (JobStatus, error) {
-	if s == to {
-		return to, nil
-	}
-	for _, n := range nextStatus[s] {
-		if n == to {
-			return to, nil
-		}
-	}
-	return s, fmt.Errorf("job status %s cannot become %s: %w", s, to, ErrConflict)
 }
 
 // Disposition is what follows from a failure.

@@ -141,22 +141,14 @@ func (a *Aggregator) open(ctx context.Context, jobID string, generation int) (*j
 // readRetries reads the decisions of the generation. errOpen: the last one does not
 // say aggregation.
 func (a *Aggregator) readRetries(ctx context.Context, job *jobOf) error {
-	for n := 1; ; n++ {
-		p, sha, err := a.Store.RetryPlan(ctx, job.id, n)
-		if errors.Is(err, hayrick.ErrNotFound) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if p.Generation == job.generation {
-			job.retries = append(job.retries, p)
-			job.decided = manifest.Link{Key: job.key.Rel(job.key.RetryPlan(n)), SHA256: sha}
-		}
+	plans, links, err := a.Store.RetryPlans(ctx, job.id, job.generation)
+	if err != nil {
+		return err
 	}
-	if n := len(job.retries); n == 0 || job.retries[n-1].Next != manifest.NextAggregation {
+	if n := len(plans); n == 0 || plans[n-1].Next != manifest.NextAggregation {
 		return errOpen
 	}
+	job.retries, job.decided = plans, links[len(links)-1]
 	return nil
 }
 

@@ -2,6 +2,7 @@ package aggregator_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -9,8 +10,10 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,6 +29,9 @@ import (
 	"hayrick"
 	"hayrick/aggregator"
 	"hayrick/internal/rows"
+	"hayrick/local"
+	"hayrick/manifest"
+	"hayrick/mem"
 )
 
 var concatSchema = rows.Schema{Fields: []rows.Field{
@@ -101,21 +107,59 @@ func planOf(sources []aggregator.Source, files [][]byte) (aggregator.ConcatPlan,
 	return aggregator.PlanConcat(sources, footers)
 }
 
-// concat carries a plan out.
-func concat(t testing.TB, files ...[]byte) ([]byte, aggregator.ConcatPlan) {
+// blobs is a store that files are put into and joined in.
+type blobs interface {
+	aggregator.Blobs
+	Put(ctx context.Context, key string, body io.Reader) error
+}
+
+// put stores the files under the names of their sources.
+func put(t testing.TB, s blobs, sources []aggregator.Source, files [][]byte) {
 	t.Helper()
-	plan, err := planOf(sourcesOf(t, files), files)
+	for i, b := range files {
+		if err := s.Put(t.Context(), job.Abs(sources[i].Name), bytes.NewReader(b)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// join carries a plan out as the root does, and reads what the store has then.
+func join(t testing.TB, s blobs, plan aggregator.ConcatPlan, sources []aggregator.Source) []byte {
+	t.Helper()
+	ranges := make([]manifest.Range, len(plan.Copies))
+	for i, c := range plan.Copies {
+		ranges[i] = manifest.Range{Key: job.Abs(sources[c.Source].Name), Offset: c.Offset, Length: c.Length}
+	}
+	key := job.Part(0, 0, plan.OutputHash)
+	if err := s.Assemble(t.Context(), key, ranges, plan.Tail); err != nil {
+		t.Fatal(err)
+	}
+	blob, err := s.OpenAt(t.Context(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out []byte
-	for _, c := range plan.Copies {
-		out = append(out, files[c.Source][c.Offset:c.Offset+c.Length]...)
+	defer blob.Close()
+	if blob.Size() != plan.Bytes {
+		t.Fatalf("%d bytes, planned %d", blob.Size(), plan.Bytes)
 	}
-	if out = append(out, plan.Tail...); int64(len(out)) != plan.Bytes {
-		t.Fatalf("%d bytes, planned %d", len(out), plan.Bytes)
+	out, err := io.ReadAll(io.NewSectionReader(blob, 0, plan.Bytes))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return out, plan
+	return out
+}
+
+// concat plans, and joins in memory.
+func concat(t testing.TB, files ...[]byte) ([]byte, aggregator.ConcatPlan) {
+	t.Helper()
+	sources := sourcesOf(t, files)
+	plan, err := planOf(sources, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := mem.New(&testClock{now: start})
+	put(t, store, sources, files)
+	return join(t, store, plan, sources), plan
 }
 
 func sourcesOf(t testing.TB, files [][]byte) []aggregator.Source {
@@ -200,6 +244,64 @@ func TestConcatKeepsRows(t *testing.T) {
 			at++
 		}
 	}
+}
+
+// A local store joins files from descriptor to descriptor, with one source open at a
+// time, into the same bytes.
+func TestConcatFiles(t *testing.T) {
+	files, _ := mixed(t)
+	for range 40 {
+		files = append(files, files[1])
+	}
+	want, plan := concat(t, files...)
+	sources := sourcesOf(t, files)
+	store, err := local.Open(t.Context(), t.TempDir(), hayrick.RealWorld("test"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	put(t, store, sources, files)
+	descriptors(t, 16)
+	footers := make([]aggregator.SourceFooter, len(sources))
+	for i, s := range sources {
+		blob, err := store.OpenAt(t.Context(), job.Abs(s.Name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		footers[i], err = aggregator.ReadSourceFooter(blob, s.Size)
+		if err := errors.Join(err, blob.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read, err := aggregator.PlanConcat(sources, footers)
+	if err != nil || read.OutputHash != plan.OutputHash {
+		t.Fatalf("of files the plan is %s, %v, of bytes in memory %s", read.OutputHash, err, plan.OutputHash)
+	}
+	if got := join(t, store, read, sources); !bytes.Equal(got, want) {
+		t.Errorf("the file differs")
+	}
+}
+
+// descriptors leaves the test so many besides those that are open.
+func descriptors(t *testing.T, more uint64) {
+	t.Helper()
+	next, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := uint64(next.Fd())
+	var was syscall.Rlimit
+	if err := errors.Join(next.Close(), syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was)); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: first + more, Max: was.Max}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func openArrow(t testing.TB, b []byte) *file.Reader {

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
-	"io"
 	"math"
 
 	"hayrick"
@@ -20,16 +19,6 @@ type Source struct {
 	SHA256  string // lowercase hex
 	Rows    int64
 	RowHash rows.Hash
-	// Open opens the file for Concat, which closes it after each use, so that thousands
-	// of sources need one descriptor. Planning does without it. An *os.File is copied by
-	// the kernel (copy_file_range) when the destination is one too.
-	Open func() (SourceReader, error)
-}
-
-// SourceReader reads a source.
-type SourceReader interface {
-	io.ReaderAt
-	io.Closer
 }
 
 // CopyRange is a run of bytes of a source that goes to the output as it is.

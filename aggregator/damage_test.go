@@ -1,8 +1,11 @@
 package aggregator_test
 
 import (
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -238,21 +241,28 @@ func TestRepetitionIsFound(t *testing.T) {
 	j.whole(j.outcome())
 }
 
+// merge plans the aggregation and carries its n merges out: what is left is the
+// root's.
+func (j *jobRig) merge(n int) *aggregator.Aggregator {
+	j.t.Helper()
+	a := j.process("p")
+	j.must(a.Advance(j.t.Context(), jobID, 0))
+	for range n {
+		_, err := j.step(a)
+		j.must(err)
+	}
+	j.absent(job.Outcome(0))
+	return a
+}
+
 // What the merges wrote is held against their results.done once more: no damage
 // between the levels gets into the dataset.
 func TestMergedFilesThatAreNotVouchedFor(t *testing.T) {
 	prepare := func() (*jobRig, string, []byte) {
 		j := build(t, shape{def: func(d *hayrick.JobDefinition) { d.Merge.FanIn, d.Merge.ByCount = 2, true }},
 			[]task{one(row("a", 1)), one(row("a", 2)), one(row("a", 3)), one(row("a", 4)), one(row("a", 5))})
-		a := j.process("p")
-		j.must(a.Advance(t.Context(), jobID, 0))
-		for range 3 {
-			if _, err := j.step(a); err != nil {
-				t.Fatal(err)
-			}
-		}
+		j.merge(3)
 		key := job.Abs(*j.result("agg-0-1-0001").File)
-		j.absent(job.Outcome(0))
 		return j, key, j.mem.Snapshot()[key]
 	}
 	j, _, sound := prepare()
@@ -283,17 +293,88 @@ func TestMergedFilesThatAreNotVouchedFor(t *testing.T) {
 	j.whole(j.outcome())
 }
 
+// Whatever happened to a merged file after its commit, it is an error that names it,
+// and never a part that looks whole.
+func TestMergedFilesDamagedAtRandom(t *testing.T) {
+	j := build(t, shape{def: func(d *hayrick.JobDefinition) { d.Merge.FanIn, d.Merge.ByCount, d.Merge.RowGroup = 1, true, 100 }},
+		[]task{one(concatRows(1, 500)...), one(concatRows(2, 300)...)})
+	j.merge(2)
+	j.damaged = true // a part of damaged bytes has the key of the sound one
+	key := job.Abs(*j.result("agg-0-1-0001").File)
+	victim := j.mem.Snapshot()[key]
+	if _, plan := concat(t, victim); plan.RowGroups != 3 {
+		t.Fatalf("%d row groups", plan.RowGroups)
+	}
+	try := func(b []byte) {
+		t.Helper()
+		j.mem.Damage(key, b)
+		if j.refuses(job.Rel(key)); t.Failed() {
+			t.FailNow()
+		}
+	}
+	for n := 0; n < len(victim); n += 1 + len(victim)/53 {
+		try(victim[:n])
+	}
+	footer := len(victim) - 8 - int(binary.LittleEndian.Uint32(victim[len(victim)-8:]))
+	rng := rand.New(rand.NewPCG(5, 5))
+	for i := range 600 {
+		b := slices.Clone(victim)
+		from := []int{0, footer, footer}[i%3]
+		for range 1 + rng.IntN(3) {
+			b[from+rng.IntN(len(b)-from)] ^= byte(1 + rng.IntN(255))
+		}
+		try(b)
+	}
+	j.mem.Damage(key, victim)
+	for part := range j.mem.Snapshot() {
+		if strings.Contains(part, "/part-") {
+			j.mem.Damage(part, nil) // what is mended by hand is mended whole
+		}
+	}
+	j.trigger()
+	j.must(j.drain(j.process("p")))
+	j.whole(j.outcome())
+}
+
+// A store that fails amid the joining, and a root that is called off, are errors
+// that say so; the next root goes on.
+func TestJoiningThatStops(t *testing.T) {
+	full := errors.New("no space left on device")
+	for _, op := range []string{"OpenAt", "ReadAt", "Assemble"} {
+		j := build(t, shape{def: func(d *hayrick.JobDefinition) { d.Merge.FanIn, d.Merge.ByCount = 1, true }},
+			[]task{one(row("a", 1)), one(row("a", 2))})
+		a := j.merge(2)
+		stops := func(ctx context.Context, want error, meant func(), f mem.Fault) {
+			t.Helper()
+			met := false
+			j.mem.Hook = func(c mem.Call) mem.Fault {
+				if met || c.Op != op {
+					return mem.Fault{}
+				}
+				met = true
+				meant()
+				return f
+			}
+			if err := a.Advance(ctx, jobID, 0); !met || !errors.Is(err, want) {
+				t.Errorf("%s: %v, want %v", op, err, want)
+			}
+			j.mem.Hook = nil
+			j.absent(job.Outcome(0))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		stops(ctx, context.Canceled, cancel, mem.Fault{})
+		stops(t.Context(), full, func() {}, mem.Fault{ErrBefore: full})
+		j.trigger()
+		j.must(j.drain(a))
+		j.whole(j.outcome())
+	}
+}
+
 // A store that joins files wrongly is found out by reading back.
 func TestReadBackFindsABadCopy(t *testing.T) {
 	j := build(t, shape{def: func(d *hayrick.JobDefinition) { d.Merge.FanIn, d.Merge.ByCount = 1, true }},
 		[]task{one(row("a", 1)), one(row("a", 2))})
-	a := j.process("p")
-	j.must(a.Advance(t.Context(), jobID, 0))
-	for range 2 {
-		if _, err := j.step(a); err != nil {
-			t.Fatal(err)
-		}
-	}
+	a := j.merge(2)
 	// Learn what the part is, then let each byte of it be wrong in turn.
 	part, body := "", []byte(nil)
 	j.mem.Hook = func(c mem.Call) mem.Fault {

@@ -20,7 +20,7 @@ func (a *Aggregator) refused(ctx context.Context, job *jobOf) (string, error) {
 	if job.def.Output.IfExists != "error" {
 		return "", nil
 	}
-	folder := manifest.OutputURI(job.def, job.id, job.generation)
+	folder := manifest.OutputURI(job.def, job.plan.Job.Folder, job.id, job.generation)
 	there, err := a.Output.ListOutput(ctx, folder)
 	if err != nil {
 		return "", fmt.Errorf("list %s: %w", folder, err)
@@ -80,7 +80,7 @@ func (a *Aggregator) published(ctx context.Context, job *jobOf, o manifest.Outco
 }
 
 func (a *Aggregator) publishFiles(ctx context.Context, job *jobOf, o manifest.Outcome, sha string) error {
-	folder := manifest.OutputURI(job.def, job.id, o.Generation)
+	folder := manifest.OutputURI(job.def, job.plan.Job.Folder, job.id, o.Generation)
 	type file struct{ name, key string }
 	var files []file
 	for _, p := range o.Aggregation.Parts {

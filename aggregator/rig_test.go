@@ -453,7 +453,7 @@ func (j *jobRig) absent(key string) {
 }
 
 // folder is where generation 0 is published.
-func (j *jobRig) folder() string { return manifest.OutputURI(j.def, j.id, 0) }
+func (j *jobRig) folder() string { return manifest.OutputURI(j.def, "", j.id, 0) }
 
 // published are the files of the output folder.
 func (j *jobRig) published() map[string]string {

@@ -27,7 +27,7 @@ func (a *auditor) published(ctx context.Context) error {
 	if a.Output == nil || a.definition.Output.URI == "" {
 		return nil
 	}
-	folder := manifest.OutputURI(a.definition, string(a.job), 0)
+	folder := manifest.OutputURI(a.definition, a.plan.Job.Folder, string(a.job), 0)
 	there, err := a.Output.ListOutput(ctx, folder)
 	if err != nil {
 		return fmt.Errorf("list %s: %w", folder, err)

@@ -4,13 +4,10 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
-	"sync"
 	"time"
 )
 
@@ -59,13 +56,13 @@ func benchNoop(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		var fsyncs, before, after float64
 		var p process
-		if before, err = fsyncsPerSecond(b.dir, 1); err != nil {
+		before, err := fsyncsPerSecond(b.dir)
+		if err != nil {
 			return err
 		}
 		all := []contender{{"hayrick", func() (float64, error) {
-			p, fsyncs, err = b.noopRun(ctx, noopJob{input: path, batch: x.batch, parallel: noopParallel}, items)
+			p, err = b.noopRun(ctx, noopJob{input: path, batch: x.batch, parallel: noopParallel}, items)
 			return p.Seconds, err
 		}}}
 		var river riverTimes
@@ -79,7 +76,8 @@ func benchNoop(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		if after, err = fsyncsPerSecond(b.dir, 1); err != nil {
+		after, err := fsyncsPerSecond(b.dir)
+		if err != nil {
 			return err
 		}
 		b.report.addValue(row{
@@ -94,11 +92,7 @@ func benchNoop(ctx context.Context, b *bench) error {
 				Note: fmt.Sprintf("River: insert %s, run %s; a task is a row, its outcome a column", quantity(river.Submit, "s"), quantity(river.Run, "s")),
 			})
 		}
-		disk := row{What: "  fsyncs of the run", Unit: "fsyncs/s", Value: fsyncs / took["hayrick"], PeerOf: "raw fsync loop", Peer: (before + after) / 2, Note: "4 KiB written and fsynced, one after the other"}
-		if fsyncs == 0 {
-			disk = row{What: "  the disk: raw fsync loop", Unit: "fsyncs/s", Value: (before + after) / 2, Note: disk.Note}
-		}
-		b.report.add(disk)
+		b.report.add(row{What: "  the disk: raw fsync loop", Unit: "fsyncs/s", Value: (before + after) / 2, Note: "4 KiB written and fsynced, one after the other"})
 	}
 	return nil
 }
@@ -107,76 +101,49 @@ func benchNoop(ctx context.Context, b *bench) error {
 // fsyncs, which are what it waits for.
 const noopParallel = 128
 
-// noopRun runs a whole job, checks that every item ended ok, and returns the fsyncs
-// that the binary said it made, or 0.
-func (b *bench) noopRun(ctx context.Context, j noopJob, items int64) (process, float64, error) {
+// noopRun runs a whole job and checks that every item ended ok.
+func (b *bench) noopRun(ctx context.Context, j noopJob, items int64) (process, error) {
 	dir, err := b.job(j)
 	if err != nil {
-		return process{}, 0, err
+		return process{}, err
 	}
-	p, err := b.run(ctx, dir, nil, "run", "--json", "-v", "job.yaml")
+	p, err := b.run(ctx, dir, nil, "run", "--json", "job.yaml")
 	if err != nil {
-		return p, 0, err
+		return p, err
 	}
 	var res struct {
 		Status string
 		OK     int64
 	}
 	if err := json.Unmarshal(p.Out, &res); err != nil {
-		return p, 0, fmt.Errorf("what run --json printed: %w", err)
+		return p, fmt.Errorf("what run --json printed: %w", err)
 	}
 	if res.Status != "SUCCEEDED" || res.OK != items {
-		return p, 0, fmt.Errorf("the run ended %s with %d of %d items ok", res.Status, res.OK, items)
+		return p, fmt.Errorf("the run ended %s with %d of %d items ok", res.Status, res.OK, items)
 	}
-	var fsyncs float64
-	if m := fsyncsTold.FindSubmatch(p.Err); m != nil {
-		fsyncs, err = strconv.ParseFloat(string(m[1]), 64)
-	}
-	return p, fsyncs, err
+	return p, nil
 }
 
-var fsyncsTold = regexp.MustCompile(`\bfsyncs=(\d+)`)
-
-// fsyncsPerSecond is how often a second this disk makes 4 KiB durable, for so many
-// callers at once, each with a file of its own.
-func fsyncsPerSecond(dir string, callers int) (float64, error) {
+// fsyncsPerSecond is how often a second this disk makes 4 KiB durable, one after the
+// other.
+func fsyncsPerSecond(dir string) (float64, error) {
 	const during = 2 * time.Second
-	var (
-		mu    sync.Mutex
-		total int
-		errs  error
-		wait  sync.WaitGroup
-	)
-	start := time.Now()
-	for i := range callers {
-		wait.Go(func() {
-			n, err := fsyncLoop(filepath.Join(dir, fmt.Sprintf("fsync-%d", i)), start.Add(during))
-			mu.Lock()
-			defer mu.Unlock()
-			total += n
-			errs = errors.Join(errs, err)
-		})
-	}
-	wait.Wait()
-	return float64(total) / time.Since(start).Seconds(), errs
-}
-
-func fsyncLoop(path string, until time.Time) (n int, err error) {
-	f, err := os.Create(path)
+	f, err := os.Create(filepath.Join(dir, "fsync"))
 	if err != nil {
 		return 0, err
 	}
-	defer os.Remove(path)
+	defer os.Remove(f.Name())
 	defer f.Close()
 	buf := make([]byte, 4096)
-	for ; time.Now().Before(until); n++ {
+	start, n := time.Now(), 0
+	for ; time.Since(start) < during; n++ {
 		buf[0]++
 		if _, err := f.Write(buf); err != nil {
-			return n, err
+			return 0, err
 		}
 		if err := f.Sync(); err != nil {
-			return n, err
+			return 0, err
 		}
 	}
-	return n, nil
+	return float64(n) / time.Since(start).Seconds(), nil
 }

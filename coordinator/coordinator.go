@@ -34,6 +34,7 @@ type Submission struct {
 	GitDirty    bool
 	SubmittedBy string
 	CodeVersion string // of the binary
+	Folder      string // where relative paths of the definition lie; empty = each process's working directory
 	BundleDir   string // the job's folder, which workers get; "" = none
 
 	// Items lists the items of a definition with input.items, in a fixed order.
@@ -135,7 +136,7 @@ func (c *Coordinator) plan(ctx context.Context, s Submission, run jobRun, defini
 		Schema: manifest.SchemaPlan, JobID: run.jobID, DefinitionSHA256: digest, BundleSHA256: bundle, CodeVersion: code,
 		Job: manifest.JobFields{
 			JobType: s.Definition.Name, Handler: s.Definition.Handler.Builtin, GitCommit: s.GitCommit, GitDirty: s.GitDirty,
-			ConfigFile: s.ConfigFile, BatchSize: s.Definition.Batch.Items, SubmittedBy: s.SubmittedBy, Run: run.number,
+			ConfigFile: s.ConfigFile, Folder: s.Folder, BatchSize: s.Definition.Batch.Items, SubmittedBy: s.SubmittedBy, Run: run.number,
 		},
 		Input: []manifest.InputID{src.id}, Items: group.Items, Group: group,
 		SubmittedAt: manifest.At(c.World.Clock.Now()),

@@ -28,7 +28,7 @@ const (
 	// smaller chunks.
 	chunkCount     = 24
 	maxChunkBytes  = 256 << 10
-	chunkItemBytes = 16 << 10
+	chunkItemBytes = 4 << 10
 	maxHashers     = 8
 )
 

@@ -110,8 +110,3 @@ func SplitJobID(id string) (name, day, letters string, ok bool) {
 		strings.Trim(day, "0123456789") == "" && strings.Trim(letters, "abcdefghijklmnopqrstuvwxyz") == ""
 	return name, day, letters, ok
 }
-
-// OutputURI is the folder a run publishes to: output.uri with $(run.id) filled in.
-func OutputURI(d hayrick.JobDefinition, jobID string) string {
-	return strings.ReplaceAll(d.Output.URI, "$(run.id)", jobID)
-}

@@ -42,7 +42,7 @@ func (c *Coordinator) Known(ctx context.Context, jobID string) (*Known, error) {
 	if k.Definition, err = c.Store.Definition(ctx, k.Plan); err != nil {
 		return nil, err
 	}
-	if k.Orders, _, err = c.Orders(ctx, jobID); err != nil {
+	if k.Orders, _, err = c.Store.Orders(ctx, jobID); err != nil {
 		return nil, err
 	}
 	switch st, err := c.State.JobState(ctx, jobID); {
@@ -78,17 +78,9 @@ func (c *Coordinator) Known(ctx context.Context, jobID string) (*Known, error) {
 
 // readPlans reads the chain of plans of the generation.
 func (c *Coordinator) readPlans(ctx context.Context, k *Known) error {
-	for n := 1; ; n++ {
-		p, _, err := c.Store.RetryPlan(ctx, k.Plan.JobID, n)
-		if errors.Is(err, hayrick.ErrNotFound) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if p.Generation == k.Generation {
-			k.Retries = append(k.Retries, p)
-		}
+	var err error
+	if k.Retries, _, err = c.Store.RetryPlans(ctx, k.Plan.JobID, k.Generation); err != nil {
+		return err
 	}
 	switch p, _, err := c.Store.AggregationPlan(ctx, k.Plan.JobID, k.Generation); {
 	case err == nil:

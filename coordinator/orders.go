@@ -54,20 +54,6 @@ func Apply(orders []manifest.Control, generation int) Effect {
 	return e
 }
 
-// Orders reads the orders of a job, in order of n, with the SHA-256 of each.
-func (c *Coordinator) Orders(ctx context.Context, jobID string) (orders []manifest.Control, sha []string, err error) {
-	for n := 0; ; n++ {
-		o, digest, err := c.Store.Control(ctx, jobID, n)
-		if errors.Is(err, hayrick.ErrNotFound) {
-			return orders, sha, nil
-		}
-		if err != nil {
-			return nil, nil, fmt.Errorf("read orders of %s: %w", jobID, err)
-		}
-		orders, sha = append(orders, o), append(sha, digest)
-	}
-}
-
 // Order gives an order: it stores o put-if-absent at the first free n and returns
 // it as stored. Schema, JobID and N are filled in, By and At where they are empty.
 // An automatic pause that was given before is returned as it stands. ErrNotFound:
@@ -93,7 +79,7 @@ func (c *Coordinator) Order(ctx context.Context, jobID string, o manifest.Contro
 	case ended:
 		return o, fmt.Errorf("%s: generation %d has ended: %w", what, o.Generation, hayrick.ErrConflict)
 	}
-	orders, _, err := c.Orders(ctx, jobID)
+	orders, _, err := c.Store.Orders(ctx, jobID)
 	if err != nil {
 		return o, err
 	}

@@ -61,13 +61,13 @@ func TestOrder(t *testing.T) {
 			t.Errorf("%+v: %v", got, err)
 		}
 	}
-	orders, sha, err := r.Orders(t.Context(), job)
-	if err != nil || len(orders) != 3 || len(sha) != 3 {
-		t.Fatalf("%d orders, %d digests: %v", len(orders), len(sha), err)
+	orders, links, err := r.Store.Orders(t.Context(), job)
+	if err != nil || len(orders) != 3 || len(links) != 3 {
+		t.Fatalf("%d orders, %d digests: %v", len(orders), len(links), err)
 	}
 	for n, o := range orders {
-		if body := r.mem.Snapshot()[manifest.Job(job).Control(n)]; o.N != n || manifest.SHA256(body) != sha[n] {
-			t.Errorf("order %d is %+v with %s", n, o, sha[n])
+		if body := r.mem.Snapshot()[manifest.Job(job).Control(n)]; o.N != n || links[n] != (manifest.Link{Key: fmt.Sprintf("control/%d.json", n), SHA256: manifest.SHA256(body)}) {
+			t.Errorf("order %d is %+v with %+v", n, o, links[n])
 		}
 	}
 	if _, err := r.Order(t.Context(), "nothing", manifest.Control{Order: manifest.OrderPause}); !errors.Is(err, hayrick.ErrNotFound) {
@@ -119,7 +119,7 @@ func TestOrdersAtOnce(t *testing.T) {
 	together(r, n, func(i int) {
 		got[i], errs[i] = r.Order(t.Context(), job, manifest.Control{Order: manifest.OrderPause, Reason: fmt.Sprint(i)})
 	})
-	orders, _, err := r.Orders(t.Context(), job)
+	orders, _, err := r.Store.Orders(t.Context(), job)
 	if err = errors.Join(append(errs, err)...); err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestAutomaticPausesAtOnce(t *testing.T) {
 	}
 	together(r, n, pause)
 	pause(0)
-	orders, _, err := r.Orders(t.Context(), job)
+	orders, _, err := r.Store.Orders(t.Context(), job)
 	if err = errors.Join(append(errs, err)...); err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestOrderSurvivesAnyCall(t *testing.T) {
 			}()
 			r.mem.Hook = nil
 			got, err := r.Order(t.Context(), job, order)
-			orders, _, oerr := r.Orders(t.Context(), job)
+			orders, _, oerr := r.Store.Orders(t.Context(), job)
 			if err != nil || oerr != nil || got.N != 0 || len(orders) != 1 || !Apply(orders, 0).Paused {
 				t.Errorf("%s %+v: order %d of %d: %v %v", call, fault, got.N, len(orders), err, oerr)
 			}

@@ -22,7 +22,7 @@ func (c *Coordinator) Pause(ctx context.Context, jobID string, generation int, g
 	if err != nil {
 		return false, err
 	}
-	orders, _, err := c.Orders(ctx, jobID)
+	orders, _, err := c.Store.Orders(ctx, jobID)
 	if err != nil {
 		return false, err
 	}

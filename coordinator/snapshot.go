@@ -29,7 +29,9 @@ type source struct {
 }
 
 // pinned says that what gets indexed is the input itself, not a copy.
-func (s *source) pinned() bool { return s.spool == nil && s.id.Object == s.id.URI }
+func (s *source) pinned() bool {
+	return s.spool == nil && !strings.HasPrefix(s.id.Object, manifest.StoreScheme)
+}
 
 // name is the input in messages.
 func (s *source) name() string {
@@ -58,7 +60,7 @@ func (c *Coordinator) source(ctx context.Context, s Submission) (*source, error)
 	if err != nil {
 		return nil, fmt.Errorf("look at the input %s: %w", in.URI, err)
 	}
-	return &source{id: manifest.InputID{URI: in.URI, Object: in.URI, Pin: pin}, size: pin.Size}, nil
+	return &source{id: manifest.InputID{URI: in.URI, Object: manifest.Resolve(s.Folder, in.URI), Pin: pin}, size: pin.Size}, nil
 }
 
 // errEnough ends a listing that has reached input.limit.

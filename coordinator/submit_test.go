@@ -45,7 +45,7 @@ func TestSubmit(t *testing.T) {
 	if err != nil || d.Output.URI != "./out/$(run.id)/" {
 		t.Errorf("stored definition: %v, output %q", err, d.Output.URI)
 	}
-	if uri := OutputURI(d, p.JobID); uri != "./out/"+got.JobID+"/" {
+	if uri := manifest.OutputURI(d, "", p.JobID, 0); uri != "./out/"+got.JobID+"/" {
 		t.Errorf("output %q", uri)
 	}
 	var view manifest.JobManifest

@@ -56,7 +56,7 @@ func BenchmarkCommit(b *testing.B) {
 		for _, callers := range []int{8, 64, 256} {
 			b.Run(fmt.Sprintf("%s/%d", what, callers), func(b *testing.B) {
 				s, ctx := openAt(b, b.TempDir(), hayrick.RealWorld("bench")), context.Background()
-				before := s.Fsyncs()
+				before := s.dir.Fsyncs()
 				spread(b, callers, func(i int) error {
 					task := manifest.TaskID(int64(i))
 					if what == "task" {
@@ -72,7 +72,7 @@ func BenchmarkCommit(b *testing.B) {
 					}
 					return nil
 				})
-				fsyncs := float64(s.Fsyncs() - before)
+				fsyncs := float64(s.dir.Fsyncs() - before)
 				b.ReportMetric(fsyncs/float64(b.N), "fsyncs/op")
 				b.ReportMetric(fsyncs/b.Elapsed().Seconds(), "fsyncs/s")
 			})

@@ -156,7 +156,7 @@ func connect(dir string, id identity) (db *database, err error) {
 	path := filepath.Join(dir, fileNames[0])
 	// NORMAL: a power cut may take the last transactions, never the database. It is a
 	// cache, and its buckets do not outlive the boot.
-	if db.writer, err = openConn(path, "rw", "journal_mode(WAL)", "synchronous(NORMAL)", "cache_size(-4096)", "journal_size_limit(16777216)"); err != nil {
+	if db.writer, err = openConn(path, "rw", "journal_mode(WAL)", "synchronous(NORMAL)", "cache_size(-1024)", "journal_size_limit(16777216)"); err != nil {
 		return db, err
 	}
 	row, err := db.writer.one("PRAGMA user_version")

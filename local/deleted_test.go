@@ -23,6 +23,15 @@ import (
 
 var wipedLimits = ratelimit.Limits{Rate: hayrick.PerTime{N: 2000, Per: time.Second}, Burst: 400, Timing: ratelimit.OneMachine}
 
+// incarnation names the life of the state that the store works with.
+func incarnation(t *testing.T, s *Store) (name string) {
+	t.Helper()
+	if err := s.state.do(t.Context(), func(t *tx) error { name = t.db.incarnation; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
 // childState makes every kind of call until stdin ends, and says the nominal time
 // of each token it is granted. No call may fail.
 func childState(dir string, args []string) error {
@@ -113,11 +122,7 @@ func TestStateDeletedWhileProcessesWork(t *testing.T) {
 	s := openAt(t, dir, hayrick.RealWorld("test"))
 	lives := map[string]bool{}
 	for i := range 40 {
-		life, err := s.Incarnation(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		lives[life] = true
+		lives[incarnation(t, s)] = true
 		for k, name := range fileNames {
 			if i%5 == k || i%5 > 2 {
 				if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -215,10 +220,7 @@ func TestStateReplaced(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			before, err := s.Incarnation(ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
+			before := incarnation(t, s)
 			other := open() // of another process, which has to notice too
 			if c.closed {
 				s.Close()
@@ -232,8 +234,8 @@ func TestStateReplaced(t *testing.T) {
 				if _, _, err := s.ReadClaim(ctx, ref); !errors.Is(err, hayrick.ErrNotFound) {
 					t.Errorf("process %d: the old claim reads %v", i, err)
 				}
-				if after, err := s.Incarnation(ctx); err != nil || after == before {
-					t.Errorf("process %d: incarnation %s became %s, %v", i, before, after, err)
+				if after := incarnation(t, s); after == before {
+					t.Errorf("process %d: incarnation %s became %s", i, before, after)
 				}
 			}
 			if _, err := s.Claim(ctx, hayrick.ClaimAsk{TaskRef: ref, Attempt: "b", Lease: time.Hour}); err != nil {
@@ -245,7 +247,7 @@ func TestStateReplaced(t *testing.T) {
 			if stored, err := s.Commit(ctx, manifest.Job("j").Plan(), []byte("q")); err != nil || stored {
 				t.Errorf("the commit is gone: %v, %v", stored, err)
 			}
-			_, err = os.Stat(filepath.Join(dir, "state.db.corrupt-1"))
+			_, err := os.Stat(filepath.Join(dir, "state.db.corrupt-1"))
 			if (err == nil) != c.kept || (c.kept && !strings.Contains(log.String(), "damaged")) {
 				t.Errorf("moved aside: %v; log: %s", err == nil, log.String())
 			}
@@ -258,10 +260,7 @@ func TestStateReopened(t *testing.T) {
 	dir, ctx := t.TempDir(), t.Context()
 	ref := hayrick.TaskRef{JobID: "j", TaskID: "task-0000"}
 	s := openAt(t, dir, hayrick.RealWorld("test"))
-	before, err := s.Incarnation(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := incarnation(t, s)
 	if _, err := s.Claim(ctx, hayrick.ClaimAsk{TaskRef: ref, Attempt: "a", Lease: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
@@ -272,9 +271,8 @@ func TestStateReopened(t *testing.T) {
 		t.Error("a closed store claims")
 	}
 	s = openAt(t, dir, hayrick.RealWorld("test"))
-	after, err := s.Incarnation(ctx)
-	if err != nil || after != before {
-		t.Errorf("incarnation %s became %s, %v", before, after, err)
+	if after := incarnation(t, s); after != before {
+		t.Errorf("incarnation %s became %s", before, after)
 	}
 	c, alive, err := s.ReadClaim(ctx, ref)
 	if err != nil || alive || c.Attempt != "a" { // its process has closed the store

@@ -54,14 +54,6 @@ func (s *Store) Close() error {
 	return errors.Join(s.state.close(), s.dir.Close())
 }
 
-// Fsyncs returns how many fsyncs of files and folders the objects took.
-func (s *Store) Fsyncs() int64 { return s.dir.Fsyncs() }
-
-// Incarnation names the life of the state: another one after state.db was deleted.
-func (s *Store) Incarnation(ctx context.Context) (string, error) {
-	return s.state.incarnation(ctx)
-}
-
 // newIncarnation is 64 random bits in hex.
 func (s *Store) newIncarnation() string { return s.world.NewAttemptID()[:16] }
 

@@ -262,11 +262,3 @@ func (s *state) readOnce(f func(*conn) error) (used *database, err error) {
 	}
 	return s.db, err
 }
-
-func (s *state) incarnation(ctx context.Context) (name string, err error) {
-	err = s.do(ctx, func(t *tx) error { name = t.db.incarnation; return nil })
-	if err != nil {
-		return "", err
-	}
-	return name, nil
-}

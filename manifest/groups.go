@@ -33,8 +33,8 @@ type GroupWriter struct {
 	errs  chan error    // the first failure of a put
 }
 
-// putsAtOnce bounds the objects under way, each about 50 KB.
-const putsAtOnce = 16
+// putsAtOnce bounds the objects under way, each at most 250 KB.
+const putsAtOnce = 8
 
 // NewGroupWriter opens a group whose first task has number firstTask.
 func NewGroupWriter(s *Store, job, group string, role hayrick.Role, firstTask int64) *GroupWriter {
@@ -291,9 +291,6 @@ func (m *Members) At(level, n int) (id hayrick.BlockID, total int) {
 		Level: level, N: n, SHA256: x.sha,
 	}, x.total
 }
-
-// Root is the one record of the top level. A group without tasks has none.
-func (m *Members) Root() (id hayrick.BlockID, total int) { return m.At(len(m.levels)-1, 0) }
 
 // Up is the mark that records a full block in its parent; ok is false for the root.
 func (m *Members) Up(id hayrick.BlockID) (mark hayrick.Mark, ok bool) {

@@ -37,7 +37,7 @@ func TestMembersTree(t *testing.T) {
 			if m.Blocks() != blocks || m.Width(0) != blocks {
 				t.Fatalf("%d blocks, want %d", m.Blocks(), blocks)
 			}
-			root, _ := m.Root()
+			root, _ := m.At(m.Levels()-1, 0)
 			if m.Width(m.Levels()-1) != 1 || root.Level != m.Levels()-1 {
 				t.Fatalf("root %+v of %d levels", root, m.Levels())
 			}

@@ -8,10 +8,24 @@ import (
 	"hayrick"
 )
 
-// OutputURI is the folder that a generation is published in. Generations above 0
-// have a folder of their own beside it, so that no folder ever holds two.
-func OutputURI(def hayrick.JobDefinition, job string, generation int) string {
-	uri := strings.ReplaceAll(def.Output.URI, "$(run.id)", job)
+// Resolve is what a URI of a job file means for everybody: a relative path lies in
+// folder, the working directory of the submission.
+func Resolve(folder, uri string) string {
+	if folder == "" || uri == "" || path.IsAbs(uri) || strings.Contains(uri, "://") {
+		return uri
+	}
+	final := ""
+	if strings.HasSuffix(uri, "/") {
+		final = "/"
+	}
+	return path.Join(folder, uri) + final
+}
+
+// OutputURI is the folder that a generation of a run that was submitted in folder is
+// published in. Generations above 0 have a folder of their own beside it, so that no
+// folder ever holds two.
+func OutputURI(def hayrick.JobDefinition, folder, job string, generation int) string {
+	uri := Resolve(folder, strings.ReplaceAll(def.Output.URI, "$(run.id)", job))
 	if generation == 0 {
 		return uri
 	}

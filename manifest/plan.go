@@ -19,11 +19,14 @@ type Plan struct {
 
 // JobFields are the seed's fields of a job manifest that are fixed at submission.
 type JobFields struct {
-	JobType     string `json:"job_type"`
-	Handler     string `json:"handler"`
-	GitCommit   string `json:"git_commit"`
-	GitDirty    bool   `json:"git_dirty"`
-	ConfigFile  string `json:"config_file"`
+	JobType    string `json:"job_type"`
+	Handler    string `json:"handler"`
+	GitCommit  string `json:"git_commit"`
+	GitDirty   bool   `json:"git_dirty"`
+	ConfigFile string `json:"config_file"`
+	// Folder is where relative paths of the job file lie: the working directory of the
+	// submission. "" = that of whoever reads.
+	Folder      string `json:"folder,omitempty"`
 	BatchSize   int    `json:"batch_size"`
 	SubmittedBy string `json:"submitted_by"`
 	Run         int    `json:"run"` // how many runs of the same definition and input came before
@@ -32,7 +35,7 @@ type JobFields struct {
 // InputID says what one input object was when it was indexed.
 type InputID struct {
 	URI    string `json:"uri"`    // as the job file names it
-	Object string `json:"object"` // what batches name: the same, or store:input/...
+	Object string `json:"object"` // what batches name: the same, resolved, or store:input/...
 	Pin    Pin    `json:"pin"`    // the object's identity at indexing
 	Items  int64  `json:"items"`
 	SHA256 string `json:"sha256,omitempty"` // of a copy in the store

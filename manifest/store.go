@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -223,6 +224,22 @@ func (s *Store) CommitRetryPlan(ctx context.Context, n int, p RetryPlan) (Commit
 	return commitRecord(ctx, s, k, SchemaRetryPlan, p, func(q RetryPlan) error { return belongs(k, q.JobID == p.JobID && q.RetryID == RetryID(n)) })
 }
 
+// RetryPlans reads the retry plans of a generation, in order, with the name of each.
+func (s *Store) RetryPlans(ctx context.Context, job string, generation int) (plans []RetryPlan, links []Link, err error) {
+	for n := 1; ; n++ {
+		p, sha, err := s.RetryPlan(ctx, job, n)
+		if errors.Is(err, hayrick.ErrNotFound) {
+			return plans, links, nil
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if p.Generation == generation {
+			plans, links = append(plans, p), append(links, link(Job(job), Job(job).RetryPlan(n), sha))
+		}
+	}
+}
+
 // AggregationPlan reads the merge plan of generation g.
 func (s *Store) AggregationPlan(ctx context.Context, job string, g int) (AggregationPlan, string, error) {
 	k := Job(job).AggregationPlan(g)
@@ -247,6 +264,20 @@ func (s *Store) Control(ctx context.Context, job string, n int) (Control, string
 func (s *Store) CommitControl(ctx context.Context, c Control) (Committed[Control], error) {
 	k := Job(c.JobID).Control(c.N)
 	return commitRecord(ctx, s, k, SchemaControl, c, func(q Control) error { return belongs(k, q.JobID == c.JobID && q.N == c.N) })
+}
+
+// Orders reads the orders of a job, in order, with the name of each.
+func (s *Store) Orders(ctx context.Context, job string) (orders []Control, links []Link, err error) {
+	for n := 0; ; n++ {
+		o, sha, err := s.Control(ctx, job, n)
+		if errors.Is(err, hayrick.ErrNotFound) {
+			return orders, links, nil
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		orders, links = append(orders, o), append(links, link(Job(job), Job(job).Control(n), sha))
+	}
 }
 
 // Outcome reads the end of generation g.
@@ -294,17 +325,9 @@ func (s *Store) Chain(ctx context.Context, job string, generation int) (map[stri
 		return nil, err
 	}
 	chain[k.Rel(k.Plan())] = sha
-	for n := 1; ; n++ {
-		p, sha, err := s.RetryPlan(ctx, job, n)
-		if errors.Is(err, hayrick.ErrNotFound) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		if p.Generation == generation {
-			chain[k.Rel(k.RetryPlan(n))] = sha
-		}
+	_, retries, err := s.RetryPlans(ctx, job, generation)
+	if err != nil {
+		return nil, err
 	}
 	switch _, sha, err := s.AggregationPlan(ctx, job, generation); {
 	case err == nil:
@@ -312,16 +335,14 @@ func (s *Store) Chain(ctx context.Context, job string, generation int) (map[stri
 	case !errors.Is(err, hayrick.ErrNotFound):
 		return nil, err
 	}
-	for n := 0; ; n++ {
-		_, sha, err := s.Control(ctx, job, n)
-		if errors.Is(err, hayrick.ErrNotFound) {
-			return chain, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		chain[k.Rel(k.Control(n))] = sha
+	_, orders, err := s.Orders(ctx, job)
+	if err != nil {
+		return nil, err
 	}
+	for _, l := range slices.Concat(retries, orders) {
+		chain[l.Key] = l.SHA256
+	}
+	return chain, nil
 }
 
 // Block reads the n-th block file of a group.

@@ -246,7 +246,7 @@ func tell(t *testing.T) *story {
 	must(group.AddMerge(ctx, MergeTaskID(0, 1, 0, 0), Span{First: 0, Count: 4}))
 	merges, err := group.Close(ctx)
 	must(err)
-	merge, err := s.CommitAggregationPlan(ctx, AggregationPlan{
+	_, err = s.CommitAggregationPlan(ctx, AggregationPlan{
 		Schema: SchemaAggregationPlan, JobID: storyJob, Predecessor: Link{Key: "retries/retry-2/plan.json", SHA256: nothing.SHA256},
 		Columns: json.RawMessage(`{"fields":[{"name":"did","kind":"string"}]}`), Tree: Tree{FanIn: 10, Nodes: []int64{1}},
 		OK: 4, Rows: 11, RowHash: told("hash of all")[:32], Inputs: inputs, Group: &merges, PlannedAt: clock(7600),
@@ -268,7 +268,7 @@ func tell(t *testing.T) *story {
 		}
 	}
 	must(s.PutData(ctx, job.Abs(*merged.File), body))
-	_, err = s.CommitResult(ctx, merged)
+	mergeDone, err := s.CommitResult(ctx, merged)
 	must(err)
 	view(job.TaskManifest(mergeID), TaskView(merged))
 	part := []byte("11 rows")
@@ -290,12 +290,13 @@ func tell(t *testing.T) *story {
 			agg.RowCountsByBatch[in.BatchID] = in.Rows
 		}
 	}
+	chain, err := s.Chain(ctx, storyJob, 0)
+	must(err)
+	chain[job.Rel(job.Done(mergeID))] = mergeDone.SHA256 // nothing else names it
 	_, err = s.CommitOutcome(ctx, Outcome{
 		Schema: SchemaOutcome, JobID: storyJob, Status: string(hayrick.JobSucceeded), Items: 5, OK: 4, Permanent: 1,
 		RowCount: 11, RowHash: told("hash of all")[:32], DroppedHash: "0",
-		Chain: map[string]string{"plan.json": planned.SHA256, "retries/retry-1/plan.json": opened.SHA256,
-			"retries/retry-2/plan.json": nothing.SHA256, "aggregation/0/plan.json": merge.SHA256},
-		Aggregation: &agg, EndedAt: clock(9010),
+		Chain: chain, Aggregation: &agg, EndedAt: clock(9010),
 	})
 	must(err)
 	view(job.AggregationManifest(), agg)

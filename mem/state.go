@@ -158,15 +158,6 @@ func (s *Store) PutJobState(ctx context.Context, st hayrick.JobState) error {
 	})
 }
 
-// Incarnation names the life of the state store: another one after every wipe.
-func (s *Store) Incarnation(ctx context.Context) (string, error) {
-	return do(ctx, s, "State", "Incarnation", "", func() (string, error) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return strconv.Itoa(s.incarnation), nil
-	})
-}
-
 // copied shares no map with c.
 func copied(c hayrick.Claim) hayrick.Claim {
 	c.Lost = maps.Clone(c.Lost)

@@ -28,7 +28,6 @@ type Store struct {
 	illegal     []string
 	outputs     map[string]map[string]object
 	inputs      map[string]input
-	incarnation int
 	claims      map[hayrick.TaskRef]claim
 	blocks      map[hayrick.BlockID]*block
 	jobs        map[string]hayrick.JobState
@@ -51,12 +50,10 @@ func New(clock hayrick.Clock) *Store {
 	return s
 }
 
-// WipeState deletes the state store: claims, blocks, job states and buckets. What
-// is written from now on belongs to the next incarnation.
+// WipeState deletes the state store: claims, blocks, job states and buckets.
 func (s *Store) WipeState() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.incarnation++
 	s.claims = map[hayrick.TaskRef]claim{}
 	s.blocks = map[hayrick.BlockID]*block{}
 	s.jobs = map[string]hayrick.JobState{}

@@ -275,7 +275,7 @@ func TestStopIfPausesOnce(t *testing.T) {
 	j.order(p, manifest.OrderResume)
 	j.finish(p)
 	j.check()
-	orders, _, err := p.Coordinator.Orders(context.Background(), j.id)
+	orders, _, err := p.Coordinator.Store.Orders(context.Background(), j.id)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path"
 	"path/filepath"
 	"strings"
@@ -61,7 +62,7 @@ func resultOf(k *coordinator.Known) result {
 	if o.Aggregation == nil || o.Status != string(hayrick.JobSucceeded) {
 		return res
 	}
-	out := output{URI: manifest.OutputURI(k.Definition, o.JobID, o.Generation), Parts: []outputPart{}, Lists: []outputList{}}
+	out := output{URI: fromHere(manifest.OutputURI(k.Definition, k.Plan.Job.Folder, o.JobID, o.Generation)), Parts: []outputPart{}, Lists: []outputList{}}
 	folder := strings.TrimPrefix(out.URI, "file://")
 	for _, p := range o.Aggregation.Parts {
 		out.Parts = append(out.Parts, outputPart{filepath.Join(folder, p.Name), p.Bytes, p.Rows, p.SHA256})
@@ -127,4 +128,13 @@ func ends(res result) string {
 		}
 	}
 	return s + "   " + count(res.Rows, "row")
+}
+
+// fromHere is a path below the working directory as one would type it: ./out/x/.
+func fromHere(p string) string {
+	wd, err := os.Getwd()
+	if rel, ok := strings.CutPrefix(p, wd+"/"); err == nil && ok {
+		return "./" + rel
+	}
+	return p
 }

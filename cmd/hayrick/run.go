@@ -155,6 +155,11 @@ func (r *roles) submit(ctx context.Context, c *cli, f jobfile.File, h jobs.Handl
 		Definition: f.Definition, ConfigFile: f.Path, ConfigTime: f.ModTime, SubmittedBy: submitter(c), CodeVersion: codeVersion(),
 		New: o.fresh, JobID: o.jobID,
 	}
+	wd, err := os.Getwd()
+	if err != nil {
+		return coordinator.Submitted{}, fmt.Errorf("find the working directory: %w", err)
+	}
+	ask.Folder = wd
 	if st, err := os.Stat(o.job); err == nil && st.IsDir() {
 		ask.BundleDir = f.Dir // a job file alone has no folder
 	}
@@ -172,7 +177,7 @@ func (r *roles) outputFree(ctx context.Context, def hayrick.JobDefinition, jobID
 	if def.Output.IfExists != "error" {
 		return nil
 	}
-	folder := manifest.OutputURI(def, jobID, 0)
+	folder := manifest.OutputURI(def, "", jobID, 0)
 	there, err := r.store.ListOutput(ctx, folder)
 	if err != nil || len(there) == 0 {
 		return err

@@ -33,9 +33,6 @@ func (c *Column) Bytes(r int) []byte {
 	return c.Data[c.end(r):c.Ends[r]]
 }
 
-// Float is the float of row r.
-func (c *Column) Float(r int) float64 { return math.Float64frombits(uint64(c.Nums[r])) }
-
 // wide says whether values lie in Data rather than in Nums.
 func (c *Column) wide() bool { return c.Kind == KindString || c.Kind == KindBytes }
 

@@ -164,13 +164,9 @@ func TestHashOrderAndParts(t *testing.T) {
 	rows := randomRows(3, 500)
 	whole := hashRows(t, rows)
 	parts := hashRows(t, rows[:200]).Add(hashRows(t, rows[200:]))
-	rest := whole.Sub(hashRows(t, rows[200:]))
 	rand.New(rand.NewPCG(1, 1)).Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
 	if got := hashRows(t, rows); got != whole || parts != whole {
 		t.Errorf("shuffled %s, parts %s, whole %s", got, parts, whole)
-	}
-	if want := hashRows(t, randomRows(3, 500)[:200]); rest != want {
-		t.Errorf("what is left after taking away: %s, want %s", rest, want)
 	}
 }
 
