@@ -54,6 +54,9 @@ func (c *Coordinator) source(ctx context.Context, s Submission) (*source, error)
 		return c.spool(ctx, s)
 	}
 	pin, err := c.Sources.Stat(ctx, in.URI)
+	if user := (*hayrick.UserError)(nil); errors.As(err, &user) {
+		return nil, user
+	}
 	if errors.Is(err, hayrick.ErrNotFound) {
 		return nil, &hayrick.UserError{What: fmt.Sprintf("the input %s is not there", in.URI), Hint: "check input.uri; a path is relative to the working directory"}
 	}

@@ -13,6 +13,12 @@ import (
 	"hayrick/internal/durable"
 )
 
+// The exit codes of what a person has to mend here.
+const (
+	exitPermission = 5
+	exitTemporary  = 75
+)
+
 // explain turns an error of the file system or of SQLite into what a caller knows:
 // a sentinel, or a *hayrick.UserError where a person has to do something.
 func explain(dir string, err error) error {
@@ -25,12 +31,21 @@ func explain(dir string, err error) error {
 		return &hayrick.UserError{
 			What: "no space is left for " + dir,
 			Hint: "free space there and run the same command again: it goes on where it stopped",
+			Exit: exitTemporary,
 			Err:  err,
 		}
 	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission), code&0xff == lib.SQLITE_READONLY:
 		return &hayrick.UserError{
 			What: dir + " cannot be written",
 			Hint: "make it writable, or name another folder, and run the same command again",
+			Exit: exitPermission,
+			Err:  err,
+		}
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return &hayrick.UserError{
+			What: "too many files are open",
+			Hint: "raise the limit (`ulimit -n 1024`) and run the same command again",
+			Exit: exitTemporary,
 			Err:  err,
 		}
 	case errors.Is(err, syscall.ENOTSUP), errors.Is(err, syscall.EMLINK):
@@ -43,12 +58,14 @@ func explain(dir string, err error) error {
 		return &hayrick.UserError{
 			What: "state.db in " + dir + " cannot be read or written",
 			Hint: "see whether its disk has room and is well, and run the same command again",
+			Exit: exitTemporary,
 			Err:  err,
 		}
 	case code&0xff == lib.SQLITE_BUSY:
 		return &hayrick.UserError{
 			What: "another program keeps state.db in " + dir + " locked",
 			Hint: "close it and run the same command again",
+			Exit: exitTemporary,
 			Err:  err,
 		}
 	case errors.As(err, &undecided):
@@ -57,10 +74,18 @@ func explain(dir string, err error) error {
 	return err
 }
 
-// explainRead is explain for reads, where what is missing is an answer.
+// explainRead is explain for reads, where what is missing is an answer and nobody
+// wanted to write.
 func explainRead(dir string, err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // below a file there is nothing
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) { // below a file there is nothing
 		return fmt.Errorf("%w: %w", hayrick.ErrNotFound, err)
+	}
+	if errors.Is(err, fs.ErrPermission) && !isUser(err) {
+		return &hayrick.UserError{
+			What: dir + " cannot be read",
+			Hint: "make it readable, or run the same command as its owner",
+			Err:  err,
+		}
 	}
 	return explain(dir, err)
 }

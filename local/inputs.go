@@ -16,7 +16,7 @@ import (
 )
 
 // Stat identifies the file at uri now.
-func (s *Store) Stat(ctx context.Context, uri string) (manifest.Pin, error) {
+func (s *reading) Stat(ctx context.Context, uri string) (manifest.Pin, error) {
 	f, err := openInput(ctx, uri)
 	if err != nil {
 		return manifest.Pin{}, fmt.Errorf("stat input %s: %w", uri, err)
@@ -36,7 +36,7 @@ func (s *Store) Stat(ctx context.Context, uri string) (manifest.Pin, error) {
 }
 
 // OpenSource reads the file at uri from offset to its end.
-func (s *Store) OpenSource(ctx context.Context, uri string, offset int64) (io.ReadCloser, error) {
+func (s *reading) OpenSource(ctx context.Context, uri string, offset int64) (io.ReadCloser, error) {
 	f, err := openInput(ctx, uri)
 	if err != nil {
 		return nil, fmt.Errorf("open input %s: %w", uri, err)
@@ -45,7 +45,7 @@ func (s *Store) OpenSource(ctx context.Context, uri string, offset int64) (io.Re
 }
 
 // OpenInput reads a range of a file, or of an object below the job's folder.
-func (s *Store) OpenInput(ctx context.Context, jobID, object string, offset, length int64) (io.ReadCloser, error) {
+func (s *reading) OpenInput(ctx context.Context, jobID, object string, offset, length int64) (io.ReadCloser, error) {
 	if rel, ok := strings.CutPrefix(object, manifest.StoreScheme); ok {
 		return s.Open(ctx, manifest.Job(jobID).Abs(rel), offset, length)
 	}
@@ -86,13 +86,14 @@ func openInput(ctx context.Context, uri string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(name)
+	// Opening a pipe would wait for somebody to write to it.
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, explainRead(name, err)
 	}
 	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = &hayrick.UserError{What: uri + " is not a file", Hint: "name one file of records"}
+	if err == nil && !info.Mode().IsRegular() { // for who looks for the file that was planned: it is not there
+		err = &hayrick.UserError{What: uri + " is not a file", Hint: "name one file of records", Err: hayrick.ErrNotFound}
 	}
 	if err != nil {
 		f.Close()

@@ -453,3 +453,18 @@ func TestPublish(t *testing.T) {
 		t.Error("published outside")
 	}
 }
+
+// Somebody may tidy up the folder of temps while its owners are at work.
+func TestTempsFolderGone(t *testing.T) {
+	d := open(t, t.TempDir())
+	if err := os.RemoveAll(filepath.Join(d.Path(), tempDir)); err != nil {
+		t.Fatal(err)
+	}
+	f, err := d.Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if linked, err := f.Link("a/b"); err != nil || !linked {
+		t.Fatalf("linked is %v, %v", linked, err)
+	}
+}

@@ -21,6 +21,12 @@ type Temp struct {
 func (d *Dir) Create() (*Temp, error) {
 	name := path.Join(tempDir, d.owner+"-"+strconv.FormatInt(d.temps.Add(1), 10))
 	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if errors.Is(err, fs.ErrNotExist) { // somebody tidied up: temps are nobody's but their owner's
+		if err := d.root.MkdirAll(tempDir, 0o755); err != nil {
+			return nil, err
+		}
+		f, err = d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	}
 	if err != nil {
 		return nil, err
 	}
