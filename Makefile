@@ -23,7 +23,7 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) run $(STATICCHECK) ./...
 
 golden: ## rewrite golden files; review the diff
-	$(GO) test ./manifest ./ratelimit ./retryplanner ./worker -rewrite
+	$(GO) test ./manifest ./ratelimit ./retryplanner ./worker ./jobfile -rewrite
 
 bench: ## ratios against peers and physical limits, measured in one run
 	cd bench && $(GO) run .

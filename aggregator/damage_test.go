@@ -325,12 +325,9 @@ func TestMergedFilesDamagedAtRandom(t *testing.T) {
 		}
 		try(b)
 	}
+	// Once the merged file is mended the job ends by itself, though the key of the part
+	// keeps what was made of the damaged one.
 	j.mem.Damage(key, victim)
-	for part := range j.mem.Snapshot() {
-		if strings.Contains(part, "/part-") {
-			j.mem.Damage(part, nil) // what is mended by hand is mended whole
-		}
-	}
 	j.trigger()
 	j.must(j.drain(j.process("p")))
 	j.whole(j.outcome())
@@ -370,12 +367,12 @@ func TestJoiningThatStops(t *testing.T) {
 	}
 }
 
-// A store that joins files wrongly is found out by reading back.
-func TestReadBackFindsABadCopy(t *testing.T) {
+// badPart is a job whose merges have ended and whose part has been made; meant hears of
+// it.
+func badPart(t *testing.T, meant func(j *jobRig, part string, body []byte)) (*jobRig, *aggregator.Aggregator) {
 	j := build(t, shape{def: func(d *hayrick.JobDefinition) { d.Merge.FanIn, d.Merge.ByCount = 1, true }},
 		[]task{one(row("a", 1)), one(row("a", 2))})
 	a := j.merge(2)
-	// Learn what the part is, then let each byte of it be wrong in turn.
 	part, body := "", []byte(nil)
 	j.mem.Hook = func(c mem.Call) mem.Fault {
 		if c.Op == "OpenAt" && strings.Contains(c.Key, "/part-") {
@@ -388,14 +385,64 @@ func TestReadBackFindsABadCopy(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 	j.mem.Hook = nil
-	j.damaged = true // to write the part again over the wrong one is what the test is about
-	for _, at := range flips(len(body)) {
-		j.mem.Damage(part, flipped(body, at))
-		if err := a.Advance(t.Context(), jobID, 0); !errors.Is(err, hayrick.ErrCorrupt) || !strings.Contains(err.Error(), job.Rel(part)) {
-			t.Fatalf("flipped at %d of %d: %v", at, len(body), err)
-		}
-		j.absent(job.Outcome(0))
+	j.damaged = true
+	meant(j, part, body)
+	return j, a
+}
+
+// A store that joins files wrongly is found out by reading back, wherever the wrong
+// byte is, and the part is made again under another key.
+func TestReadBackFindsABadCopy(t *testing.T) {
+	var size int
+	badPart(t, func(_ *jobRig, _ string, body []byte) { size = len(body) })
+	damages := []func(body []byte) []byte{
+		func(b []byte) []byte { return b[:len(b)-1] },
+		func(b []byte) []byte { return append(slices.Clone(b), 0) },
+		func(b []byte) []byte { return []byte{} },
 	}
+	for _, at := range flips(size) {
+		damages = append(damages, func(b []byte) []byte { return flipped(b, at) })
+	}
+	for i, damage := range damages {
+		var part string
+		var sound []byte
+		j, a := badPart(t, func(j *jobRig, key string, body []byte) {
+			part, sound = key, body
+			j.mem.Damage(key, damage(body))
+		})
+		j.must(a.Advance(t.Context(), jobID, 0))
+		j.must(a.Advance(t.Context(), jobID, 0)) // and publishes
+		o := j.outcome()
+		j.whole(o)
+		p := o.Aggregation.Parts[0]
+		if job.Abs(p.Key) == part || p.SHA256 != manifest.SHA256(sound) || !slices.Equal(j.mem.Snapshot()[job.Abs(p.Key)], sound) {
+			t.Fatalf("damage %d of %s: the part is %+v", i, part, p)
+		}
+	}
+}
+
+// Where every copy comes out wrong the root stops, and says what to remove.
+func TestEveryCopyIsBad(t *testing.T) {
+	j, a := badPart(t, func(j *jobRig, key string, body []byte) {})
+	seen := map[string]bool{}
+	last := ""
+	j.mem.Hook = func(c mem.Call) mem.Fault {
+		if c.Op == "OpenAt" && strings.Contains(c.Key, "/part-") && !seen[c.Key] {
+			seen[c.Key], last = true, c.Key
+			j.mem.Damage(c.Key, flipped(j.mem.Snapshot()[c.Key], 9))
+		}
+		return mem.Fault{}
+	}
+	err := a.Advance(t.Context(), jobID, 0)
+	if !errors.Is(err, hayrick.ErrCorrupt) || len(seen) < 2 || !strings.Contains(err.Error(), "remove "+last) {
+		t.Fatalf("%d keys, %v", len(seen), err)
+	}
+	j.absent(job.Outcome(0))
+	j.mem.Hook = nil
+	j.mem.Damage(last, nil)
+	j.must(a.Advance(t.Context(), jobID, 0))
+	j.must(a.Advance(t.Context(), jobID, 0))
+	j.whole(j.outcome())
 }
 
 // Objects that commits name and that are gone are damage, not a reason to wait.

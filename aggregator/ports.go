@@ -2,6 +2,7 @@ package aggregator
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"hayrick"
@@ -46,6 +47,9 @@ type Output interface {
 	PublishBytes(ctx context.Context, folder, name string, body []byte) error
 	// ListOutput returns what is in the folder; none when it is not there.
 	ListOutput(ctx context.Context, folder string) ([]manifest.Object, error)
+	// OpenOutput reads a published file. ErrNotFound: there is none; ErrCorrupt: what is
+	// there is no file.
+	OpenOutput(ctx context.Context, folder, name string) (io.ReadCloser, error)
 	// RemoveOutput deletes name; one that is not there is no error.
 	RemoveOutput(ctx context.Context, folder, name string) error
 }

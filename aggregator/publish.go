@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path"
 	"slices"
 	"strings"
@@ -81,26 +82,47 @@ func (a *Aggregator) published(ctx context.Context, job *jobOf, o manifest.Outco
 
 func (a *Aggregator) publishFiles(ctx context.Context, job *jobOf, o manifest.Outcome, sha string) error {
 	folder := manifest.OutputURI(job.def, job.plan.Job.Folder, job.id, o.Generation)
-	type file struct{ name, key string }
-	var files []file
-	for _, p := range o.Aggregation.Parts {
-		files = append(files, file{p.Name, p.Key})
-	}
-	for _, l := range o.Aggregation.Lists {
-		files = append(files, file{manifest.PublishedName(job.def, job.id, path.Join("lists", l.Name+".jsonl")), l.Key})
-	}
+	files := filesOf(job, o)
 	if job.def.Output.IfExists == "overwrite" {
-		keep := func(name string) bool { return slices.ContainsFunc(files, func(f file) bool { return f.name == name }) }
+		keep := func(name string) bool {
+			return slices.ContainsFunc(files, func(f output) bool { return f.name == name })
+		}
 		if err := a.clear(ctx, folder, o.EndedAt, keep); err != nil {
 			return fmt.Errorf("clear %s: %w", folder, err)
 		}
 	}
 	for _, f := range files {
-		if err := a.Output.PublishFile(ctx, folder, f.name, job.key.Abs(f.key)); err != nil {
-			return fmt.Errorf("publish %s in %s: %w", f.name, folder, err)
+		if err := a.publishFile(ctx, job, folder, f); err != nil {
+			return err
 		}
 	}
-	done, err := manifest.Encode(manifest.Success{Schema: manifest.SchemaSuccess, JobID: job.id, Generation: o.Generation, OutcomeSHA256: sha})
+	return a.publishSuccess(ctx, job, folder, o, sha)
+}
+
+// output is a file of the dataset: its name in the folder, and its key below the
+// job's folder.
+type output struct{ name, key string }
+
+// filesOf is what an outcome publishes beside _SUCCESS, in order.
+func filesOf(job *jobOf, o manifest.Outcome) (files []output) {
+	for _, p := range o.Aggregation.Parts {
+		files = append(files, output{p.Name, p.Key})
+	}
+	for _, l := range o.Aggregation.Lists {
+		files = append(files, output{manifest.PublishedName(job.def, job.id, path.Join("lists", l.Name+".jsonl")), l.Key})
+	}
+	return files
+}
+
+func (a *Aggregator) publishFile(ctx context.Context, job *jobOf, folder string, f output) error {
+	if err := a.Output.PublishFile(ctx, folder, f.name, job.key.Abs(f.key)); err != nil {
+		return fmt.Errorf("publish %s in %s: %w", f.name, folder, err)
+	}
+	return nil
+}
+
+func (a *Aggregator) publishSuccess(ctx context.Context, job *jobOf, folder string, o manifest.Outcome, sha string) error {
+	done, err := success(job, o, sha)
 	if err != nil {
 		return err
 	}
@@ -108,6 +130,126 @@ func (a *Aggregator) publishFiles(ctx context.Context, job *jobOf, o manifest.Ou
 		return fmt.Errorf("publish %s in %s: %w", manifest.SuccessName, folder, err)
 	}
 	return nil
+}
+
+// success is the content of the generation's _SUCCESS.
+func success(job *jobOf, o manifest.Outcome, sha string) ([]byte, error) {
+	return manifest.Encode(manifest.Success{Schema: manifest.SchemaSuccess, JobID: job.id, Generation: o.Generation, OutcomeSHA256: sha})
+}
+
+// Republished is what a look at a published folder led to.
+type Republished struct {
+	Folder string
+	Files  []string // that were missing or had another size, and were published again
+	// Taken is the run whose _SUCCESS is there: it has overwritten the folder, which is
+	// left alone. "" = none.
+	Taken string
+}
+
+// Republish makes the folder of a generation that SUCCEEDED hold again what was
+// published there: what is missing, or has another size than in the store, is copied
+// again. Bytes are compared of _SUCCESS alone; of the others that is for an audit.
+// Nothing is removed, and nothing touched that the generation did not publish, so
+// that a crash anywhere leaves less to do. Of any other end there is nothing to do.
+func (a *Aggregator) Republish(ctx context.Context, jobID string, generation int) (r Republished, err error) {
+	job, err := a.open(ctx, jobID, generation)
+	if err == nil {
+		err = a.republish(ctx, job, &r)
+	}
+	if err != nil {
+		return r, fmt.Errorf("publish %s again: %w", jobID, err)
+	}
+	return r, nil
+}
+
+func (a *Aggregator) republish(ctx context.Context, job *jobOf, r *Republished) error {
+	o, sha, err := a.Store.Outcome(ctx, job.id, job.generation)
+	if err != nil || o.Aggregation == nil || o.Status != string(hayrick.JobSucceeded) {
+		return err
+	}
+	r.Folder = manifest.OutputURI(job.def, job.plan.Job.Folder, job.id, o.Generation)
+	there, err := a.Output.ListOutput(ctx, r.Folder)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", r.Folder, err)
+	}
+	sizes := map[string]int64{}
+	for _, f := range there {
+		sizes[f.Key] = f.Size
+	}
+	marked, err := a.successThere(ctx, job, r, o, sha)
+	if err != nil || r.Taken != "" {
+		return err
+	}
+	for _, f := range filesOf(job, o) {
+		same, err := a.sameSize(ctx, job, f, sizes)
+		if err != nil {
+			return err
+		}
+		if same {
+			continue
+		}
+		if err := a.publishFile(ctx, job, r.Folder, f); err != nil {
+			return err
+		}
+		r.Files = append(r.Files, f.name)
+	}
+	if marked {
+		return nil
+	}
+	r.Files = append(r.Files, manifest.SuccessName)
+	return a.publishSuccess(ctx, job, r.Folder, o, sha)
+}
+
+// sameSize says that the published file is there with the size of the stored one.
+func (a *Aggregator) sameSize(ctx context.Context, job *jobOf, f output, sizes map[string]int64) (bool, error) {
+	size, there := sizes[f.name]
+	if !there {
+		return false, nil
+	}
+	blob, err := a.Blobs.OpenAt(ctx, job.key.Abs(f.key))
+	if err != nil {
+		return false, gone(err)
+	}
+	defer blob.Close()
+	return blob.Size() == size, nil
+}
+
+// successThere says that the folder's _SUCCESS is right: our own, or, where runs
+// append, another's. One of another run elsewhere means that the folder is taken. A
+// damaged one is neither: one that still names our outcome is ours.
+func (a *Aggregator) successThere(ctx context.Context, job *jobOf, r *Republished, o manifest.Outcome, sha string) (bool, error) {
+	body, err := a.readSuccess(ctx, r.Folder)
+	if errors.Is(err, hayrick.ErrNotFound) || errors.Is(err, hayrick.ErrCorrupt) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read %s in %s: %w", manifest.SuccessName, r.Folder, err)
+	}
+	want, err := success(job, o, sha)
+	if err != nil || string(body) == string(want) {
+		return err == nil, err
+	}
+	var s manifest.Success
+	if manifest.Decode(body, manifest.SchemaSuccess, &s) != nil || s.JobID == job.id || s.OutcomeSHA256 == sha || !hayrick.ValidID(s.JobID) {
+		return false, nil
+	}
+	if canonical, err := manifest.Encode(s); err != nil || string(canonical) != string(body) {
+		return false, err
+	}
+	if job.def.Output.IfExists == "append" {
+		return true, nil
+	}
+	r.Taken = s.JobID
+	return false, nil
+}
+
+func (a *Aggregator) readSuccess(ctx context.Context, folder string) ([]byte, error) {
+	f, err := a.Output.OpenOutput(ctx, folder, manifest.SuccessName)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, 64<<10))
 }
 
 // clear removes another dataset from the folder. Its _SUCCESS goes first, so that no

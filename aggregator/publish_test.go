@@ -233,3 +233,103 @@ func TestFolderOutOfReach(t *testing.T) {
 	j.must(j.drain(j.process("p")))
 	j.whole(j.outcome())
 }
+
+// What somebody has taken from the folder, or cut, is published again, and nothing
+// else is touched: not what others put there, not what is whole.
+func TestRepublish(t *testing.T) {
+	for _, ifExists := range []string{"error", "overwrite", "append"} {
+		j := build(t, withOutput("out/shared/", ifExists), five()...)
+		j.whole(j.aggregate())
+		a := j.process("q")
+		again := func(what string, want ...string) {
+			t.Helper()
+			r, err := a.Republish(t.Context(), jobID, 0)
+			if err != nil || !slices.Equal(r.Files, want) || r.Taken != "" || r.Folder != j.folder() {
+				t.Errorf("%s, %s: %+v, %v, want %q", ifExists, what, r, err, want)
+			}
+		}
+		j.must(j.mem.PublishBytes(t.Context(), j.folder(), "mine.parquet", []byte("mine")))
+		out := j.published()
+		part := j.outcome().Aggregation.Parts[0].Name
+		list := manifest.PublishedName(j.def, jobID, "lists/deleted_dids.jsonl")
+		before := j.mem.Calls()
+		again("nothing is wrong")
+		if now := j.mem.Calls(); now["PublishFile"] != before["PublishFile"] || now["PublishBytes"] != before["PublishBytes"] || now["RemoveOutput"] != 0 && ifExists != "overwrite" {
+			t.Errorf("%s: a whole folder is written to", ifExists)
+		}
+		for _, name := range []string{part, list, "_SUCCESS"} {
+			j.must(j.mem.RemoveOutput(t.Context(), j.folder(), name))
+			again(name+" is gone", name)
+			j.must(j.mem.PublishBytes(t.Context(), j.folder(), name, []byte(out[name][1:])))
+			again(name+" is cut", name)
+		}
+		sound := []byte(out["_SUCCESS"])
+		for at := range sound {
+			j.must(j.mem.PublishBytes(t.Context(), j.folder(), "_SUCCESS", flipped(sound, at)))
+			again("_SUCCESS with a byte flipped", "_SUCCESS")
+		}
+		for _, name := range []string{part, list, "_SUCCESS"} {
+			j.must(j.mem.RemoveOutput(t.Context(), j.folder(), name))
+		}
+		// A crash at any write leaves less to do.
+		for n, done := 0, false; !done; n++ {
+			seen := 0
+			j.mem.Hook = func(c mem.Call) mem.Fault {
+				if c.Op == "PublishFile" || c.Op == "PublishBytes" {
+					seen++
+				}
+				return mem.Fault{CrashBefore: seen == 2}
+			}
+			_, crashed := guarded(func() error { _, err := a.Republish(j.ctx("q"), jobID, 0); return err })
+			j.mem.Hook = nil
+			done = !crashed
+			if _, whole := j.published()["_SUCCESS"]; whole != done || n > 3 {
+				t.Fatalf("%s, crash %d: _SUCCESS is there: %v", ifExists, n, whole)
+			}
+		}
+		if now := j.published(); !maps.Equal(now, out) {
+			t.Errorf("%s: published %q, before %q", ifExists, slices.Sorted(maps.Keys(now)), slices.Sorted(maps.Keys(out)))
+		}
+	}
+}
+
+// A folder that another run has overwritten is that run's. Where runs append, each
+// looks after its own.
+func TestRepublishBesideOthers(t *testing.T) {
+	for _, ifExists := range []string{"error", "overwrite", "append"} {
+		j := build(t, withOutput("out/shared/", ifExists), five()...)
+		j.whole(j.aggregate())
+		theirs, err := manifest.Encode(manifest.Success{Schema: manifest.SchemaSuccess, JobID: "words-20261121-aaaaaa", OutcomeSHA256: manifest.SHA256([]byte("x"))})
+		j.must(err)
+		part := j.outcome().Aggregation.Parts[0].Name
+		j.must(j.mem.PublishBytes(t.Context(), j.folder(), "_SUCCESS", theirs))
+		j.must(j.mem.PublishBytes(t.Context(), j.folder(), part, []byte("theirs")))
+		r, err := j.process("q").Republish(t.Context(), jobID, 0)
+		j.must(err)
+		out := j.published()
+		if out["_SUCCESS"] != string(theirs) {
+			t.Errorf("%s: _SUCCESS is %s", ifExists, out["_SUCCESS"])
+		}
+		if ifExists == "append" {
+			if !slices.Equal(r.Files, []string{part}) || r.Taken != "" || out[part] == "theirs" {
+				t.Errorf("append: %+v, the part is %d bytes", r, len(out[part]))
+			}
+		} else if len(r.Files) != 0 || r.Taken != "words-20261121-aaaaaa" || out[part] != "theirs" {
+			t.Errorf("%s: %+v, the part is %q", ifExists, r, out[part])
+		}
+	}
+}
+
+// Of a generation that has not SUCCEEDED there is nothing to publish.
+func TestRepublishOfNothing(t *testing.T) {
+	j := build(t, withOutput("out/shared/", "error"), five()...)
+	if _, err := j.process("q").Republish(t.Context(), jobID, 0); !errors.Is(err, hayrick.ErrNotFound) {
+		t.Errorf("of an unfinished run: %v", err)
+	}
+	j.before(map[string]string{"notes.txt": "mine"})
+	j.aggregate()
+	r, err := j.process("q").Republish(t.Context(), jobID, 0)
+	if err != nil || len(r.Files) != 0 || len(j.published()) != 1 {
+		t.Errorf("of a FAILED run: %+v, %v", r, err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 
@@ -148,7 +149,8 @@ func (a *Aggregator) parts(ctx context.Context, job *jobOf, outputs []Source) ([
 
 // part joins consecutive level-1 outputs into one file, copying each row group as
 // it stands. A crash before or after leaves a data object under a key that the next
-// root computes again.
+// root computes again. The key follows from what the results say: of the n-th try, from
+// the SHA-256 of the one before.
 func (a *Aggregator) part(ctx context.Context, job *jobOf, n int, sources []Source) (p manifest.Part, outputHash string, err error) {
 	footers := make([]SourceFooter, len(sources))
 	if err := a.each(len(sources), func(i int) (err error) {
@@ -164,20 +166,66 @@ func (a *Aggregator) part(ctx context.Context, job *jobOf, n int, sources []Sour
 	if err != nil {
 		return p, "", err
 	}
-	key := job.key.Part(job.generation, n, plan.OutputHash)
 	ranges := make([]manifest.Range, len(plan.Copies))
 	for i, c := range plan.Copies {
 		ranges[i] = manifest.Range{Key: job.key.Abs(sources[c.Source].Name), Offset: c.Offset, Length: c.Length}
 	}
-	if err := a.Blobs.Assemble(ctx, key, ranges, plan.Tail); err != nil {
-		return p, "", err
-	}
 	p = manifest.Part{
-		Name: manifest.PublishedName(job.def, job.id, fmt.Sprintf("part-%05d.parquet", n)),
-		Key:  job.key.Rel(key), Bytes: plan.Bytes, Rows: plan.Rows, RowHash: plan.RowHash.String(),
+		Name:  manifest.PublishedName(job.def, job.id, fmt.Sprintf("part-%05d.parquet", n)),
+		Bytes: plan.Bytes, Rows: plan.Rows, RowHash: plan.RowHash.String(),
 	}
-	p.SHA256, err = a.readBack(ctx, key, plan, ranges, sources)
-	return p, plan.OutputHash, err
+	hash := plan.OutputHash
+	for try := 1; ; try++ {
+		key := job.key.Part(job.generation, n, hash)
+		p.Key = job.key.Rel(key)
+		p.SHA256, err = a.assemble(ctx, key, plan, ranges, sources)
+		if err == nil || !errors.Is(err, hayrick.ErrCorrupt) {
+			return p, plan.OutputHash, err
+		}
+		// Either a source is damaged, and then every part of it would be; or what lies
+		// under the key is, since a source was when it was made, or the disk erred. A key
+		// keeps what it has, so the part is made again under the next one.
+		for _, s := range sources {
+			sum, serr := a.sum(ctx, job.key.Abs(s.Name))
+			if serr != nil && !errors.Is(serr, hayrick.ErrCorrupt) {
+				return p, "", serr
+			}
+			if sum != s.SHA256 {
+				return p, "", err
+			}
+		}
+		if try == partTries {
+			return p, "", fmt.Errorf("%w; its sources are sound: remove %s and try again", err, key)
+		}
+		a.Log.Warn("a part in the store is damaged; making it again", hayrick.KeyJobID, job.id, hayrick.KeyKey, key, hayrick.KeyError, err)
+		next := sha256.Sum256([]byte(hash))
+		hash = hex.EncodeToString(next[:])
+	}
+}
+
+// partTries is under how many keys a root tries to make a part.
+const partTries = 4
+
+// assemble makes a part, or finds it made, and reads it back.
+func (a *Aggregator) assemble(ctx context.Context, key string, plan ConcatPlan, ranges []manifest.Range, sources []Source) (string, error) {
+	if err := a.Blobs.Assemble(ctx, key, ranges, plan.Tail); err != nil {
+		return "", err
+	}
+	return a.readBack(ctx, key, plan, ranges, sources)
+}
+
+// sum is the SHA-256 of a stored object.
+func (a *Aggregator) sum(ctx context.Context, key string) (string, error) {
+	r, err := a.Store.Objects.Open(ctx, key, 0, -1)
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, r); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // footer reads what of a level-1 output is needed to join it.

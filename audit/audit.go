@@ -25,6 +25,9 @@ type Options struct {
 	Deep bool
 	// Output is the published folder; nil: it is not looked at.
 	Output Output
+	// Lister finds the other runs of the store, where several append to one folder; nil:
+	// what is of another run is not looked at.
+	Lister Lister
 	// Inputs reads the pinned input again; nil: it is not looked at. An input that has
 	// changed since is noted, not broken: the promise is about what was run.
 	Inputs Inputs
@@ -125,6 +128,10 @@ func (a *auditor) walk(ctx context.Context) error {
 	if a.unvouched > 0 {
 		a.note("%s covered by no digest yet: a change in there is seen only where it contradicts something else", count(a.unvouched, "commit is", "commits are"))
 	}
+	if a.unread > 0 {
+		a.note("the input is not what was run any more, which proves nothing against the results: %s, the first: %v",
+			count(a.unread, "batch cannot be read again", "batches cannot be read again"), a.why)
+	}
 	a.close()
 	return nil
 }
@@ -173,6 +180,9 @@ func (a *auditor) take(l *look) {
 	a.decoded.Decoded += l.decoded.Decoded
 	a.decoded.ReadRows += l.decoded.ReadRows
 	a.unvouched += l.unvouched
+	if a.unread += l.unread; a.why == nil {
+		a.why = l.why
+	}
 	a.blind = a.blind || l.blind
 	if a.err == nil {
 		a.err = l.err

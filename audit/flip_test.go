@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"hayrick"
@@ -186,8 +188,24 @@ func TestPublishedFolder(t *testing.T) {
 		}
 		w.must(w.mem.RemoveOutput(ctx, folder, o.Key))
 		r := w.audit(false)
-		if len(r.Findings) != 1 || r.Findings[0].Key != key || r.Findings[0].Severity != audit.View {
+		if len(r.Findings) != 1 || r.Findings[0].Key != key || r.Findings[0].Severity != audit.Broken || r.Proven || !strings.Contains(r.Findings[0].What, "`hayrick resume "+jobID+"`") {
 			t.Errorf("%s removed: %v", o.Key, r.Findings)
+		}
+		// What is no file, or must not be read, is named, and the walk goes on.
+		for _, why := range []error{hayrick.ErrCorrupt, fs.ErrPermission, syscall.EIO} {
+			w.mem.Hook = func(c memCall) (f memFault) {
+				if c.Op == "OpenOutput" && c.Key == o.Key {
+					f.ErrBefore = why
+				}
+				return f
+			}
+			opts := w.options()
+			opts.Output = w.mem
+			r, err := audit.Run(ctx, opts)
+			w.mem.Hook = nil
+			if err != nil || len(r.Findings) != 1 || r.Findings[0].Key != key || r.Findings[0].Severity != audit.Broken {
+				t.Errorf("%s, %v: %v %v", o.Key, why, r.Findings, err)
+			}
 		}
 		w.must(w.mem.PublishBytes(ctx, folder, o.Key, whole))
 	}
@@ -222,6 +240,7 @@ func TestStrangersAndLeftovers(t *testing.T) {
 		job.Done("agg-0-1-0000-r1"):                              audit.Stranger,
 		job.RetryPlan(3):                                         audit.Stranger,
 		job.Control(2):                                           audit.Stranger,
+		job.Outcome(1):                                           audit.Stranger, // which no plan leads to
 		job.Outcome(2):                                           audit.Stranger,
 		job.AggregationPlan(1):                                   audit.Stranger,
 		job.Prefix() + "notes.txt":                               audit.Stranger,
@@ -245,7 +264,7 @@ func TestStrangersAndLeftovers(t *testing.T) {
 			t.Errorf("%v, want %s", f, s)
 		}
 	}
-	if !strings.Contains(r.Line, "13 strangers, 14 leftovers") {
+	if !strings.Contains(r.Line, "14 strangers, 14 leftovers") {
 		t.Error(r.Line)
 	}
 }

@@ -27,3 +27,8 @@ type Output interface {
 type Inputs interface {
 	OpenInput(ctx context.Context, jobID, object string, offset, length int64) (io.ReadCloser, error)
 }
+
+// Lister names the runs of the store, of which several may publish in one folder.
+type Lister interface {
+	Jobs(ctx context.Context) ([]string, error)
+}

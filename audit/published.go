@@ -2,7 +2,6 @@ package audit
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,26 +21,35 @@ type committed struct {
 	bytes  int64 // -1: not known
 }
 
-// published compares the output folder with the outcome.
+// published compares the output folder with the outcome. What is missing or damaged
+// there is broken, as readers of the dataset do not look into the store; but the
+// store has it all, and a resume publishes it again.
 func (a *auditor) published(ctx context.Context) error {
 	if a.Output == nil || a.definition.Output.URI == "" {
 		return nil
 	}
 	folder := manifest.OutputURI(a.definition, a.plan.Job.Folder, string(a.job), 0)
 	there, err := a.Output.ListOutput(ctx, folder)
+	if unreadable(err) {
+		a.broken(CodePublished, folder, "it cannot be listed: %v", err)
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("list %s: %w", folder, err)
 	}
 	if !a.succeeded() || a.outcome.Aggregation == nil {
 		return a.unpublished(ctx, folder, there)
 	}
-	var files []committed
-	for _, p := range a.outcome.Aggregation.Parts {
-		files = append(files, committed{p.Name, p.Key, p.SHA256, p.Bytes})
+	whose, err := a.success(ctx, folder)
+	if err != nil {
+		return err
 	}
-	for _, l := range a.outcome.Aggregation.Lists {
-		files = append(files, committed{manifest.PublishedName(a.definition, string(a.job), path.Join("lists", l.Name+".jsonl")), l.Key, l.SHA256, -1})
+	shared := a.definition.Output.IfExists == "append"
+	if whose != "" && !shared {
+		a.note("%s holds the dataset of %s, which has overwritten this one; the parts of this one are in the store", folder, whose)
+		return nil
 	}
+	files := publishes(a.definition, a.outcome)
 	for lo := 0; lo < len(files); lo += readers {
 		some := files[lo:min(lo+readers, len(files))]
 		if err := a.each(len(some), func(i int, l *look) { l.readPublished(ctx, folder, some[i]) }); err != nil {
@@ -49,23 +57,104 @@ func (a *auditor) published(ctx context.Context) error {
 		}
 		a.progress("published", int64(lo+len(some)), int64(len(files)))
 	}
-	if err := a.success(ctx, folder); err != nil {
-		return err
+	return a.foreign(ctx, folder, there, files)
+}
+
+// publishes is what a run publishes beside its _SUCCESS.
+func publishes(d hayrick.JobDefinition, o *manifest.Outcome) (files []committed) {
+	for _, p := range o.Aggregation.Parts {
+		files = append(files, committed{p.Name, p.Key, p.SHA256, p.Bytes})
 	}
+	for _, l := range o.Aggregation.Lists {
+		files = append(files, committed{manifest.PublishedName(d, o.JobID, path.Join("lists", l.Name+".jsonl")), l.Key, l.SHA256, -1})
+	}
+	return files
+}
+
+// foreign looks for files that this run has not published. Where runs append to one
+// folder, those of the others have theirs there.
+func (a *auditor) foreign(ctx context.Context, folder string, there []manifest.Object, files []committed) error {
+	ours := map[string]bool{manifest.SuccessName: true}
+	for _, f := range files {
+		ours[f.name] = true
+	}
+	there = slices.DeleteFunc(there, func(o manifest.Object) bool { return ours[o.Key] })
+	if len(there) == 0 {
+		return nil
+	}
+	what := "the outcome does not publish it"
 	if a.definition.Output.IfExists == "append" {
-		return nil // what else is there belongs to other runs
+		what = "no run of this store has published it here"
+		if a.Lister == nil {
+			a.note("%s in %s may be of other runs, which were not looked at", count(int64(len(there)), "more file", "more files"), folder)
+			return nil
+		}
+		if err := a.ofOthers(ctx, folder, func(d hayrick.JobDefinition, o *manifest.Outcome) {
+			for _, f := range publishes(d, o) {
+				ours[f.name] = true
+			}
+		}); err != nil {
+			return err
+		}
 	}
 	slices.SortFunc(there, func(x, y manifest.Object) int { return strings.Compare(x.Key, y.Key) })
 	for _, o := range there {
-		if o.Key != manifest.SuccessName && !slices.ContainsFunc(files, func(f committed) bool { return f.name == o.Key }) {
-			a.find(Stranger, CodeStranger, inFolder(folder, o.Key), "the outcome does not publish it")
+		if !ours[o.Key] {
+			a.find(Stranger, CodeStranger, inFolder(folder, o.Key), "%s", what)
 		}
 	}
 	return nil
 }
 
+// ofOthers calls fn for every other run of the store that has published in folder.
+func (a *auditor) ofOthers(ctx context.Context, folder string, fn func(hayrick.JobDefinition, *manifest.Outcome)) error {
+	ids, err := a.Lister.Jobs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if !hayrick.ValidID(id) || id == string(a.job) {
+			continue
+		}
+		d, o, _, err := a.publisher(ctx, id, folder)
+		switch {
+		case err == nil:
+			fn(d, o)
+		case unreadable(err):
+			a.note("what %s has published cannot be told: %v", id, err)
+		case !errors.Is(err, hayrick.ErrNotFound):
+			return err
+		}
+	}
+	return nil
+}
+
+// publisher reads how a run ended that has published in folder; ErrNotFound: it has
+// not.
+func (a *auditor) publisher(ctx context.Context, id, folder string) (d hayrick.JobDefinition, o *manifest.Outcome, sha string, err error) {
+	out, sha, err := a.Store.Outcome(ctx, id, 0)
+	if err != nil {
+		return d, nil, "", err
+	}
+	p, _, err := a.Store.Plan(ctx, id)
+	if err == nil {
+		d, err = a.Store.Definition(ctx, p)
+	}
+	if err != nil {
+		return d, nil, "", err
+	}
+	theirs := manifest.OutputURI(d, p.Job.Folder, id, 0)
+	if out.Status != string(hayrick.JobSucceeded) || out.Aggregation == nil || strings.TrimSuffix(theirs, "/") != strings.TrimSuffix(folder, "/") {
+		return d, nil, "", fmt.Errorf("%s publishes nothing in %s: %w", id, folder, hayrick.ErrNotFound)
+	}
+	return d, &out, sha, nil
+}
+
 // inFolder is the path of a published file.
 func inFolder(folder, name string) string { return strings.TrimSuffix(folder, "/") + "/" + name }
+
+// again is the next step where something published is gone.
+func (a *auditor) again() string { return fmt.Sprintf("`hayrick resume %s` publishes it again", a.job) }
 
 func (l *look) readPublished(ctx context.Context, folder string, f committed) {
 	key := inFolder(folder, f.name)
@@ -78,42 +167,58 @@ func (l *look) readPublished(ctx context.Context, folder string, f committed) {
 	l.checked.Bytes += d.size
 	switch {
 	case errors.Is(err, hayrick.ErrNotFound):
-		l.find(View, CodePublished, key, "it is not there; the store has it as %s", l.a.job.Abs(f.key))
+		l.broken(CodePublished, key, "it is not there; %s", l.a.again())
+	case unreadable(err):
+		l.broken(CodePublished, key, "%v; remove it, and %s", err, l.a.again())
 	case err != nil:
 		l.err = fmt.Errorf("read %s: %w", key, err)
 	case d.sha != f.sha256 || f.bytes >= 0 && d.size != f.bytes:
-		l.broken(CodePublished, key, "%s; the store has it as %s", otherDigest(d.sha, f.sha256), l.a.job.Abs(f.key))
+		l.broken(CodePublished, key, "%s; remove it, and %s", otherDigest(d.sha, f.sha256), l.a.again())
 	default:
 		l.checked.Published++
 	}
 }
 
-// success checks that _SUCCESS names this outcome.
-func (a *auditor) success(ctx context.Context, folder string) error {
+// success checks that _SUCCESS names this outcome, or that of another run of the
+// store, whose id it returns: one that has published in the same folder after this
+// one.
+func (a *auditor) success(ctx context.Context, folder string) (whose string, err error) {
 	key := inFolder(folder, manifest.SuccessName)
 	body, err := a.readSuccess(ctx, folder)
-	if errors.Is(err, hayrick.ErrNotFound) {
-		a.find(View, CodePublished, key, "it is not there: readers cannot tell that the dataset is whole")
-		return nil
-	}
-	if err != nil {
-		return err
+	switch {
+	case errors.Is(err, hayrick.ErrNotFound):
+		a.broken(CodePublished, key, "it is not there, and readers cannot tell that the dataset is whole; %s", a.again())
+		return "", nil
+	case unreadable(err):
+		a.broken(CodePublished, key, "%v; remove it, and %s", err, a.again())
+		return "", nil
+	case err != nil:
+		return "", err
 	}
 	want, err := manifest.Encode(manifest.Success{Schema: manifest.SchemaSuccess, JobID: string(a.job), Generation: 0, OutcomeSHA256: a.outcomeSHA})
 	if err != nil {
-		return err
+		return "", err
 	}
 	if string(body) == string(want) {
 		a.checked.Published++
-		return nil
+		return "", nil
 	}
+	why := fmt.Sprintf("it does not name outcome-0.json with SHA-256 %s", manifest.Short(a.outcomeSHA))
 	var s manifest.Success
-	if a.definition.Output.IfExists == "append" && json.Unmarshal(body, &s) == nil && s.JobID != string(a.job) {
-		a.note("%s is of %s, which has appended to the folder", key, s.JobID)
-		return nil
+	if manifest.Decode(body, manifest.SchemaSuccess, &s) == nil && s.JobID != string(a.job) && hayrick.ValidID(s.JobID) && s.Generation == 0 {
+		_, _, sha, err := a.publisher(ctx, s.JobID, folder)
+		switch canonical, cerr := manifest.Encode(s); {
+		case cerr != nil:
+			return "", cerr
+		case err == nil && sha == s.OutcomeSHA256 && string(canonical) == string(body):
+			return s.JobID, nil
+		case err != nil && !errors.Is(err, hayrick.ErrNotFound) && !unreadable(err):
+			return "", err
+		}
+		why = fmt.Sprintf("it names %s, of which this store knows no such outcome here", s.JobID)
 	}
-	a.broken(CodePublished, key, "it does not name outcome-0.json with SHA-256 %s", manifest.Short(a.outcomeSHA))
-	return nil
+	a.broken(CodePublished, key, "%s; remove it, and %s", why, a.again())
+	return "", nil
 }
 
 func (a *auditor) readSuccess(ctx context.Context, folder string) ([]byte, error) {
@@ -132,6 +237,9 @@ func (a *auditor) unpublished(ctx context.Context, folder string, there []manife
 		return nil
 	}
 	body, err := a.readSuccess(ctx, folder)
+	if unreadable(err) || errors.Is(err, hayrick.ErrNotFound) {
+		return nil // it names nothing
+	}
 	if err != nil {
 		return err
 	}

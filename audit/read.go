@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"syscall"
 
 	"hayrick"
 	"hayrick/internal/rows"
@@ -26,6 +28,10 @@ type look struct {
 	// unvouched counts commits that no digest covers: those of an unfinished job that
 	// no plan has been taken from yet.
 	unvouched int64
+	// unread counts batches whose input is not what was run any more; why is that of
+	// the first.
+	unread int64
+	why    error
 	// blind: something that tells of other things could not be read, so that totals
 	// cannot be compared and what is unnamed cannot be told from what is unknown.
 	blind bool
@@ -58,8 +64,14 @@ func nameHash(rel string) uint64 {
 	return binary.BigEndian.Uint64(h[:8])
 }
 
-// raw reads a whole object. hayrick.ErrNotFound and ErrCorrupt are answers; any
-// other error ends the audit.
+// unreadable says that err is about what lies at one name: it is damaged, no file, or
+// must not or cannot be read. Any other error is the store's, and ends the audit.
+func unreadable(err error) bool {
+	return errors.Is(err, hayrick.ErrCorrupt) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EIO)
+}
+
+// raw reads a whole object. hayrick.ErrNotFound and what is unreadable are answers;
+// any other error ends the audit.
 func (l *look) raw(ctx context.Context, rel string) ([]byte, error) {
 	if l.err != nil {
 		return nil, l.err
@@ -69,7 +81,7 @@ func (l *look) raw(ctx context.Context, rel string) ([]byte, error) {
 		return nil, fmt.Errorf("%q cannot be an object of the job: %w", rel, hayrick.ErrCorrupt)
 	}
 	b, err := l.a.Store.Raw(ctx, key)
-	if err != nil && !errors.Is(err, hayrick.ErrNotFound) && !errors.Is(err, hayrick.ErrCorrupt) {
+	if err != nil && !errors.Is(err, hayrick.ErrNotFound) && !unreadable(err) {
 		l.err = err
 	}
 	l.checked.Bytes += int64(len(b))
@@ -154,7 +166,7 @@ func (l *look) digest(ctx context.Context, rel string) (d digest, ok bool) {
 		return d, true
 	case errors.Is(err, hayrick.ErrNotFound):
 		l.broken(CodeMissing, rel, "it is gone")
-	case errors.Is(err, hayrick.ErrCorrupt):
+	case unreadable(err):
 		l.broken(CodeDigest, rel, "%v", err)
 	default:
 		l.err = fmt.Errorf("read %s: %w", key, err)
@@ -233,7 +245,7 @@ func lines[T any](ctx context.Context, l *look, inline []T, ref *manifest.Ref) f
 		})
 		switch {
 		case err == nil, errors.Is(err, errStop):
-		case errors.Is(err, hayrick.ErrCorrupt), errors.Is(err, hayrick.ErrNotFound):
+		case unreadable(err), errors.Is(err, hayrick.ErrNotFound):
 			l.lost(CodeForm, ref.Key, "%v", err)
 		default:
 			l.err = err
@@ -243,7 +255,8 @@ func lines[T any](ctx context.Context, l *look, inline []T, ref *manifest.Ref) f
 
 var errStop = errors.New("stopped")
 
-// decode reads every row of a Parquet file: their number, their hash and the schema.
+// decode reads every row of a Parquet file: their number, their hash and the schema;
+// and holds against them what the file says of them.
 func (l *look) decode(ctx context.Context, rel string) (n int64, h rows.Hash, s rows.Schema, ok bool) {
 	if l.err != nil {
 		return 0, h, s, false
@@ -260,13 +273,24 @@ func (l *look) decode(ctx context.Context, rel string) (n int64, h rows.Hash, s 
 		}
 		s = f.Schema()
 		sc, err := f.Scan(rows.Schema{})
-		for err == nil {
-			if err = ctx.Err(); err == nil {
-				_, err = sc.Next()
+		if err != nil {
+			return err
+		}
+		said := statistics{blob: &rememberer{Blob: blob}, schema: s}
+		for err = said.open(); err == nil; {
+			if err = ctx.Err(); err != nil {
+				break
+			}
+			var b *rows.Batch
+			if b, err = sc.Next(); err == nil {
+				err = said.add(b)
 			}
 		}
 		if err != io.EOF {
 			return err
+		}
+		if said.wrong != "" {
+			l.broken(CodeRows, rel, "%s", said.wrong)
 		}
 		n, h = sc.Read()
 		return nil
@@ -276,7 +300,7 @@ func (l *look) decode(ctx context.Context, rel string) (n int64, h rows.Hash, s 
 		l.decoded.Decoded++
 		l.decoded.ReadRows += n
 		return n, h, s, true
-	case errors.Is(err, hayrick.ErrCorrupt), errors.Is(err, hayrick.ErrNotFound), errors.Is(err, rows.ErrKind):
+	case unreadable(err), errors.Is(err, hayrick.ErrNotFound), errors.Is(err, rows.ErrKind):
 		l.broken(CodeRows, rel, "its rows cannot be read: %v", err)
 	default:
 		l.err = fmt.Errorf("read the rows of %s: %w", rel, err)

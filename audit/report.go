@@ -57,6 +57,9 @@ type Finding struct {
 }
 
 func (f Finding) String() string {
+	if f.Code == string(f.Severity) {
+		return fmt.Sprintf("%s %s: %s", f.Severity, f.Key, f.What)
+	}
 	return fmt.Sprintf("%s %s %s: %s", f.Severity, f.Code, f.Key, f.What)
 }
 

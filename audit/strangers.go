@@ -59,7 +59,9 @@ func (a *auditor) strangers(ctx context.Context) error {
 		found = append(found, f)
 		return nil
 	})
-	if err != nil {
+	if unreadable(err) {
+		a.lost(CodeForm, a.job.Prefix(), "it cannot be listed: %v", err)
+	} else if err != nil {
 		return fmt.Errorf("list %s: %w", a.job.Prefix(), err)
 	}
 	if more > 0 {

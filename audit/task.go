@@ -241,7 +241,7 @@ func (l *look) readBatch(ctx context.Context, e *taskEnd) {
 		e.items, err = manifest.OpenBatch(b, r)
 		r.Close()
 	}
-	switch damaged := errors.Is(err, hayrick.ErrCorrupt) || errors.Is(err, hayrick.ErrInputChanged) || errors.Is(err, hayrick.ErrNotFound); {
+	switch damaged := unreadable(err) || errors.Is(err, hayrick.ErrInputChanged) || errors.Is(err, hayrick.ErrNotFound); {
 	case err == nil:
 		l.checked.Bytes += b.Length
 		if !stored {
@@ -250,7 +250,10 @@ func (l *look) readBatch(ctx context.Context, e *taskEnd) {
 	case !damaged:
 		l.err = err
 	case !stored:
-		l.note("the input is not what was run any more, which proves nothing against the results: %v", err)
+		l.unread++
+		if l.why == nil {
+			l.why = err
+		}
 	case b.Retry:
 		l.lost(CodeDigest, rel, "%v", err)
 	default:

@@ -3,10 +3,13 @@ package audit_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"hayrick"
@@ -114,13 +117,15 @@ func TestStoreFails(t *testing.T) {
 func TestStoreFindsDamage(t *testing.T) {
 	w := build(t, rich())
 	for _, key := range slices.Sorted(maps.Keys(w.mem.Snapshot())) {
-		w.mem.Hook = func(c memCall) (f memFault) {
-			if c.Op == "Open" && c.Key == key {
-				f.ErrBefore = hayrick.ErrCorrupt
+		for _, why := range []error{hayrick.ErrCorrupt, fs.ErrPermission, syscall.EIO} {
+			w.mem.Hook = func(c memCall) (f memFault) {
+				if (c.Op == "Open" || c.Op == "OpenAt") && c.Key == key {
+					f.ErrBefore = why
+				}
+				return f
 			}
-			return f
+			named(t, w.audit(false), job.Rel(key), fmt.Sprint("of which the store says: ", why))
 		}
-		named(t, w.audit(false), job.Rel(key), "which the store calls corrupt")
 	}
 }
 
@@ -147,7 +152,7 @@ func TestInputChangedSince(t *testing.T) {
 		change()
 		r := w.audit(true)
 		clean(t, r)
-		if len(r.Notes) == 0 || !strings.Contains(r.Notes[0], "the input is not what was run any more") || r.Checked.Inputs == 3 {
+		if len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "the input is not what was run any more") || r.Checked.Inputs == 3 {
 			t.Errorf("%+v, notes %v", r.Checked, r.Notes)
 		}
 	}
@@ -203,19 +208,119 @@ func TestInputCopyIsGuarded(t *testing.T) {
 	}
 }
 
-// Runs that append share a folder: what others put there is theirs.
-func TestAppended(t *testing.T) {
-	s := tiny()
-	s.ifExists = "append"
-	w := build(t, s)
-	w.must(w.mem.PublishBytes(t.Context(), folder, "other-part-00000.parquet", []byte("x")))
-	clean(t, w.audit(true))
-	done, err := manifest.Encode(manifest.Success{Schema: manifest.SchemaSuccess, JobID: "other-20261121-aaaaaa", OutcomeSHA256: "x"})
+type lister []string
+
+func (l lister) Jobs(context.Context) ([]string, error) { return l, nil }
+
+// otherID is a run that has published in the folder of the first one.
+const otherID = "backfill-20261121-aaaaaa"
+
+// another stores the commits of the run again under otherID, with what fn makes of its
+// outcome, and returns the content of its _SUCCESS.
+func (w *world) another(uri string, fn func(o *manifest.Outcome)) manifest.Success {
+	p := w.plan
+	d := w.def
+	d.Output.URI = uri
+	body, sha, err := manifest.EncodeDefinition(d)
 	w.must(err)
-	w.must(w.mem.PublishBytes(t.Context(), folder, manifest.SuccessName, done))
+	p.JobID, p.DefinitionSHA256 = otherID, sha
+	w.put(manifest.Job(otherID).Config(sha), body)
+	_, err = w.store.CommitPlan(w.t.Context(), p)
+	w.must(err)
+	o, _, err := w.store.Outcome(w.t.Context(), jobID, 0)
+	w.must(err)
+	o.JobID, o.Aggregation.JobID = otherID, otherID
+	fn(&o)
+	got, err := w.store.CommitOutcome(w.t.Context(), o)
+	w.must(err)
+	return manifest.Success{Schema: manifest.SchemaSuccess, JobID: otherID, OutcomeSHA256: got.SHA256}
+}
+
+// Runs of a store that append share a folder: what the others have published there is
+// theirs, and nothing else is.
+func TestAppended(t *testing.T) {
+	for _, elsewhere := range []bool{false, true} {
+		s := tiny()
+		s.ifExists, s.uri = "append", folder
+		w := build(t, s)
+		part := otherID + "-part-00000.parquet"
+		list := "lists/" + otherID + "-deleted_dids.jsonl"
+		uri := strings.TrimSuffix(folder, "/")
+		if elsewhere {
+			uri = "./elsewhere/"
+		}
+		theirs := w.another(uri, func(o *manifest.Outcome) { o.Aggregation.Parts[0].Name = part })
+		for _, name := range []string{part, list, "notes.txt"} {
+			w.must(w.mem.PublishBytes(t.Context(), folder, name, []byte("x")))
+		}
+		audited := func() audit.Report {
+			o := w.options()
+			o.Lister = lister{jobID, otherID, "Not an id", "nothing"}
+			r, err := audit.Run(t.Context(), o)
+			w.must(err)
+			return r
+		}
+		var strangers []string
+		for _, f := range audited().Findings {
+			if f.Severity != audit.Stranger {
+				t.Errorf("%v", f)
+			}
+			strangers = append(strangers, strings.TrimPrefix(f.Key, folder))
+		}
+		want := []string{"notes.txt"}
+		if elsewhere {
+			want = []string{part, list, "notes.txt"}
+			slices.Sort(want)
+		}
+		if !slices.Equal(strangers, want) {
+			t.Errorf("strangers %q, want %q", strangers, want)
+		}
+		// Its _SUCCESS, which is nobody's with any byte changed.
+		body, err := manifest.Encode(theirs)
+		w.must(err)
+		w.must(w.mem.PublishBytes(t.Context(), folder, manifest.SuccessName, body))
+		if r := audited(); r.Proven == elsewhere {
+			t.Errorf("elsewhere %v: with its _SUCCESS: %v", elsewhere, r.Findings)
+		}
+		for i := range body {
+			b := slices.Clone(body)
+			b[i] ^= 1 << (i % 8)
+			w.must(w.mem.PublishBytes(t.Context(), folder, manifest.SuccessName, b))
+			r := audited()
+			if f, broken := r.First(); !broken || f.Key != folder+manifest.SuccessName || f.Code != audit.CodePublished {
+				t.Fatalf("with byte %d of %s changed: %v", i, b, f)
+			}
+		}
+		for _, b := range [][]byte{append(slices.Clone(body), '\n'), append([]byte(`{"x":1,`), body[1:]...), nil} {
+			w.must(w.mem.PublishBytes(t.Context(), folder, manifest.SuccessName, b))
+			if r := audited(); r.Proven {
+				t.Errorf("%q passes", b)
+			}
+		}
+	}
+}
+
+// A folder that another run has overwritten is no damage of this one; one that a run
+// of no store has is.
+func TestOverwritten(t *testing.T) {
+	s := tiny()
+	s.ifExists, s.uri = "overwrite", folder
+	w := build(t, s)
+	theirs := w.another(folder, func(*manifest.Outcome) {})
+	w.must(w.mem.PublishBytes(t.Context(), folder, "part-00000.parquet", []byte("theirs")))
+	if r := w.audit(false); r.Proven {
+		t.Error("a part that is another's: proven")
+	}
+	body, err := manifest.Encode(theirs)
+	w.must(err)
+	w.must(w.mem.PublishBytes(t.Context(), folder, manifest.SuccessName, body))
 	r := w.audit(false)
 	clean(t, r)
-	if len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "other-20261121-aaaaaa") {
+	if len(r.Notes) != 1 || !strings.Contains(r.Notes[0], otherID) {
 		t.Error(r.Notes)
+	}
+	w.mem.Damage(manifest.Job(otherID).Outcome(0), nil)
+	if r := w.audit(false); r.Proven {
+		t.Error("overwritten by a run that is not there: proven")
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"hayrick"
 	"hayrick/internal/durable"
 	"hayrick/manifest"
@@ -18,7 +20,7 @@ import (
 
 // Open reads a range of an object. A name that may not survive a power cut yet is
 // made durable first: nothing follows from what could vanish.
-func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+func (s *reading) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 	f, err := s.openKey(ctx, key)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", key, err)
@@ -67,9 +69,10 @@ func (s *Store) Replace(ctx context.Context, key string, body []byte) error {
 	return nil
 }
 
-// List calls fn for every object whose key starts with prefix, in no order. It
-// holds a few hundred names in memory, however large the folders.
-func (s *Store) List(ctx context.Context, prefix string, fn func(manifest.Object) error) error {
+// List calls fn for every object whose key starts with prefix, in no order, and for
+// what lies there and is no file: whoever opens that is told so. It holds a few
+// hundred names in memory, however large the folders.
+func (s *reading) List(ctx context.Context, prefix string, fn func(manifest.Object) error) error {
 	dir := strings.TrimSuffix(prefix[:strings.LastIndex(prefix, "/")+1], "/")
 	if dir == "" {
 		dir = strings.TrimSuffix(manifest.Jobs, "/")
@@ -84,11 +87,11 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(manifest.Object
 }
 
 // Jobs returns the names of the folders directly below jobs/.
-func (s *Store) Jobs(ctx context.Context) ([]string, error) {
+func (s *reading) Jobs(ctx context.Context) ([]string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	f, err := s.dir.Root().Open(strings.TrimSuffix(manifest.Jobs, "/"))
+	f, err := openFolder(s.root, strings.TrimSuffix(manifest.Jobs, "/"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -110,7 +113,7 @@ func (s *Store) Jobs(ctx context.Context) ([]string, error) {
 }
 
 // OpenAt opens an object for reads at random places.
-func (s *Store) OpenAt(ctx context.Context, key string) (manifest.Blob, error) {
+func (s *reading) OpenAt(ctx context.Context, key string) (manifest.Blob, error) {
 	f, err := s.openKey(ctx, key)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", key, err)
@@ -215,18 +218,39 @@ func (s *Store) write(ctx context.Context, key string, use func(*durable.Temp) e
 	return explain(s.dir.Path(), use(t))
 }
 
-func (s *Store) openKey(ctx context.Context, key string) (*os.File, error) {
+func (s *reading) openKey(ctx context.Context, key string) (*os.File, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	if !manifest.ValidKey(key) {
 		return nil, fmt.Errorf("%q is not an object key", key)
 	}
-	f, err := s.dir.Open(key)
+	f, err := openRegular(s.root, key)
+	if err == nil && s.settle != nil {
+		err = s.settled(f, key)
+	}
 	if err != nil {
-		return nil, explainRead(s.dir.Path(), err)
+		return nil, explainRead(s.path, err)
 	}
 	return f, nil
+}
+
+// settled makes the name of an open file durable: with two links its writer is in the
+// middle of linking it, or died there. On an error f is closed.
+func (s *reading) settled(f *os.File, key string) error {
+	info, err := f.Stat()
+	if err == nil && info.Sys().(*syscall.Stat_t).Nlink > 1 {
+		err = s.settle(key)
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return nil
+}
+
+// openFolder opens a folder, and waits for nothing that lies in its place.
+func openFolder(root *os.Root, name string) (*os.File, error) {
+	return root.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
 }
 
 // section is f from offset, up to length bytes if that is not negative.
@@ -245,9 +269,8 @@ func section(f *os.File, offset, length int64) (io.ReadCloser, error) {
 
 // walk lists the objects below dir that start with prefix. What vanishes meanwhile
 // is left out.
-func (s *Store) walk(ctx context.Context, dir, prefix string, fn func(manifest.Object) error) error {
-	root := s.dir.Root()
-	f, err := root.Open(dir)
+func (s *reading) walk(ctx context.Context, dir, prefix string, fn func(manifest.Object) error) error {
+	f, err := openFolder(s.root, dir)
 	if err != nil {
 		return ignoreMissing(err)
 	}
@@ -272,8 +295,8 @@ func (s *Store) walk(ctx context.Context, dir, prefix string, fn func(manifest.O
 						return err
 					}
 				}
-			case e.Type().IsRegular() && strings.HasPrefix(key, prefix):
-				info, err := root.Lstat(key)
+			case strings.HasPrefix(key, prefix):
+				info, err := s.root.Lstat(key)
 				if err != nil {
 					if err := ignoreMissing(err); err != nil {
 						return err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"hayrick/internal/durable"
 	"hayrick/manifest"
@@ -41,7 +42,7 @@ func (s *Store) PublishBytes(ctx context.Context, outputURI, name string, body [
 }
 
 // ListOutput returns what an output folder holds, in order of names.
-func (s *Store) ListOutput(ctx context.Context, outputURI string) ([]manifest.Object, error) {
+func (s *reading) ListOutput(ctx context.Context, outputURI string) ([]manifest.Object, error) {
 	folder, err := localPath(outputURI)
 	if err != nil {
 		return nil, fmt.Errorf("list output: %w", err)
@@ -62,20 +63,21 @@ func (s *Store) ListOutput(ctx context.Context, outputURI string) ([]manifest.Ob
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list output %s: %w", outputURI, explain(folder, err))
+		return nil, fmt.Errorf("list output %s: %w", outputURI, explainRead(folder, err))
 	}
 	slices.SortFunc(out, func(a, b manifest.Object) int { return strings.Compare(a.Key, b.Key) })
 	return out, nil
 }
 
-// OpenOutput reads a published file.
-func (s *Store) OpenOutput(ctx context.Context, outputURI, name string) (io.ReadCloser, error) {
+// OpenOutput reads a published file. What lies at its name and is no file is
+// hayrick.ErrCorrupt.
+func (s *reading) OpenOutput(ctx context.Context, outputURI, name string) (io.ReadCloser, error) {
 	root, folder, err := openOutput(ctx, outputURI, name)
 	if err != nil {
 		return nil, fmt.Errorf("open output %s: %w", name, explainRead(folder, err))
 	}
 	defer root.Close()
-	f, err := root.Open(name)
+	f, err := openRegular(root, name)
 	if err != nil {
 		return nil, fmt.Errorf("open output %s: %w", name, explainRead(folder, err))
 	}
@@ -125,6 +127,9 @@ func openOutput(ctx context.Context, outputURI, name string) (root *os.Root, fol
 	}
 	if folder, err = localPath(outputURI); err != nil {
 		return nil, "", err
+	}
+	if info, err := os.Stat(folder); err == nil && !info.IsDir() {
+		return nil, folder, &fs.PathError{Op: "open", Path: folder, Err: syscall.ENOTDIR} // not to wait for a FIFO
 	}
 	root, err = os.OpenRoot(folder)
 	return root, folder, err

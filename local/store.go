@@ -14,6 +14,7 @@ import (
 
 // Store is all ports in one folder.
 type Store struct {
+	reading
 	dir   *durable.Dir
 	world hayrick.World
 	log   *slog.Logger
@@ -41,7 +42,7 @@ func Open(ctx context.Context, dir string, world hayrick.World, log *slog.Logger
 	if err != nil {
 		return nil, explain(abs, fmt.Errorf("open store %s: %w", dir, err))
 	}
-	s := &Store{dir: d, world: world, log: log}
+	s := &Store{reading: reading{root: d.Root(), path: d.Path(), settle: d.Settle}, dir: d, world: world, log: log}
 	if s.state, err = openState(ctx, s); err != nil {
 		return nil, errors.Join(explain(abs, fmt.Errorf("open store %s: %w", dir, err)), d.Close())
 	}

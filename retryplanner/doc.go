@@ -19,6 +19,6 @@
 //
 // What a failure costs (plan.go): a permanent or poisoned item is never run again.
 // Infra failures cost the item no try. Any other may be repeated in retry.passes
-// groups. Two bounds hold whatever fails: a generation runs at most retry.passes + 3
-// retry groups, and an item that has been lost with ten workers is not run again.
+// groups. One bound holds whatever fails: a generation runs at most retry.passes + 3
+// retry groups.
 package retryplanner

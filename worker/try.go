@@ -15,11 +15,14 @@ import (
 )
 
 // MaxItemRows bounds the encoded rows of one item, which are held until it ends:
-// an attempt may need run.items_in_flight times as much memory.
-const MaxItemRows = 256 << 20
+// an attempt may need run.items_in_flight times as much memory. A journal takes
+// less than 1,000,000,000 bytes an item, SQLite's limit of a value. A handler whose
+// items may have more rows has to bound them itself, and say so in a class of its
+// own: this limit looks like a mistake of the handler.
+const MaxItemRows = 768 << 20
 
 var (
-	errRows = errors.New("the item's rows are larger than 256 MiB")
+	errRows = errors.New("the item's rows are larger than 768 MiB; emit fewer, or make items smaller")
 	errOver = errors.New("the try has ended")
 )
 

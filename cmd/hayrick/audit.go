@@ -15,9 +15,13 @@ func auditCommand(c *cli) *cobra.Command {
 		Use: "audit [run]", Short: "Prove from the objects what became of every item of a run",
 		Long: `Walk the hash chain of a run from its outcome down to the rows, derive every view
 again, and name whatever differs, is missing or is a stranger. The first line is the
-proof; exit 3 when there is none.`,
-		Args: arguments(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error { return runAudit(cmd.Context(), c, refOf(args), deep) },
+proof; exit 3 when there is none: the run has not SUCCEEDED, or a finding is "broken".
+Views, strangers and leftovers are told and change nothing: exit 0. Nothing is
+written, not to the store either.`,
+		Example:     "  hayrick audit\n  hayrick audit --deep @backfill     decode every row too",
+		Annotations: endsWith(exitUnwell, exitNotFound),
+		Args:        arguments(0, 1),
+		RunE:        func(cmd *cobra.Command, args []string) error { return runAudit(cmd.Context(), c, refOf(args), deep) },
 	}
 	cmd.Flags().BoolVar(&deep, "deep", false, "decode every row of every file too")
 	return cmd
@@ -29,17 +33,17 @@ func runAudit(ctx context.Context, c *cli, ref string, deep bool) error {
 	if err := c.storeExists(); err != nil {
 		return err
 	}
-	r, err := open(ctx, c)
+	r, store, err := openToRead(c)
 	if err != nil {
 		return err
 	}
-	defer r.close()
+	defer store.Close()
 	id, err := r.findAudited(ctx, ref)
 	if err != nil {
 		return err
 	}
 	rep, err := audit.Run(ctx, audit.Options{
-		Store: r.manifests, JobID: id, World: c.world, Blobs: r.store, Deep: deep, Output: r.store, Inputs: r.store,
+		Store: r.manifests, JobID: id, World: c.world, Blobs: store, Deep: deep, Output: store, Inputs: store, Lister: store,
 	})
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -51,9 +52,12 @@ func (c *cli) checkFile(ctx context.Context, f jobfile.File) (jobs.Handler, erro
 	}
 	h, err := handlers.New(ctx, f.Definition.Handler.Builtin, jobs.Env{World: c.world, Log: c.log, Params: f.Definition.Handler.Params})
 	if err != nil {
-		path := "handler.params"
-		if _, ok := handlers[f.Definition.Handler.Builtin]; !ok {
+		path := paramPath.FindString(err.Error()) // the parameter that the error is about
+		switch _, ok := handlers[f.Definition.Handler.Builtin]; {
+		case !ok:
 			path = "handler.builtin"
+		case path == "":
+			path = "handler.params"
 		}
 		if err := user(path, err); err != nil {
 			return nil, fmt.Errorf("build the handler: %w", err)
@@ -64,6 +68,9 @@ func (c *cli) checkFile(ctx context.Context, f jobfile.File) (jobs.Handler, erro
 	}
 	return h, nil
 }
+
+// paramPath is how a factory names a parameter.
+var paramPath = regexp.MustCompile(`^handler\.params(\.[a-z0-9_]+)*`)
 
 // outputProblem says why the output may not go where the job file says.
 func (c *cli) outputProblem(uri string) string {
@@ -127,21 +134,56 @@ func (c *cli) checkInput(ctx context.Context, sources coordinator.Sources, def h
 	if len(bad) == 0 {
 		return nil
 	}
-	for i, b := range bad {
-		if i == toldLines {
-			fmt.Fprintf(c.err, "... and %s of the first %s\n", count(int64(len(bad)-i), "more line"), number(checkedLines))
-			break
-		}
-		fmt.Fprintf(c.err, "%s:%d: %s\n", def.Input.URI, b.line, b.what)
+	skip := def.Input.OnBadItem == "skip"
+	if !c.json && !(skip && c.quiet) {
+		c.sayDamaged(def.Input.URI, bad)
 	}
-	if def.Input.OnBadItem == "skip" {
+	if skip {
 		c.tell("such items are listed as permanent, class %s (input.on_bad_item: skip)", hayrick.ClassBadItem)
 		return nil
 	}
+	no := "is no item"
+	if len(bad) > 1 {
+		no = "are no items"
+	}
+	what := fmt.Sprintf("%s of %s %s", count(int64(len(bad)), "line"), def.Input.URI, no)
+	if c.json {
+		what += fmt.Sprintf("; the first is line %d: %s", bad[0].line, bad[0].what)
+	}
 	return &hayrick.UserError{
-		What: fmt.Sprintf("%s of %s are no items", count(int64(len(bad)), "line"), def.Input.URI),
+		What: what,
 		Hint: "mend them, or write input.on_bad_item: skip, which lists them as permanent",
 	}
+}
+
+// sayDamaged tells the first damaged lines.
+func (c *cli) sayDamaged(uri string, bad []badLine) {
+	for i, b := range bad {
+		if i == toldLines {
+			fmt.Fprintf(c.err, "... and %s of the first %s\n", count(int64(len(bad)-i), "more line"), number(checkedLines))
+			return
+		}
+		fmt.Fprintf(c.err, "%s:%d: %s\n", uri, b.line, b.what)
+	}
+}
+
+// holdsItems says that a file begins with a line that is an item rather than a job
+// file: one JSON object without the two keys that every job file has.
+func holdsItems(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	line, err := bufio.NewReaderSize(io.LimitReader(f, 1<<16), 1<<16).ReadSlice('\n')
+	if err != nil && err != io.EOF {
+		return false
+	}
+	fields, ok := worker.ParseFields(manifest.TrimRecord([]byte(strings.TrimPrefix(string(line), "\xef\xbb\xbf"))))
+	if !ok {
+		return false
+	}
+	return fields["handler"] == nil && fields["input"] == nil
 }
 
 type badLine struct {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,8 +30,9 @@ const exitHelp = `Exit codes:
   0    done; failed items are listed, and within what the job file tolerates
   1    a bug, or damage that hayrick cannot mend
   2    wrong usage, or a job file or input that is not valid
-  3    ended, but somebody has to look: paused, cancelled or failed; failed items
-       with --strict; findings of audit
+  3    ended, but somebody has to look: paused, cancelled or failed, or no item at
+       all went well; failed items with --strict; an audit that proves nothing: the run
+       has not SUCCEEDED, or a finding is "broken" (not view, stranger, leftover)
   4    no such run, task, item or file
   5    no permission to read or write something
   7    conflict: another run is in the way, or the output folder is in use
@@ -84,44 +86,97 @@ func temporary(err error) error {
 	return err
 }
 
-// complain tells a person what went wrong, in four lines at most: what, why, and
-// the next step. Of a job file it lists every problem.
-func (c *cli) complain(err error) {
+// complaint is an error as a person is told it: what, why, and the next step.
+type complaint struct {
+	Schema   string    `json:"schema"`
+	Error    string    `json:"error"`
+	Hint     string    `json:"hint"`
+	Exit     int       `json:"exit"`
+	Problems []problem `json:"problems,omitempty"` // of a job file, each with its place
+
+	why string // the cause, a line
+}
+
+// problem is one thing to mend in a file.
+type problem struct {
+	Place string `json:"place"` // file:line:col, or the flag
+	What  string `json:"what"`
+}
+
+// complaintOf puts err into words; nil means that its story has been told.
+func complaintOf(err error) *complaint {
 	var code ended
 	if err == nil || errors.As(err, &code) {
-		return
+		return nil
 	}
+	c := &complaint{Schema: "hayrick.error/v1", Error: err.Error(), Exit: exitCode(err)}
 	var problems jobfile.Problems
 	if errors.As(err, &problems) {
+		c.Error = count(int64(len(problems)), "problem")
+		c.Hint = "what may be written is in `hayrick help job-file`"
 		for _, p := range problems {
-			fmt.Fprintln(c.err, p)
+			c.Problems = append(c.Problems, problem{p.Place.String(), p.What})
 		}
-		fmt.Fprintf(c.err, "%s: what may be written is in `hayrick help job-file`\n", count(int64(len(problems)), "problem"))
-		return
+		return c
 	}
-	what, hint := err.Error(), ""
 	var user *hayrick.UserError
 	switch {
 	case errors.As(err, &user):
-		what, hint = user.What, user.Hint
+		c.Error, c.Hint = user.What, user.Hint
 		if user.Err != nil {
-			what += "\n  " + firstLine(user.Err.Error())
+			c.why = firstLine(user.Err.Error())
 		}
 	case errors.Is(err, context.Canceled):
-		what, hint = "interrupted", "the same command goes on where it stopped"
-	case exitCode(err) == exitTemporary:
-		hint = "the same command goes on where it stopped"
-	case exitCode(err) == exitUsage:
-		hint = "look at the path: a folder is meant where there is none"
+		c.Error, c.Hint = "interrupted", "the same command goes on where it stopped"
+	case c.Exit == exitTemporary:
+		c.Hint = "the same command goes on where it stopped"
+	case c.Exit == exitUsage:
+		c.Hint = "look at the path: a folder is meant where there is none"
 	case errors.Is(err, hayrick.ErrCorrupt):
-		hint = "`hayrick audit` names what is damaged; a backup of it, put back, mends the run"
-	case exitCode(err) == exitBug:
-		hint = "this looks like a bug: try again with -vv and keep what it says"
+		c.Hint = "`hayrick audit` names what is damaged; a backup of it, put back, mends the run"
+	case c.Exit == exitBug:
+		c.Hint = "this looks like a bug: try again with -vv and keep what it says"
 	}
-	fmt.Fprintf(c.err, "%s %s\n", c.paint(red, "error:"), what)
-	if hint != "" {
-		fmt.Fprintf(c.err, "%s %s\n", c.paint(bold, "hint:"), hint)
+	return c
+}
+
+// complain tells what went wrong: to a person in four lines at most, of a job file
+// every problem; with --json as one object.
+func (c *cli) complain(err error) {
+	e := complaintOf(err)
+	switch {
+	case e == nil:
+	case c.json:
+		if e.why != "" {
+			e.Error += ": " + e.why
+		}
+		enc := json.NewEncoder(c.err)
+		enc.SetEscapeHTML(false)
+		enc.Encode(e) // to a stderr that is gone nothing can be told
+	case len(e.Problems) > 0:
+		for _, p := range e.Problems {
+			fmt.Fprintf(c.err, "%s: %s\n", p.Place, p.What)
+		}
+		fmt.Fprintf(c.err, "%s: %s\n", e.Error, e.Hint)
+	default:
+		fmt.Fprintf(c.err, "%s %s\n", c.paint(red, "error:"), e.Error)
+		if e.why != "" {
+			fmt.Fprintf(c.err, "  %s\n", e.why)
+		}
+		if e.Hint != "" {
+			fmt.Fprintf(c.err, "%s %s\n", c.paint(bold, "hint:"), e.Hint)
+		}
 	}
+}
+
+// stopped is the end of the process with code, for a reason that is no error of the
+// command: with --json an object as errors have, else told in words.
+func (c *cli) stopped(code int, what, hint, words string) error {
+	if c.json {
+		return &hayrick.UserError{What: what, Hint: hint, Exit: code}
+	}
+	fmt.Fprintln(c.err, words)
+	return ended(code)
 }
 
 func firstLine(s string) string {

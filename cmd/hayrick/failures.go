@@ -7,10 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"slices"
 	"strings"
+	"syscall"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -31,11 +34,14 @@ func failuresCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "failures [run]", Short: "Group the items that failed by class, and say what helps",
 		Long: `Group the items that failed by the class of their failure. An item that failed and was
-ok in a later group is not among them.
+ok in a later group is not among them. With --class the items of one class are printed,
+the first few as a table, all of them as lines of JSON with --json.
 
 States: permanent (never tried again), exhausted (all tries are used up), failed (in
 the group that is open: the retry planner has not judged it yet).`,
-		Args: arguments(0, 1),
+		Example:     "  hayrick failures\n  hayrick failures --class timeout --json | jq -r .key\n  hayrick failures @backfill --export failed.jsonl",
+		Annotations: endsWith(exitNotFound),
+		Args:        arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.class != "" && !hayrick.ValidClass(o.class) {
 				return &hayrick.UserError{What: fmt.Sprintf("%q is not a class", o.class), Hint: "hayrick failures lists the classes"}
@@ -48,8 +54,9 @@ the group that is open: the retry planner has not judged it yet).`,
 	return cmd
 }
 
-// failedItem is one line of --export.
+// failedItem is one line of --export and of --class --json.
 type failedItem struct {
+	Schema  string `json:"schema,omitempty"`
 	Ordinal int64  `json:"ordinal"`
 	Key     string `json:"key"`
 	Class   string `json:"class"`
@@ -59,6 +66,9 @@ type failedItem struct {
 	Tries   int    `json:"tries"`
 	Losses  int    `json:"losses"`
 }
+
+// failureSchema is the schema of such a line; a sample has none of its own.
+const failureSchema = "hayrick.failure/v1"
 
 // The states of a failed item.
 const (
@@ -94,6 +104,9 @@ func runFailures(ctx context.Context, c *cli, ref string, o failuresOptions) err
 	defer r.close()
 	sum := failureSum{by: map[[2]string]*failedClass{}, last: map[[2]string]string{}}
 	var out *exporter
+	if o.export == "" && o.class != "" && c.json {
+		o.export = "-"
+	}
 	if o.export != "" {
 		if out, err = c.newExporter(o.export); err != nil {
 			return err
@@ -115,6 +128,9 @@ func runFailures(ctx context.Context, c *cli, ref string, o failuresOptions) err
 	if err != nil {
 		return err
 	}
+	if o.class != "" && sum.items == 0 {
+		return &hayrick.UserError{What: fmt.Sprintf("no item of %s failed with class %s", k.Plan.JobID, o.class), Hint: "hayrick failures " + k.Plan.JobID + " lists the classes", Exit: exitNotFound}
+	}
 	if out != nil && o.export == "-" {
 		return nil
 	}
@@ -131,8 +147,6 @@ func runFailures(ctx context.Context, c *cli, ref string, o failuresOptions) err
 			}
 		}
 		return nil
-	case len(classes) == 0 && o.class != "":
-		return &hayrick.UserError{What: fmt.Sprintf("no item of %s failed with class %s", k.Plan.JobID, o.class), Hint: "hayrick failures " + k.Plan.JobID + " lists the classes", Exit: exitNotFound}
 	case len(classes) == 0:
 		c.tell("no item of %s failed", k.Plan.JobID)
 		return nil
@@ -154,7 +168,7 @@ func (r *roles) eachFailure(ctx context.Context, k *coordinator.Known, fn func(f
 				continue
 			}
 			err := manifest.ReadLines(ctx, r.manifests, k.Plan.JobID, *l.ref, func(x manifest.ListLine) error {
-				return fn(failedItem{x.Ordinal, x.Key, x.Class, l.state, x.Message, x.TaskID, x.Tries, x.Losses})
+				return fn(failedItem{"", x.Ordinal, x.Key, x.Class, l.state, x.Message, x.TaskID, x.Tries, x.Losses})
 			})
 			if err != nil {
 				return fmt.Errorf("read %s: %w", l.ref.Key, err)
@@ -191,17 +205,7 @@ func openWork(k *coordinator.Known) *manifest.Group {
 
 // blockFailures reads the failed items of the tasks of one block that have ended.
 func (r *roles) blockFailures(ctx context.Context, k *coordinator.Known, m *manifest.Members, n int, fn func(failedItem) error) error {
-	block, err := m.Block(ctx, r.manifests, n)
-	if err != nil {
-		return err
-	}
-	results, err := each(block.Tasks, func(t manifest.BlockTask) (*manifest.Result, error) {
-		res, _, err := r.manifests.Result(ctx, k.Plan.JobID, t.TaskID)
-		if errors.Is(err, hayrick.ErrNotFound) {
-			return nil, nil
-		}
-		return &res, err
-	})
+	results, err := r.blockResults(ctx, k, m, n)
 	if err != nil {
 		return err
 	}
@@ -210,13 +214,29 @@ func (r *roles) blockFailures(ctx context.Context, k *coordinator.Known, m *mani
 			continue
 		}
 		err := r.failureLines(ctx, *res, func(l manifest.FailureLine) error {
-			return fn(failedItem{l.Ordinal, l.Key, l.Class, stateFailed, l.Message, res.TaskID, l.Tries, l.Losses})
+			return fn(failedItem{"", l.Ordinal, l.Key, l.Class, stateFailed, l.Message, res.TaskID, l.Tries, l.Losses})
 		})
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// blockResults reads the results of a block's tasks; that of one that has not ended
+// is nil.
+func (r *roles) blockResults(ctx context.Context, k *coordinator.Known, m *manifest.Members, n int) ([]*manifest.Result, error) {
+	block, err := m.Block(ctx, r.manifests, n)
+	if err != nil {
+		return nil, err
+	}
+	return each(block.Tasks, func(t manifest.BlockTask) (*manifest.Result, error) {
+		res, _, err := r.manifests.Result(ctx, k.Plan.JobID, t.TaskID)
+		if errors.Is(err, hayrick.ErrNotFound) {
+			return nil, nil
+		}
+		return &res, err
+	})
 }
 
 func (r *roles) failureLines(ctx context.Context, res manifest.Result, fn func(manifest.FailureLine) error) error {
@@ -296,7 +316,7 @@ func helps(class, state string, def hayrick.JobDefinition, jobID string) string 
 func (c *cli) sayClasses(classes []failedClass, id string) error {
 	rows := [][]string{{"CLASS", "STATE", "ITEMS", "TASKS", "SAMPLE", "WHAT HELPS"}}
 	for _, f := range classes[:min(len(classes), shownClasses)] {
-		rows = append(rows, []string{f.Class, f.State, number(f.Items), number(f.Tasks), cut(f.Sample.Key+": "+f.Sample.Message, sampleWidth), f.Helps})
+		rows = append(rows, []string{f.Class, f.State, number(f.Items), number(f.Tasks), c.sample(f.Sample), f.Helps})
 	}
 	if err := c.table(rows); err != nil {
 		return err
@@ -306,6 +326,16 @@ func (c *cli) sayClasses(classes []failedClass, id string) error {
 	}
 	c.tell("item by item: hayrick failures %s --class %s", id, classes[0].Class)
 	return nil
+}
+
+// sample is a failed item in short: on a terminal no wider than a column, and it
+// shows where it was cut; elsewhere whole.
+func (c *cli) sample(f failedItem) string {
+	s := f.Key + ": " + f.Message
+	if c.outTTY && utf8.RuneCountInString(s) > sampleWidth {
+		s = cut(s, sampleWidth-1) + "…"
+	}
+	return s
 }
 
 func (c *cli) sayItems(sum failureSum) error {
@@ -334,7 +364,10 @@ func (c *cli) newExporter(name string) (*exporter, error) {
 	var to io.Writer = c.out
 	if name != "-" {
 		f, err := os.Create(name)
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR):
+			return nil, &hayrick.UserError{What: fmt.Sprintf("--export: %v", err), Hint: "name a file in a folder that is there, or - for stdout"}
+		case err != nil:
 			return nil, fmt.Errorf("export to %s: %w", name, err)
 		}
 		e.file, to = f, f
@@ -345,7 +378,10 @@ func (c *cli) newExporter(name string) (*exporter, error) {
 	return e, nil
 }
 
-func (e *exporter) line(f failedItem) error { return e.enc.Encode(f) }
+func (e *exporter) line(f failedItem) error {
+	f.Schema = failureSchema
+	return e.enc.Encode(f)
+}
 
 func (e *exporter) close() error {
 	err := e.buf.Flush()

@@ -23,7 +23,13 @@ func inspectCommand(c *cli) *cobra.Command {
 	var o inspectOptions
 	cmd := &cobra.Command{
 		Use: "inspect [run]", Short: "Show the commits of a run, one of its tasks, or the history of an item",
-		Args: arguments(0, 1),
+		Long: `Show the commits of a run, one of its tasks (--task), or what happened to an item in
+each group (--item). An item is its ordinal, its place in the input from 0; its key is a
+label, and several items may have the same: then all of them are shown. A key that is a
+number is written key:7.`,
+		Example:     "  hayrick inspect\n  hayrick inspect @ --task task-0042\n  hayrick inspect @ --item did:plc:z72i7hdynmk6r22z27h6tvur",
+		Annotations: endsWith(exitNotFound),
+		Args:        arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.task != "" && o.item != "" {
 				return &hayrick.UserError{What: "--task and --item are two questions", Hint: "ask one at a time"}
@@ -32,7 +38,7 @@ func inspectCommand(c *cli) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&o.task, "task", "", "one task, such as task-0042")
-	cmd.Flags().StringVar(&o.item, "item", "", "one item, by its ordinal or its key")
+	cmd.Flags().StringVar(&o.item, "item", "", "one item, by its ordinal or its key (key:7 when it is a number)")
 	return cmd
 }
 
@@ -101,7 +107,7 @@ func (c *cli) inspectRun(k *coordinator.Known) error {
 		add(job.Rel(job.AggregationPlan(a.Generation)), fmt.Sprintf("%s, row hash %s, merge tree %v", count(a.Rows, "row"), short(a.RowHash), a.Tree.Nodes), a.PlannedAt)
 	}
 	if o := k.Outcome; o != nil {
-		add(job.Rel(job.Outcome(o.Generation)), fmt.Sprintf("%s: %s, row hash %s", o.Status, ends(resultOf(k)), short(o.RowHash)), o.EndedAt)
+		add(job.Rel(job.Outcome(o.Generation)), fmt.Sprintf("%s: %s", o.Status, ends(resultOf(k))), o.EndedAt)
 	}
 	fmt.Fprintf(c.out, "%s  %s\n", c.paintOut(bold, p.JobID), strings.TrimSuffix(job.Prefix(), "/"))
 	if err := c.table(rows); err != nil {
@@ -139,12 +145,12 @@ func (c *cli) inspectTask(ctx context.Context, r *roles, k *coordinator.Known, t
 		rows = append(rows, []string{"file", fmt.Sprintf("%s   %s   sha256 %s", *res.File, size(res.Bytes), short(res.SHA256))})
 	}
 	if res.Failures != nil {
-		rows = append(rows, []string{"failures", fmt.Sprintf("%s   %v", res.Failures.File, res.Failures.ByClass)})
+		rows = append(rows, []string{"failures", fmt.Sprintf("%s   %s", res.Failures.File, tallied(res.Failures.ByClass))})
 	}
 	if t.Error != nil {
 		rows = append(rows, []string{"error", t.Error.Class + ": " + t.Error.Message})
 	}
-	rows = append(rows, []string{"metrics", fmt.Sprint(t.Metrics)}, []string{"commit", "sha256 " + short(sha)})
+	rows = append(rows, []string{"metrics", tallied(t.Metrics)}, []string{"commit", "sha256 " + short(sha)})
 	return c.table(rows)
 }
 

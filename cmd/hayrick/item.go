@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"hayrick"
 	"hayrick/coordinator"
@@ -19,6 +22,8 @@ type itemHistory struct {
 	Key     string     `json:"key"`
 	State   string     `json:"state"` // ok, permanent, exhausted, or open: it has no end yet
 	Tasks   []itemTask `json:"tasks"`
+
+	gone string // why its record could not be read
 }
 
 // itemTask is the item in one task.
@@ -37,6 +42,9 @@ type itemTask struct {
 	Tries       int           `json:"tries,omitempty"` // of the item so far
 	Losses      int           `json:"losses,omitempty"`
 	TaskRows    int64         `json:"task_rows"` // of all items of the task
+
+	key  string // as its failure has it
+	gone string
 }
 
 const (
@@ -44,14 +52,42 @@ const (
 	endOpen = "open"
 )
 
+// inspectItem shows the history of every item that ref means: several, where they
+// have the same key.
 func (c *cli) inspectItem(ctx context.Context, r *roles, k *coordinator.Known, ref string) error {
-	h, err := r.history(ctx, k, ref)
+	found, gone, err := r.findItem(ctx, k, ref)
 	if err != nil {
 		return err
 	}
-	if c.json {
-		return c.printJSON(h)
+	if len(found) > 1 {
+		c.tell("%s have the key %s; what tells them apart is the ordinal", count(int64(len(found)), "item"), strings.TrimPrefix(ref, keyPrefix))
 	}
+	for i, ordinal := range found {
+		if i == shownItems && !c.json {
+			fmt.Fprintf(c.out, "showing %d of %s; all of them: --json\n", i, count(int64(len(found)), "item"))
+			break
+		}
+		h, err := r.history(ctx, k, ordinal)
+		if err != nil {
+			return err
+		}
+		gone = cmp.Or(gone, h.gone)
+		if c.json {
+			err = c.printJSON(h)
+		} else {
+			err = c.sayItem(h)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if gone != "" {
+		c.tell("note: %s; what is shown is what the run wrote down", gone)
+	}
+	return nil
+}
+
+func (c *cli) sayItem(h itemHistory) error {
 	fmt.Fprintf(c.out, "%s  ordinal %d  %s\n", c.paintOut(bold, h.Key), h.Ordinal, h.State)
 	rows := [][]string{{"GROUP", "TASK", "WORKER", "STARTED", "TOOK", "END", "TRIES", "MESSAGE"}}
 	for _, t := range h.Tasks {
@@ -67,14 +103,9 @@ func (c *cli) inspectItem(ctx context.Context, r *roles, k *coordinator.Known, r
 	return c.table(rows)
 }
 
-func (r *roles) history(ctx context.Context, k *coordinator.Known, ref string) (itemHistory, error) {
-	h := itemHistory{Schema: "hayrick.item/v1", JobID: k.Plan.JobID, State: endOpen, Tasks: []itemTask{}}
-	var err error
-	if h.Ordinal, err = r.findItem(ctx, k, ref); err != nil {
-		return h, err
-	}
-	h.Key = ref
-	for i, g := range groupsOf(k) {
+func (r *roles) history(ctx context.Context, k *coordinator.Known, ordinal int64) (itemHistory, error) {
+	h := itemHistory{Schema: "hayrick.item/v1", JobID: k.Plan.JobID, Ordinal: ordinal, State: endOpen, Tasks: []itemTask{}}
+	for _, g := range groupsOf(k) {
 		if g.Name == hayrick.GroupAggregation {
 			break
 		}
@@ -96,16 +127,19 @@ func (r *roles) history(ctx context.Context, k *coordinator.Known, ref string) (
 		if it == nil {
 			break
 		}
-		if i == 0 {
+		h.gone = cmp.Or(h.gone, t.gone)
+		if h.Key == "" && it.Data != nil {
 			h.Key = it.Label(k.Definition.Input.Key)
 		}
+		h.Key = cmp.Or(h.Key, t.key)
 		h.Tasks = append(h.Tasks, t)
 	}
+	h.Key = cmp.Or(h.Key, strconv.FormatInt(ordinal, 10))
 	if n := len(h.Tasks); n > 0 && h.Tasks[n-1].End == endOK {
 		h.State = endOK
 		return h, nil
 	}
-	err = r.eachFailure(ctx, k, func(f failedItem) error {
+	err := r.eachFailure(ctx, k, func(f failedItem) error {
 		if f.Ordinal == h.Ordinal && f.State != stateFailed {
 			h.State = f.State
 		}
@@ -137,11 +171,12 @@ func (r *roles) taskOf(ctx context.Context, m *manifest.Members, ordinal int64) 
 	return task, batch, ok, nil
 }
 
-// itemIn is the item in one task; it is nil when the batch does not hold it.
+// itemIn is the item in one task; it is nil when the batch does not hold it. Of one
+// whose input is gone only the ordinal is known.
 func (r *roles) itemIn(ctx context.Context, k *coordinator.Known, group string, task manifest.BlockTask, batch manifest.Batch, ordinal int64) (itemTask, *manifest.BatchItem, error) {
 	t := itemTask{Group: group, TaskID: task.TaskID, BatchID: batch.BatchID, End: endOpen}
 	items, err := r.openBatch(ctx, k.Plan.JobID, batch)
-	if err != nil {
+	if t.gone = goneInput(batch, err); t.gone == "" && err != nil {
 		return t, nil, err
 	}
 	var it *manifest.BatchItem
@@ -149,6 +184,9 @@ func (r *roles) itemIn(ctx context.Context, k *coordinator.Known, group string, 
 		if items[i].Ordinal == ordinal {
 			it = &items[i]
 		}
+	}
+	if t.gone != "" && ordinal < batch.FirstOrdinal+int64(batch.Items) {
+		it = &manifest.BatchItem{Ordinal: ordinal}
 	}
 	if it == nil {
 		return t, nil, nil
@@ -167,6 +205,7 @@ func (r *roles) itemIn(ctx context.Context, k *coordinator.Known, group string, 
 	}
 	err = r.failureLines(ctx, res, func(l manifest.FailureLine) error {
 		if l.Ordinal == ordinal {
+			t.key = l.Key
 			t.End, t.Class, t.Disposition, t.Message, t.Tries, t.Losses = stateFailed, l.Class, l.Disposition, l.Message, l.Tries, l.Losses
 		}
 		return nil
@@ -183,46 +222,106 @@ func (r *roles) openBatch(ctx context.Context, jobID string, b manifest.Batch) (
 	return manifest.OpenBatch(b, in)
 }
 
-// findItem is the ordinal that a person means: an ordinal, or a key, for which the
-// whole input is read.
-func (r *roles) findItem(ctx context.Context, k *coordinator.Known, ref string) (int64, error) {
-	if n, err := strconv.ParseInt(ref, 10, 64); err == nil && n >= 0 && n < k.Plan.Items {
-		return n, nil
+// goneInput says, if err means that, that the input of a batch is not what was
+// planned; "" otherwise. What the store holds itself is no input: there it is damage.
+func goneInput(b manifest.Batch, err error) string {
+	switch {
+	case strings.HasPrefix(b.Object, manifest.StoreScheme):
+	case errors.Is(err, hayrick.ErrNotFound):
+		return "the input " + b.Object + " is not there any more"
+	case errors.Is(err, hayrick.ErrInputChanged):
+		return "the input " + b.Object + " has changed since it was planned"
 	}
-	none := &hayrick.UserError{What: fmt.Sprintf("%s has no item %s", k.Plan.JobID, ref), Hint: fmt.Sprintf("name it by its ordinal, 0 to %d, or by its key", k.Plan.Items-1), Exit: exitNotFound}
+	return ""
+}
+
+// keyPrefix before a key keeps it from being taken for an ordinal.
+const keyPrefix = "key:"
+
+// findItem is the ordinals that a person means: an ordinal, or a key, for which the
+// whole input is read; gone says why not all of it could be. Where it could not, the
+// key is looked for in what the run wrote down of its failures and retries.
+func (r *roles) findItem(ctx context.Context, k *coordinator.Known, ref string) (found []int64, gone string, err error) {
+	if n, err := strconv.ParseInt(ref, 10, 64); err == nil && n >= 0 && n < k.Plan.Items {
+		return []int64{n}, "", nil
+	}
+	none := &hayrick.UserError{
+		What: fmt.Sprintf("%s has no item %s", k.Plan.JobID, ref),
+		Hint: fmt.Sprintf("name it by its ordinal, 0 to %d, or by its key; one that is a number as %s7", k.Plan.Items-1, keyPrefix), Exit: exitNotFound,
+	}
 	field := k.Definition.Input.Key
 	if field == "" {
-		return 0, none
+		return nil, "", none
 	}
-	m, err := r.manifests.Members(ctx, k.Plan.JobID, k.Generation, k.Plan.Group)
+	key := strings.TrimPrefix(ref, keyPrefix)
+	found, gone, err = r.findKey(ctx, k, k.Plan.Group, key)
+	if err != nil || len(found) > 0 {
+		return found, gone, err
+	}
+	if gone == "" {
+		return nil, "", none
+	}
+	err = r.eachFailure(ctx, k, func(f failedItem) error {
+		if f.Key == key {
+			found = append(found, f.Ordinal)
+		}
+		return nil
+	})
+	for _, p := range k.Retries {
+		if err == nil && p.Group != nil {
+			var more []int64
+			more, _, err = r.findKey(ctx, k, *p.Group, key)
+			found = append(found, more...)
+		}
+	}
 	if err != nil {
-		return 0, err
+		return nil, gone, err
+	}
+	slices.Sort(found)
+	if found = slices.Compact(found); len(found) == 0 {
+		return nil, gone, &hayrick.UserError{
+			What: fmt.Sprintf("%s, and no item that failed has the key %s: it cannot be looked up", gone, key),
+			Hint: fmt.Sprintf("put the file back as it was, or name the item by its ordinal, 0 to %d", k.Plan.Items-1), Exit: exitNotFound,
+		}
+	}
+	return found, gone, nil
+}
+
+// findKey is the ordinals of the items of a group that have a key. gone says why not
+// every batch could be read.
+func (r *roles) findKey(ctx context.Context, k *coordinator.Known, group manifest.Group, key string) (found []int64, gone string, err error) {
+	m, err := r.manifests.Members(ctx, k.Plan.JobID, k.Generation, group)
+	if err != nil {
+		return nil, "", err
+	}
+	type batchKeys struct {
+		found []int64
+		gone  string
 	}
 	for n := range m.Blocks() {
 		index, err := m.Index(ctx, r.manifests, n)
 		if err != nil {
-			return 0, err
+			return nil, "", err
 		}
-		found, err := each(index.Batches, func(b manifest.Batch) (*int64, error) {
+		batches, err := each(index.Batches, func(b manifest.Batch) (batchKeys, error) {
+			var in batchKeys
 			items, err := r.openBatch(ctx, k.Plan.JobID, b)
-			if err != nil {
-				return nil, err
+			if in.gone = goneInput(b, err); err != nil && in.gone == "" {
+				return in, err
 			}
 			for _, it := range items {
-				if it.Label(field) == ref {
-					return &it.Ordinal, nil
+				if it.Label(k.Definition.Input.Key) == key {
+					in.found = append(in.found, it.Ordinal)
 				}
 			}
-			return nil, nil
+			return in, nil
 		})
 		if err != nil {
-			return 0, err
+			return nil, "", err
 		}
-		for _, o := range found {
-			if o != nil {
-				return *o, nil
-			}
+		for _, in := range batches {
+			found, gone = append(found, in.found...), cmp.Or(gone, in.gone)
 		}
 	}
-	return 0, none
+	return found, gone, nil
 }

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"io/fs"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +13,9 @@ import (
 func lsCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use: "ls", Short: "List the runs of the store, the latest first", Args: arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return runLs(cmd.Context(), c) },
+		Example:     "  hayrick ls\n  hayrick -C /data/lab/.hayrick ls --json | jq -r .job_id",
+		Annotations: endsWith(exitNotFound),
+		RunE:        func(cmd *cobra.Command, _ []string) error { return runLs(cmd.Context(), c) },
 	}
 }
 
@@ -36,7 +36,9 @@ const damaged = "DAMAGED"
 func runLs(ctx context.Context, c *cli) error {
 	ctx, stop := c.untilInterrupt(ctx)
 	defer stop()
-	if _, err := os.Stat(c.storeDir); errors.Is(err, fs.ErrNotExist) {
+	if err := c.storeExists(); err != nil && c.storeNamed {
+		return err
+	} else if err != nil {
 		c.tell("no runs: there is no store at %s", c.storeDir)
 		return nil
 	}

@@ -17,7 +17,9 @@ import (
 func pauseCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use: "pause <run>", Short: "Hand out no more tasks of a run until it is resumed", Args: arguments(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error { return runPause(cmd.Context(), c, args[0]) },
+		Example:     "  hayrick pause @\n  hayrick resume @     go on",
+		Annotations: endsWith(exitNotFound, exitConflict),
+		RunE:        func(cmd *cobra.Command, args []string) error { return runPause(cmd.Context(), c, args[0]) },
 	}
 }
 
@@ -40,7 +42,9 @@ func resumeCommand(c *cli) *cobra.Command {
 	var strict bool
 	cmd := &cobra.Command{
 		Use: "resume [run]", Short: "Go on with an unfinished run, paused or not, until it has ended", Args: arguments(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error { return runResume(cmd.Context(), c, refOf(args), strict) },
+		Example:     "  hayrick resume\n  hayrick resume @backfill --strict",
+		Annotations: endsWith(exitUnwell, exitNotFound, exitConflict),
+		RunE:        func(cmd *cobra.Command, args []string) error { return runResume(cmd.Context(), c, refOf(args), strict) },
 	}
 	cmd.Flags().BoolVar(&strict, "strict", false, "exit 3 when any item failed")
 	return cmd
@@ -83,7 +87,9 @@ func cancelCommand(c *cli) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use: "cancel <run>", Short: "End a run; what is finished stays in the store", Args: arguments(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error { return runCancel(cmd.Context(), c, args[0], yes) },
+		Example:     "  hayrick cancel @\n  hayrick cancel backfill-20260101-abcdef --yes     without a question",
+		Annotations: endsWith(exitNotFound, exitConflict),
+		RunE:        func(cmd *cobra.Command, args []string) error { return runCancel(cmd.Context(), c, args[0], yes) },
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd

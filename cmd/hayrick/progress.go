@@ -16,6 +16,7 @@ type progress struct {
 	*cli
 	grants func() map[string]int64 // tokens of each rate so far
 	start  time.Time
+	lines  bool // never a block
 
 	seen   []sample // the last few, for the speed
 	shown  string   // the group of the last line
@@ -55,7 +56,7 @@ func (p *progress) show(k *coordinator.Known, d coordinator.Decision) {
 	}
 	s := sample{now, group, ended, p.grants()}
 	p.seen = append(slices.DeleteFunc(p.seen, func(o sample) bool { return o.group != group || now.Sub(o.at) > speedOver }), s)
-	if p.errTTY && p.get("TERM") != "dumb" {
+	if p.errTTY && !p.lines && p.get("TERM") != "dumb" {
 		p.screen.draw(p.block(k, d, t, now))
 		return
 	}

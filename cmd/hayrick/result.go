@@ -1,10 +1,15 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,29 +79,91 @@ func resultOf(k *coordinator.Known) result {
 	return res
 }
 
-// printResult prints how a run ended and returns the exit code as an error.
-func (c *cli) printResult(k *coordinator.Known, took time.Duration, strict bool) error {
+// printResult prints how a run ended and returns the exit code as an error. -q keeps
+// the words back; what has to be heard is told all the same.
+func (c *cli) printResult(ctx context.Context, r *roles, k *coordinator.Known, took time.Duration, strict bool) error {
 	res := resultOf(k)
-	if c.json {
+	switch {
+	case c.json:
 		if err := c.printJSON(res); err != nil {
 			return err
 		}
-	} else {
+	case !c.quiet:
 		c.sayResult(res, took)
+	case res.Status != string(hayrick.JobSucceeded):
+		fmt.Fprintf(c.err, "%s %s: %s\n", res.JobID, res.Status, res.Message)
 	}
+	if err := r.warnPoor(ctx, c.err, k, res); err != nil {
+		return err
+	}
+	return res.exit(strict)
+}
+
+// exit is the exit code, as an error, of a run that has ended.
+func (res result) exit(strict bool) error {
 	switch {
 	case res.Code == manifest.CodeOutputRefused:
 		return ended(exitConflict)
-	case res.Status != string(hayrick.JobSucceeded), strict && res.Permanent+res.Exhausted > 0:
+	case res.Status != string(hayrick.JobSucceeded), res.nothingWell(), strict && res.Permanent+res.Exhausted > 0:
 		return ended(exitUnwell)
 	}
 	return nil
 }
 
+// nothingWell says that there were items, and that none of them is ok.
+func (res result) nothingWell() bool { return res.Items > 0 && res.OK == 0 }
+
+// wellShare: with less than one item of so many ok, a run that SUCCEEDED is told to
+// be a poor one. A wrong field name or a wrong host is the usual reason.
+const wellShare = 10
+
+// maxCounted bounds how many failed items are read to find the commonest class.
+const maxCounted = 100_000
+
+// warnPoor tells, in a line of its own, that nothing or nearly nothing went well, the
+// commonest reason, and what to look at.
+func (r *roles) warnPoor(ctx context.Context, to io.Writer, k *coordinator.Known, res result) error {
+	if res.Status != string(hayrick.JobSucceeded) || res.Items == 0 || res.OK*wellShare >= res.Items {
+		return nil
+	}
+	n := map[string]int{}
+	enough, counted := errors.New("enough"), 0
+	err := r.eachFailure(ctx, k, func(f failedItem) error {
+		n[f.Class]++
+		if counted++; counted == maxCounted {
+			return enough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, enough) {
+		return err
+	}
+	_, err = fmt.Fprintf(to, "%s %s\n", r.paint(red, "warning:"), poor(res, n))
+	return err
+}
+
+// poor is that line; n counts failed items by class.
+func poor(res result, n map[string]int) string {
+	worst := ""
+	for _, class := range slices.Sorted(maps.Keys(n)) {
+		if worst == "" || n[class] > n[worst] {
+			worst = class
+		}
+	}
+	what := fmt.Sprintf("only %s of %s went well", number(res.OK), count(res.Items, "item"))
+	if res.nothingWell() {
+		what = fmt.Sprintf("no item went well: all %s failed", number(res.Items))
+	}
+	return fmt.Sprintf("%s, most of them with class %s: hayrick failures %s", what, worst, res.JobID)
+}
+
 func (c *cli) sayResult(res result, took time.Duration) {
 	colour, word := green, "done"
-	if res.Status != string(hayrick.JobSucceeded) {
+	switch {
+	case res.Status != string(hayrick.JobSucceeded):
 		colour, word = red, res.Status
+	case res.nothingWell():
+		colour = red
 	}
 	fmt.Fprintf(c.out, "%s %s in %s   %s\n", res.JobID, c.paintOut(colour, word), ago(took), ends(res))
 	if res.Message != "" {
@@ -127,7 +194,11 @@ func ends(res result) string {
 			s += fmt.Sprintf(", %s %s", number(x.n), x.word)
 		}
 	}
-	return s + "   " + count(res.Rows, "row")
+	s += "   " + count(res.Rows, "row")
+	if res.Rows > 0 {
+		s += ", row hash " + short(res.RowHash)
+	}
+	return s
 }
 
 // fromHere is a path below the working directory as one would type it: ./out/x/.

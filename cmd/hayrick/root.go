@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,10 +17,11 @@ import (
 // cli is one call of the command: its environment and the flags of every verb.
 type cli struct {
 	environment
-	storeDir  string
-	json      bool
-	quiet     bool
-	verbosity int
+	storeDir   string
+	storeNamed bool // by -C or $HAYRICK_STORE
+	json       bool
+	quiet      bool
+	verbosity  int
 
 	outColour, errColour bool
 	screen               *screen // stderr
@@ -34,6 +37,7 @@ func run(ctx context.Context, env environment, args []string) int {
 	root := newRoot(c)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	c.json = c.json || slices.Contains(args, "--json") // also where the flags before it could not be read
 	c.screen.clear()
 	c.complain(err)
 	return exitCode(err)
@@ -63,11 +67,7 @@ or by @name (the latest run of that job).`,
 			if len(args) == 0 {
 				return nil
 			}
-			what := fmt.Sprintf("unknown command %q", args[0])
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				what += fmt.Sprintf("; did you mean %q?", near[0])
-			}
-			return &hayrick.UserError{What: what, Hint: "hayrick help lists the commands"}
+			return unknownCommand(cmd, args[0], "unknown command")
 		},
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(*cobra.Command, []string) error { return c.prepare() },
@@ -81,7 +81,7 @@ or by @name (the latest run of that job).`,
 	f := root.PersistentFlags()
 	f.StringVarP(&c.storeDir, "store", "C", "", "folder of the store (default .hayrick, or $HAYRICK_STORE)")
 	f.BoolVar(&c.json, "json", false, "print the result as JSON")
-	f.BoolVarP(&c.quiet, "quiet", "q", false, "tell nothing but errors")
+	f.BoolVarP(&c.quiet, "quiet", "q", false, "tell nothing but errors, beside what was asked for: --json, a table, an id")
 	f.CountVarP(&c.verbosity, "verbose", "v", "tell more; twice: everything")
 	root.AddGroup(&cobra.Group{ID: "do", Title: "Run jobs:"}, &cobra.Group{ID: "see", Title: "Look at runs:"})
 	for _, add := range []struct {
@@ -97,8 +97,51 @@ or by @name (the latest run of that job).`,
 		cmd.GroupID = add.group
 		root.AddCommand(cmd)
 	}
-	root.SetHelpTemplate(root.HelpTemplate() + "{{if .Runnable}}\n" + exitHelp + "{{end}}")
+	root.SetHelpCommand(helpCommand())
+	root.SetHelpTemplate(root.HelpTemplate() + "{{if not .HasParent}}\n" + exitHelp +
+		"{{else if .Annotations." + exitsNote + "}}\nExit codes: {{.Annotations." + exitsNote + "}}   (what they mean: hayrick help exit-codes)\n{{end}}")
 	return root
+}
+
+// unknownCommand is the error about a name that is no command of root.
+func unknownCommand(root *cobra.Command, name, what string) error {
+	what += fmt.Sprintf(" %q", name)
+	if near := root.SuggestionsFor(name); len(near) > 0 {
+		what += fmt.Sprintf("; did you mean %q?", near[0])
+	}
+	return &hayrick.UserError{What: what, Hint: "hayrick help lists the commands"}
+}
+
+// exitsNote is the annotation of a verb with the exit codes that it can end with.
+const exitsNote = "exits"
+
+// endsWith is that annotation. Every verb can end with those of wrong usage, of a store
+// that cannot be used, and of an interrupt.
+func endsWith(codes ...int) map[string]string {
+	codes = append(codes, exitDone, exitBug, exitUsage, exitPermission, exitTemporary, exitInterrupted)
+	slices.Sort(codes)
+	var words []string
+	for _, c := range slices.Compact(codes) {
+		words = append(words, strconv.Itoa(c))
+	}
+	return map[string]string{exitsNote: strings.Join(words, " ")}
+}
+
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [command or topic]", Short: "Help about a command or a topic",
+		Example:     "  hayrick help run\n  hayrick help job-file     every key of a job file\n  hayrick help exit-codes",
+		Annotations: map[string]string{exitsNote: "0 2"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			root := cmd.Root()
+			of, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return unknownCommand(root, strings.Join(args, " "), "no help on")
+			}
+			of.InitDefaultHelpFlag()
+			return of.Help()
+		},
+	}
 }
 
 // arguments checks how many there are.
@@ -107,7 +150,14 @@ func arguments(least, most int) cobra.PositionalArgs {
 		if len(args) >= least && len(args) <= most {
 			return nil
 		}
-		return &hayrick.UserError{What: fmt.Sprintf("%s is given", count(int64(len(args)), "argument")), Hint: "write " + cmd.UseLine()}
+		given := "no argument is given"
+		switch n := len(args); {
+		case n == 1:
+			given = "1 argument is given"
+		case n > 1:
+			given = count(int64(n), "argument") + " are given"
+		}
+		return &hayrick.UserError{What: given, Hint: "write " + cmd.UseLine()}
 	}
 }
 
@@ -116,28 +166,22 @@ func (c *cli) prepare() error {
 	if c.storeDir == "" {
 		c.storeDir = c.get("HAYRICK_STORE")
 	}
-	if c.storeDir == "" {
+	if c.storeNamed = c.storeDir != ""; !c.storeNamed {
 		c.storeDir = ".hayrick"
 	}
-	level := slog.LevelWarn
 	switch {
 	case c.quiet:
-		level = slog.LevelError
-	case c.verbosity == 1:
-		level = slog.LevelInfo
-	case c.verbosity > 1:
-		level = slog.LevelDebug
+		c.log = slog.New(newStoryLog(c, slog.LevelError))
+	case c.verbosity == 0:
+		c.log = slog.New(newStoryLog(c, slog.LevelWarn))
+	default:
+		level := slog.LevelInfo
+		if c.verbosity > 1 {
+			level = slog.LevelDebug
+		}
+		c.log = slog.New(slog.NewTextHandler(c.screen, &slog.HandlerOptions{Level: level, ReplaceAttr: logAttr(c.verbosity)}))
 	}
-	c.log = slog.New(slog.NewTextHandler(c.screen, &slog.HandlerOptions{Level: level, ReplaceAttr: shortTime}))
 	return nil
-}
-
-// shortTime leaves the date out of log lines.
-func shortTime(groups []string, a slog.Attr) slog.Attr {
-	if a.Key == slog.TimeKey && len(groups) == 0 {
-		a.Value = slog.StringValue(a.Value.Time().Format("15:04:05.000"))
-	}
-	return a
 }
 
 func exitCodesTopic(*cli) *cobra.Command {

@@ -48,9 +48,11 @@ Typed again it goes on with the unfinished run of the same job file and input.
 
 The first Ctrl-C ends the items in hand and leaves the rest for later; the second
 stops at once. Neither loses anything.`,
-		Args: arguments(1, 1),
+		Example:     "  hayrick run jobs/backfill --profile demo\n  hayrick run my-job.yaml --limit 20 --set run.max_parallel=4\n  hayrick run my-job.yaml --detach && hayrick worker",
+		Annotations: endsWith(exitUnwell, exitNotFound, exitConflict),
+		Args:        arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := parseSubmit(&o, args); err != nil {
+			if err := parseSubmit(&o, args, cmd.Flags().Changed("limit")); err != nil {
 				return err
 			}
 			if o.detach {
@@ -60,17 +62,16 @@ stops at once. Neither loses anything.`,
 		},
 	}
 	o.flags(c, cmd)
-	cmd.Flags().BoolVar(&o.detach, "detach", false, "plan and leave the work to `hayrick worker`, like submit")
-	cmd.Flags().Lookup("detach").NoOptDefVal = "true"
+	cmd.Flags().BoolVar(&o.detach, "detach", false, "plan and leave the work to hayrick worker, like submit")
 	cmd.Flags().BoolVar(&o.strict, "strict", false, "exit 3 when any item failed")
 	return cmd
 }
 
-func parseSubmit(o *submitOptions, args []string) error {
+func parseSubmit(o *submitOptions, args []string, limited bool) error {
 	o.job = args[0]
 	switch {
-	case o.limit < 0:
-		return &hayrick.UserError{What: fmt.Sprintf("--limit %d", o.limit), Hint: "write how many items to take, from 1"}
+	case limited && o.limit < 1:
+		return &hayrick.UserError{What: fmt.Sprintf("--limit %d", o.limit), Hint: "write how many items to take, from 1; leave it out to take all"}
 	case o.limit > 0:
 		o.sets = append(o.sets, fmt.Sprintf("input.limit=%d", o.limit))
 	}
@@ -100,11 +101,10 @@ func (c *cli) finish(ctx context.Context, r *roles, jobID string, start time.Tim
 	var paused *pausedError
 	switch {
 	case errors.Is(err, errInterrupted):
-		c.tell("interrupted; nothing is lost. Go on with: hayrick resume %s", jobID)
-		return ended(exitInterrupted)
+		return c.stopped(exitInterrupted, "interrupted; nothing is lost", "go on with hayrick resume "+jobID,
+			"interrupted; nothing is lost. Go on with: hayrick resume "+jobID)
 	case errors.As(err, &paused):
-		fmt.Fprintf(c.err, "%s %s\n", c.paint(bold, "paused:"), paused.reason)
-		return ended(exitUnwell)
+		return c.stopped(exitUnwell, paused.Error(), "hayrick resume "+jobID, c.paint(bold, "paused:")+" "+paused.reason)
 	case err != nil:
 		return fmt.Errorf("run %s stopped: %w", jobID, err)
 	}
@@ -112,7 +112,30 @@ func (c *cli) finish(ctx context.Context, r *roles, jobID string, start time.Tim
 	if err != nil {
 		return err
 	}
-	return c.printResult(k, c.world.Clock.Now().Sub(start), strict)
+	if err := r.republish(context.WithoutCancel(ctx), jobID, k); err != nil {
+		return err
+	}
+	return c.printResult(context.WithoutCancel(ctx), r, k, c.world.Clock.Now().Sub(start), strict)
+}
+
+// republish puts back what is gone from the output folder of a run that SUCCEEDED, and
+// says so.
+func (r *roles) republish(ctx context.Context, jobID string, k *coordinator.Known) error {
+	again, err := r.aggregator.Republish(ctx, jobID, k.Generation)
+	if err != nil {
+		return err
+	}
+	if again.Taken != "" {
+		r.tell("%s holds the dataset of %s now, and was left alone", fromHere(again.Folder), again.Taken)
+	}
+	if len(again.Files) > 0 {
+		names := strings.Join(again.Files[:min(5, len(again.Files))], ", ")
+		if more := len(again.Files) - 5; more > 0 {
+			names += fmt.Sprintf(" and %d more", more)
+		}
+		r.tell("missing or damaged in %s, and published again: %s", fromHere(again.Folder), names)
+	}
+	return nil
 }
 
 // submit loads and checks a job file, opens the store and makes the run exist. The
@@ -124,6 +147,9 @@ func submit(ctx context.Context, c *cli, o submitOptions) (*roles, coordinator.S
 	f, err := jobfile.Load(o.job, o.profile, o.sets)
 	if errors.Is(err, hayrick.ErrNotFound) {
 		err = &hayrick.UserError{What: fmt.Sprintf("there is no job file at %s", o.job), Hint: "name a job file, or a folder with a " + jobfile.Name, Exit: exitNotFound}
+	}
+	if errors.As(err, new(jobfile.Problems)) && holdsItems(o.job) {
+		err = &hayrick.UserError{What: o.job + " holds items; it is no job file", Hint: "write a job file whose input.uri names it: hayrick help job-file"}
 	}
 	if err != nil {
 		return nil, none, err

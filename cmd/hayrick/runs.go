@@ -52,7 +52,7 @@ func (r *roles) findRun(ctx context.Context, ref string) (string, error) {
 
 // findAudited is findRun for a run whose plan may be gone.
 func (r *roles) findAudited(ctx context.Context, ref string) (string, error) {
-	ids, err := r.store.Jobs(ctx)
+	ids, err := r.lister.Jobs(ctx)
 	if err != nil {
 		return "", fmt.Errorf("list the runs: %w", err)
 	}
@@ -66,7 +66,7 @@ func (r *roles) findAudited(ctx context.Context, ref string) (string, error) {
 // Submissions that never got to their plan are no runs. One that is damaged is told
 // and left out.
 func (r *roles) plans(ctx context.Context, want func(jobID string) bool) ([]manifest.Plan, error) {
-	ids, err := r.store.Jobs(ctx)
+	ids, err := r.lister.Jobs(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list the runs: %w", err)
 	}
@@ -113,7 +113,7 @@ func (r *roles) known(ctx context.Context, jobID string) (*coordinator.Known, co
 const readers = 16
 
 // each calls f for every item, several at a time, and returns what it answered, in
-// order, or an error of one.
+// order, or the first error.
 func each[In, Out any](items []In, f func(In) (Out, error)) ([]Out, error) {
 	out, errs := make([]Out, len(items)), make([]error, len(items))
 	var wg sync.WaitGroup
@@ -127,5 +127,10 @@ func each[In, Out any](items []In, f func(In) (Out, error)) ([]Out, error) {
 		})
 	}
 	wg.Wait()
-	return out, errors.Join(errs...)
+	for _, err := range errs {
+		if err != nil {
+			return out, err
+		}
+	}
+	return out, nil
 }

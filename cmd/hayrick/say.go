@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -78,6 +81,16 @@ func count(n int64, thing string) string {
 	return number(n) + " " + thing + "s"
 }
 
+// tallied is how many there are of each, the most first: damaged 3, timeout 1.
+func tallied(n map[string]int64) string {
+	names := slices.Collect(maps.Keys(n))
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(n[b], n[a]), strings.Compare(a, b)) })
+	for i, name := range names {
+		names[i] = name + " " + number(n[name])
+	}
+	return strings.Join(names, ", ")
+}
+
 func size(n int64) string { return humanize.IBytes(uint64(max(0, n))) }
 
 // ago is how long d is, as people say it: 4.2 s, 3 m 20 s, 2 h 5 m, 3 d 4 h.
@@ -99,12 +112,12 @@ func ago(d time.Duration) string {
 	return fmt.Sprintf("%d d %d h", int(d.Hours())/24, int(d.Hours())%24)
 }
 
-// clock is a time as tables show it, on this machine's clock.
+// clock is a time as tables show it, on this machine's clock, with its zone.
 func clock(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
-	return t.Local().Format("2006-01-02 15:04:05")
+	return t.Local().Format("2006-01-02 15:04:05 MST")
 }
 
 // short is the beginning of a digest.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"reflect"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -84,6 +85,102 @@ func TestComplain(t *testing.T) {
 	}
 }
 
+// Every verb has an example and its exit codes, and no flag shows a command where
+// the name of its value belongs.
+func TestHelp(t *testing.T) {
+	env := environment{get: func(string) string { return "" }}
+	root := newRoot(&cli{environment: env})
+	verbs := 0
+	flag := regexp.MustCompile(`^ +(?:-\w, )?--[\w-]+(?: \w+)?   +\S`) // --name, one word for its value, what it is
+	for _, cmd := range append(root.Commands(), root) {
+		for line := range strings.Lines(cmd.LocalFlags().FlagUsages()) {
+			if !flag.MatchString(strings.TrimRight(line, "\n")) {
+				t.Errorf("%s: %q", cmd.Name(), line)
+			}
+		}
+		if !cmd.Runnable() || cmd == root {
+			continue // a topic
+		}
+		verbs++
+		lines := strings.Split(cmd.Example, "\n")
+		if len(lines) > 3 || !strings.HasPrefix(cmd.Example, "  hayrick ") || cmd.Annotations[exitsNote] == "" {
+			t.Errorf("%s: example %q, exit codes %q", cmd.Name(), cmd.Example, cmd.Annotations[exitsNote])
+		}
+		for _, l := range lines {
+			if !strings.Contains(l, "hayrick ") {
+				t.Errorf("%s: example %q", cmd.Name(), l)
+			}
+		}
+	}
+	if verbs < 12 {
+		t.Errorf("%d verbs", verbs)
+	}
+}
+
+func TestWarning(t *testing.T) {
+	for _, x := range []struct {
+		message string
+		attrs   []slog.Attr
+		want    string
+	}{
+		{"m", nil, "m"},
+		{"handler panicked", []slog.Attr{slog.String("task_id", "task-0001"), slog.Int("ordinal", 3), slog.String("panic", "boom"), slog.String(keyStack, "goroutine 1\n...")},
+			"handler panicked: boom (task_id task-0001, ordinal 3)"},
+		{"m", []slog.Attr{slog.Any(hayrick.KeyError, errors.New("one\ntwo")), slog.String("key", "")}, "m: one"},
+	} {
+		if got := warning(x.message, x.attrs); got != x.want {
+			t.Errorf("%q, want %q", got, x.want)
+		}
+	}
+}
+
+// At the default verbosity the log is a story: a few lines of a kind, no stacks, and
+// nothing that is told anyway. -v has the records, -vv the stacks too.
+func TestLogLevels(t *testing.T) {
+	if !interrupted(slog.Any("error", fmt.Errorf("write: %w", context.Canceled))) || interrupted(slog.Any("error", errors.New("e"))) || interrupted(slog.String("error", "e")) {
+		t.Error("an interrupt is told, or something else is not")
+	}
+	for _, x := range []struct {
+		quiet     bool
+		verbosity int
+		lines     int
+		has, not  string
+	}{
+		{true, 0, 1, "error: merge failed", "panicked"},
+		{false, 0, 4, "warning: handler panicked: boom (ordinal 2); more of these with -v\n", "goroutine"},
+		{false, 1, 8, "level=ERROR msg=\"the job is paused\"", "goroutine"},
+		{false, 2, 8, "stack=\"goroutine", "nothing"},
+	} {
+		var b bytes.Buffer
+		c := &cli{environment: environment{get: func(string) string { return "" }, err: &b}, quiet: x.quiet, verbosity: x.verbosity, screen: newScreen(&b, nil)}
+		if err := c.prepare(); err != nil {
+			t.Fatal(err)
+		}
+		c.log.Error("the job is paused", "reason", "r")
+		for i := range 5 {
+			c.log.Warn("handler panicked", "panic", "boom", "ordinal", i, keyStack, "goroutine 1")
+		}
+		c.log.Error("merge failed", hayrick.KeyError, "e")
+		if x.verbosity == 0 {
+			c.log.Warn("task manifest not written", hayrick.KeyError, context.Canceled)
+		}
+		c.log.Info("generation ended")
+		out := b.String()
+		if n := strings.Count(out, "\n"); n != x.lines || !strings.Contains(out, x.has) || strings.Contains(out, x.not) {
+			t.Errorf("quiet %v, verbosity %d: %d lines, want %d:\n%s", x.quiet, x.verbosity, n, x.lines, out)
+		}
+	}
+}
+
+func TestPoor(t *testing.T) {
+	if got := poor(result{JobID: "j", Items: 500}, map[string]int{"timeout": 3, "bad_item": 497}); got != "no item went well: all 500 failed, most of them with class bad_item: hayrick failures j" {
+		t.Error(got)
+	}
+	if got := poor(result{JobID: "j", Items: 500, OK: 1}, map[string]int{"b": 3, "a": 3}); got != "only 1 of 500 items went well, most of them with class a: hayrick failures j" {
+		t.Error(got)
+	}
+}
+
 func TestColour(t *testing.T) {
 	for _, x := range []struct {
 		env  map[string]string
@@ -117,6 +214,20 @@ func TestWords(t *testing.T) {
 	}
 	if got := size(3 << 20); got != "3.0 MiB" {
 		t.Error(got)
+	}
+	if got := tallied(map[string]int64{"b": 1, "a": 1, "c": 2000}); got != "c 2,000, a 1, b 1" {
+		t.Error(got)
+	}
+	at := time.Unix(0, 0)
+	if zone, _ := at.Local().Zone(); clock(time.Time{}) != "-" || !strings.HasSuffix(clock(at), " "+zone) {
+		t.Errorf("%q is not a time with its zone", clock(at))
+	}
+	long := failedItem{Key: "k", Message: strings.Repeat("é", 200)}
+	for tty, want := range map[bool]string{true: "k: " + strings.Repeat("é", sampleWidth-4) + "…", false: "k: " + long.Message} {
+		c := &cli{environment: environment{outTTY: tty}}
+		if got := c.sample(long); got != want {
+			t.Errorf("terminal %v: %q", tty, got)
+		}
 	}
 }
 
@@ -152,6 +263,16 @@ func TestTally(t *testing.T) {
 	k.Open = nil
 	if got := tallyOf(k); got.OK != 7 || got.Exhausted != 1 || got.Left != 0 || got.Groups[1].OK != 1 || got.Groups[1].Failed != 1 {
 		t.Errorf("with nothing left to retry: %+v", got)
+	}
+	k = known()
+	k.Open, k.Outcome = nil, &manifest.Outcome{Status: "CANCELLED", OK: 7, Permanent: 1, Unfinished: 1}
+	if got := tallyOf(k); got.OK != 7 || got.Groups[0].OK != 6 || got.Groups[1].OK != 1 {
+		t.Errorf("cancelled in a retry group: %+v", got)
+	}
+	k = known()
+	k.Retries, k.Open, k.Outcome = nil, nil, &manifest.Outcome{Status: "CANCELLED", OK: 4, Unfinished: 5}
+	if got := tallyOf(k); got.OK != 4 || got.Groups[0].OK != 4 || got.Left != 5 {
+		t.Errorf("cancelled in the first group: %+v", got)
 	}
 	k.Outcome = &manifest.Outcome{Status: "CANCELLED", OK: 7, Permanent: 1, Exhausted: 0, Unfinished: 1}
 	if got := tallyOf(k); got.OK != 7 || got.Left != 1 || got.Failed != 0 {

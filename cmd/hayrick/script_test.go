@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -50,6 +51,20 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	if got := codeOf(err); got != want {
 		ts.Fatalf("%s exits %d, want %d (%v)", strings.Join(args[1:], " "), got, want, err)
 	}
+	if !documented(args[2:], want) {
+		ts.Fatalf("%s exits %d, which the help of that verb does not say", strings.Join(args[1:], " "), want)
+	}
+}
+
+// documented says that the help of the verb among args has the exit code.
+func documented(args []string, code int) bool {
+	env := environment{get: func(string) string { return "" }}
+	for _, cmd := range newRoot(&cli{environment: env}).Commands() {
+		if codes, ok := cmd.Annotations[exitsNote]; ok && slices.Contains(args, cmd.Name()) {
+			return slices.Contains(strings.Fields(codes), strconv.Itoa(code))
+		}
+	}
+	return true // no verb
 }
 
 func codeOf(err error) int {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,7 +19,11 @@ import (
 func statusCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use: "status [run]", Short: "Say how a run stands (the latest when none is named)", Args: arguments(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error { return runStatus(cmd.Context(), c, refOf(args)) },
+		Long: `Say how a run stands: the latest when none is named. The exit code is that of the run:
+3 when it is paused, or has ended so that somebody has to look.`,
+		Example:     "  hayrick status\n  hayrick status @backfill      the latest run of that job\n  hayrick status --json | jq .ok",
+		Annotations: endsWith(exitUnwell, exitNotFound, exitConflict),
+		RunE:        func(cmd *cobra.Command, args []string) error { return runStatus(cmd.Context(), c, refOf(args)) },
 	}
 }
 
@@ -47,17 +52,34 @@ func runStatus(ctx context.Context, c *cli, ref string) error {
 		return err
 	}
 	defer r.close()
-	s, err := r.statusOf(k)
+	s, err := r.statusOf(ctx, k)
 	if err != nil {
 		return err
 	}
 	if c.json {
-		return c.printJSON(s)
+		err = c.printJSON(s)
+	} else {
+		err = c.sayStatus(s, c.world.Clock.Now())
 	}
-	return c.sayStatus(s, c.world.Clock.Now())
+	switch {
+	case err != nil:
+		return err
+	case s.Result != nil:
+		to := c.out // part of what was asked for
+		if c.json {
+			to = c.err
+		}
+		if err := r.warnPoor(ctx, to, k, *s.Result); err != nil {
+			return err
+		}
+		return s.Result.exit(false)
+	case s.Status == hayrick.StatusPaused:
+		return ended(exitUnwell)
+	}
+	return nil
 }
 
-func (r *roles) statusOf(k *coordinator.Known) (status, error) {
+func (r *roles) statusOf(ctx context.Context, k *coordinator.Known) (status, error) {
 	d := coordinator.Decide(k, r.world.Clock.Now())
 	s := status{
 		Schema: "hayrick.status/v1", JobID: k.Plan.JobID, JobType: k.Plan.Job.JobType, Status: d.Status, Generation: k.Generation,
@@ -66,6 +88,9 @@ func (r *roles) statusOf(k *coordinator.Known) (status, error) {
 	if k.Outcome != nil {
 		res := resultOf(k)
 		s.Result = &res
+		if res.Status != string(hayrick.JobSucceeded) {
+			return s, r.recount(ctx, k, &s.tally)
+		}
 		return s, nil
 	}
 	if d.Status == hayrick.StatusPaused {
@@ -121,10 +146,41 @@ func (c *cli) sayStatus(s status, now time.Time) error {
 	return nil
 }
 
-// storeExists keeps verbs that look from making an empty store.
-func (c *cli) storeExists() error {
-	if _, err := os.Stat(c.storeDir); errors.Is(err, fs.ErrNotExist) {
-		return &hayrick.UserError{What: "there is no store at " + c.storeDir, Hint: "start a run with hayrick run <job>, or name another store with -C", Exit: exitNotFound}
+// recount counts the tasks that had ended in the group that was open when the run
+// ended early. Its progress records may be gone; its results are not.
+func (r *roles) recount(ctx context.Context, k *coordinator.Known, t *tally) error {
+	group := openWork(k)
+	if group == nil || group.Tasks == 0 {
+		return nil
+	}
+	g := &t.Groups[len(t.Groups)-1]
+	m, err := r.manifests.Members(ctx, k.Plan.JobID, k.Generation, *group)
+	if err != nil {
+		return err
+	}
+	for n := range m.Blocks() {
+		results, err := r.blockResults(ctx, k, m, n)
+		if err != nil {
+			return err
+		}
+		for _, res := range results {
+			if res != nil {
+				g.Done++
+				g.Failed += int64(res.Failed)
+			}
+		}
 	}
 	return nil
+}
+
+// storeExists keeps verbs that look, and workers, from making an empty store where
+// none is, such as at a mistyped -C.
+func (c *cli) storeExists() error {
+	if _, err := os.Stat(filepath.Join(c.storeDir, "state.db")); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if plans, _ := filepath.Glob(filepath.Join(c.storeDir, "jobs", "*", "plan.json")); len(plans) > 0 {
+		return nil // the state is lost, which it may be
+	}
+	return &hayrick.UserError{What: "there is no store at " + c.storeDir, Hint: "start a run with hayrick run <job>, or name another store with -C", Exit: exitNotFound}
 }

@@ -10,10 +10,12 @@ import (
 func submitCommand(c *cli) *cobra.Command {
 	var o submitOptions
 	cmd := &cobra.Command{
-		Use: "submit <job>", Short: "Plan a job and leave the work to `hayrick worker`",
-		Args: arguments(1, 1),
+		Use: "submit <job>", Short: "Plan a job and leave the work to hayrick worker",
+		Args:        arguments(1, 1),
+		Example:     "  hayrick submit jobs/backfill && hayrick worker\n  id=$(hayrick submit -q my-job.yaml)",
+		Annotations: endsWith(exitNotFound, exitConflict),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := parseSubmit(&o, args); err != nil {
+			if err := parseSubmit(&o, args, cmd.Flags().Changed("limit")); err != nil {
 				return err
 			}
 			return runSubmit(cmd.Context(), c, o)

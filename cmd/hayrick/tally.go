@@ -72,6 +72,11 @@ func tallyOf(k *coordinator.Known) tally {
 		if o.Status == string(hayrick.JobSucceeded) {
 			last := &t.Groups[len(t.Groups)-1]
 			last.Done = last.Tasks
+		} else if last := &t.Groups[len(t.Groups)-1]; openWork(k) != nil {
+			last.OK = o.OK // the rest of it ended ok in the groups before
+			if n := len(k.Retries); n > 0 {
+				last.OK -= k.Plan.Items - k.Retries[n-1].Items - o.Permanent - o.Exhausted
+			}
 		}
 		return t
 	}

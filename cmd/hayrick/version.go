@@ -45,6 +45,8 @@ func codeVersion() string { return "hayrick " + thisBuild().Version }
 func versionCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: arguments(0, 0),
+		Example:     "  hayrick version --json",
+		Annotations: map[string]string{exitsNote: "0 2"},
 		RunE: func(*cobra.Command, []string) error {
 			b := thisBuild()
 			if c.json {

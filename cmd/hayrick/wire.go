@@ -34,6 +34,7 @@ type roles struct {
 	*cli
 
 	store       *local.Store
+	lister      coordinator.Lister
 	manifests   *manifest.Store
 	coordinator *coordinator.Coordinator
 	limits      *meter
@@ -52,12 +53,22 @@ func open(ctx context.Context, c *cli) (*roles, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &roles{cli: c, store: st, stop: newStopper()}
+	r := &roles{cli: c, store: st, lister: st, stop: newStopper()}
 	r.manifests = &manifest.Store{Objects: st, Clock: c.world.Clock}
 	r.coordinator = &coordinator.Coordinator{
 		Store: r.manifests, State: st, Queue: st, Sources: st, Lister: st, World: c.world, Log: c.log,
 	}
 	return r, nil
+}
+
+// openToRead opens a store that is there to look at its objects alone: nothing in it is
+// touched, and read permission is enough.
+func openToRead(c *cli) (*roles, *local.ReadOnly, error) {
+	st, err := local.OpenReadOnly(c.storeDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &roles{cli: c, lister: st, manifests: &manifest.Store{Objects: st, Clock: c.world.Clock}}, st, nil
 }
 
 // openToWork is open with every role, and the scratch that they need.

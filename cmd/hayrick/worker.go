@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,8 @@ func workerCommand(c *cli) *cobra.Command {
 	var o workerOptions
 	cmd := &cobra.Command{
 		Use: "worker", Short: "Work on all unfinished runs of the store until they have ended", Args: arguments(0, 0),
+		Example:     "  hayrick worker\n  hayrick worker --slots 32 --linger 10m",
+		Annotations: endsWith(exitUnwell, exitNotFound),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := parseWorker(&o); err != nil {
 				return err
@@ -45,27 +48,31 @@ func parseWorker(o *workerOptions) error {
 // runWorker drains the queue and sweeps every unfinished run. It ends when none is
 // left that can go on, or when others have had all the work for run.linger.
 func runWorker(ctx context.Context, c *cli, o workerOptions) error {
+	if err := c.storeExists(); err != nil {
+		return err
+	}
 	r, err := openToWork(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer r.close()
-	w := &crew{drive: drive{roles: r}, linger: o.linger, over: map[string]bool{}}
+	w := &crew{drive: drive{roles: r}, linger: o.linger, over: map[string]bool{}, shown: map[string]*progress{}}
 	err = w.run(ctx, o.slots, w.look)
 	if errors.Is(err, errInterrupted) {
-		c.tell("interrupted; nothing is lost. Go on with: hayrick worker")
-		return ended(exitInterrupted)
+		return c.stopped(exitInterrupted, "interrupted; nothing is lost", "go on with hayrick worker",
+			"interrupted; nothing is lost. Go on with: hayrick worker")
 	}
 	if err != nil {
 		return fmt.Errorf("worker stopped: %w", err)
 	}
-	for _, p := range w.paused {
-		c.tell("%s", p)
+	if len(w.paused) == 0 {
+		return nil
 	}
-	if len(w.paused) > 0 {
-		return ended(exitUnwell)
+	words := make([]string, len(w.paused))
+	for i, p := range w.paused {
+		words[i] = p.Error()
 	}
-	return nil
+	return c.stopped(exitUnwell, strings.Join(words, "; "), "mend what is wrong, then hayrick resume <run>", strings.Join(words, "\n"))
 }
 
 // crew drives all unfinished runs of a store.
@@ -74,8 +81,9 @@ type crew struct {
 	linger time.Duration
 
 	begun  bool
-	over   map[string]bool // runs that have ended
-	paused []*pausedError  // runs that wait for a person
+	over   map[string]bool      // runs that have ended
+	shown  map[string]*progress // how each run gets on
+	paused []*pausedError       // runs that wait for a person
 	swept  time.Time
 }
 
@@ -93,6 +101,7 @@ func (w *crew) look(ctx context.Context) (bool, error) {
 	}
 	slices.Sort(ids)
 	unfinished, linger := 0, w.linger
+	var moved []string // runs that were worked on
 	w.paused = nil
 	for _, id := range ids {
 		if w.over[id] || !hayrick.ValidID(id) {
@@ -109,7 +118,7 @@ func (w *crew) look(ctx context.Context) (bool, error) {
 		case dec.Complete:
 			w.over[id] = true
 			if w.begun {
-				w.tell("%s %s", id, dec.Status)
+				moved = append(moved, id)
 			}
 		case dec.Status == hayrick.StatusPaused:
 			k, _, err := w.known(ctx, id)
@@ -119,6 +128,7 @@ func (w *crew) look(ctx context.Context) (bool, error) {
 			w.paused = append(w.paused, pausedBy(k))
 		default:
 			unfinished++
+			moved = append(moved, id)
 			job, err := w.jobs.Open(ctx, id)
 			if err != nil {
 				return false, err
@@ -130,6 +140,11 @@ func (w *crew) look(ctx context.Context) (bool, error) {
 		w.begun = true
 		w.tell("working on %s of %s", count(int64(unfinished), "unfinished run"), w.storeDir)
 	}
+	for _, id := range moved {
+		if err := w.show(ctx, id); err != nil {
+			return false, err
+		}
+	}
 	if w.idle() < linger {
 		return false, nil
 	}
@@ -138,4 +153,26 @@ func (w *crew) look(ctx context.Context) (bool, error) {
 		w.tell("leaving %s to %s", count(int64(unfinished), "run"), count(int64(others), "other process"))
 	}
 	return unfinished == 0 || others > 0, err
+}
+
+// show tells how a run gets on, as run does where it draws nothing, and at its end
+// whether anything went well.
+func (w *crew) show(ctx context.Context, id string) error {
+	k, dec, err := w.known(ctx, id)
+	if err != nil {
+		return err
+	}
+	p, ok := w.shown[id]
+	if !ok {
+		p = newProgress(w.cli, w.limits.grants)
+		w.shown[id] = p
+	}
+	if p != nil {
+		p.lines = true // any number of runs may be under way
+		p.show(k, dec)
+	}
+	if k.Outcome == nil {
+		return nil
+	}
+	return w.warnPoor(ctx, w.err, k, resultOf(k))
 }

@@ -82,29 +82,9 @@ func (d *Dir) Path() string { return d.path }
 // Fsyncs returns how many fsyncs of files and folders were made.
 func (d *Dir) Fsyncs() int64 { return d.fsyncs.Load() }
 
-// Open opens a file for reading. When its name might not survive a power cut yet,
-// because its writer is in the middle of linking it or died there, the folders
-// are fsynced first: what a caller has seen stays.
-func (d *Dir) Open(name string) (*os.File, error) {
-	f, err := d.root.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-	case !info.Mode().IsRegular():
-		err = &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
-	case links(info) > 1:
-		err = d.syncName(name)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
-// Settle makes the name of an existing file durable unless it is known to be.
+// Settle makes the name of an existing file durable unless it is known to be: who has
+// seen it may act on it from here on. A writer may be in the middle of linking it, or
+// may have died there.
 func (d *Dir) Settle(name string) error {
 	info, err := d.root.Stat(name)
 	if err != nil {

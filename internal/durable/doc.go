@@ -14,7 +14,7 @@
 //	unlink the temp           the second name goes: a file with one link is known to be safe
 //
 // So the link count of a file tells a reader whether its name may still vanish:
-// Dir.Open fsyncs the folders of a file with two links before it hands it out.
+// Dir.Settle fsyncs the folders of a file with two links, for whoever has seen it.
 // rename(2) would not do: it overwrites. A link that reports an error may have
 // happened on a network file system; the temp's own link count tells.
 //

@@ -194,11 +194,9 @@ func TestNameOfADeadWriter(t *testing.T) {
 	d.trace = func(op, name string) { synced[op+" "+name] = true }
 	for range 2 {
 		clear(synced)
-		f, err := d.Open("jobs/j/plan.json")
-		if err != nil {
+		if err := d.Settle("jobs/j/plan.json"); err != nil {
 			t.Fatal(err)
 		}
-		f.Close()
 		if !synced["fsynced jobs/j"] {
 			t.Errorf("the name was trusted: %v", synced)
 		}
@@ -219,11 +217,9 @@ func TestNameOfADeadWriter(t *testing.T) {
 		t.Errorf("temps are left: %q", left)
 	}
 	clear(synced)
-	f, err := d.Open("jobs/j/plan.json")
-	if err != nil {
+	if err := d.Settle("jobs/j/plan.json"); err != nil {
 		t.Fatal(err)
 	}
-	f.Close()
 	if len(synced) != 0 {
 		t.Errorf("a durable name costs %v", synced)
 	}
@@ -241,8 +237,7 @@ func TestNothingLeavesTheFolder(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(outside, "secret"), []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if f, err := d.Open("jobs/out/secret"); err == nil {
-		f.Close()
+	if err := d.Settle("jobs/out/secret"); err == nil {
 		t.Error("a link leads out of the folder")
 	}
 	for _, name := range []string{"jobs/out/x", "../x", "jobs/../../x", filepath.Join(outside, "x")} {
@@ -334,7 +329,7 @@ func TestChild(t *testing.T) {
 	}
 	fmt.Fprintln(f, "half a file")
 	fmt.Println(d.Owner())
-	select {}
+	time.Sleep(time.Hour) // until it is killed; a select without cases is a deadlock, which ends it
 }
 
 // Callers that come while a sync is under way share the next one; when a shared one

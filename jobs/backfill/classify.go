@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"strconv"
@@ -52,12 +53,20 @@ const maxRetryAfter = time.Hour
 
 // refusal is an answer other than 200.
 type refusal struct {
-	outcome   jobs.Outcome
-	status    int
-	throttled bool // 429, or 503 with Retry-After: feeds the limiter
+	outcome jobs.Outcome
+	status  int
 }
 
 func (r *refusal) Error() string { return r.outcome.Message }
+
+// throttled says whether the head of an answer asks to be asked less often, and
+// what the limiter should hear then.
+func throttled(status int, h http.Header, now time.Time) (f jobs.Feedback, yes bool) {
+	if status != http.StatusTooManyRequests && (status != http.StatusServiceUnavailable || h.Get("Retry-After") == "") {
+		return jobs.Feedback{}, false
+	}
+	return jobs.Feedback{Throttled: true, RetryAfter: retryAfter(h, now)}, true
+}
 
 // classifyStatus says what an answer other than 200 means.
 func classifyStatus(host string, status int, h http.Header, body []byte, now time.Time) *refusal {
@@ -70,12 +79,11 @@ func classifyStatus(host string, status int, h http.Header, body []byte, now tim
 	case final && status < 500:
 		o.Class, o.Disposition = class, hayrick.Permanent
 	case status == http.StatusTooManyRequests:
-		o.Class, o.Disposition, r.throttled = hayrick.ClassRateLimit, hayrick.RateLimit, true
+		o.Class, o.Disposition = hayrick.ClassRateLimit, hayrick.RateLimit
 		o.RetryAfter = retryAfter(h, now)
 	case status >= 500:
 		o.Class, o.Disposition = classUpstream5xx, hayrick.Transient
 		o.RetryAfter = retryAfter(h, now)
-		r.throttled = status == http.StatusServiceUnavailable && h.Get("Retry-After") != ""
 	case status == http.StatusRequestTimeout:
 		o.Class, o.Disposition = hayrick.ClassTimeout, hayrick.Timeout
 	default: // a proxy's 403 or 404, a redirect without target: not the account's fault
@@ -88,25 +96,30 @@ func classifyStatus(host string, status int, h http.Header, body []byte, now tim
 // or as an HTTP date, else RateLimit-Reset in seconds or as Unix time. 0 = it did
 // not say.
 func retryAfter(h http.Header, now time.Time) time.Duration {
-	var d time.Duration
+	var wait float64 // seconds
 	if v := strings.TrimSpace(h.Get("Retry-After")); v != "" {
-		if n, err := strconv.ParseInt(v, 10, 64); err == nil {
-			d = seconds(n)
-		} else if t, err := http.ParseTime(v); err == nil {
-			d = t.Sub(now)
+		n, ok := parseSeconds(v)
+		if t, err := http.ParseTime(v); !ok && err == nil {
+			n = t.Sub(now).Seconds()
 		}
-	} else if n, err := strconv.ParseInt(strings.TrimSpace(h.Get("RateLimit-Reset")), 10, 64); err == nil {
+		wait = n
+	} else if n, ok := parseSeconds(strings.TrimSpace(h.Get("RateLimit-Reset"))); ok {
 		if n > 1e9 { // later than 2001: a time, not a wait
-			n -= now.Unix()
+			n -= float64(now.Unix())
 		}
-		d = seconds(n)
+		wait = n
 	}
-	return min(max(d, 0), maxRetryAfter)
+	wait = min(max(wait, 0), maxRetryAfter.Seconds())
+	return time.Duration(math.Ceil(wait)) * time.Second
 }
 
-// seconds converts without overflow.
-func seconds(n int64) time.Duration {
-	return time.Duration(min(max(n, 0), int64(maxRetryAfter/time.Second))) * time.Second
+// parseSeconds reads a number of any length. Some hosts write fractions.
+func parseSeconds(s string) (n float64, ok bool) {
+	if strings.Trim(s, "+-.0123456789") != "" { // of what ParseFloat reads, only plain numbers
+		return 0, false
+	}
+	n, err := strconv.ParseFloat(s, 64)
+	return n, err == nil || errors.Is(err, strconv.ErrRange) // then n is infinite
 }
 
 // classify says how a try ended.

@@ -3,7 +3,7 @@ package backfill
 import (
 	"context"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -73,11 +73,9 @@ func (h *handler) Close() error {
 // fetch streams the repository from the account's host, and verifies it while
 // and after it comes.
 func (h *handler) fetch(ctx context.Context, host jobs.Host, acc account) (*atrepo.Repository, error) {
-	body, err := h.up.get(ctx, host, acc.repoURL(), "application/vnd.ipld.car", int64(h.params.MaxBytes))
-	var no *refusal
-	if errors.As(err, &no) && no.throttled {
-		host.Feedback(h.params.PDSRate, acc.PDS, jobs.Feedback{Throttled: true, RetryAfter: no.outcome.RetryAfter})
-	}
+	body, err := h.up.get(ctx, host, request{
+		url: acc.repoURL(), accept: "application/vnd.ipld.car", limit: int64(h.params.MaxBytes), rate: h.params.PDSRate, key: acc.PDS,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -103,11 +101,29 @@ func (h *handler) checkSignature(ctx context.Context, host jobs.Host, did syntax
 	return bad
 }
 
-// emit hands over one row a record, in key order.
+// rowSize is at least what the worker counts for a row: the values as they are
+// encoded, and 100 bytes for the names, kinds and lengths of six columns.
+func rowSize(row jobs.Row) int64 {
+	n := 100
+	for _, c := range row {
+		switch v := c.Value.(type) {
+		case string:
+			n += len(v)
+		case json.RawMessage:
+			n += len(v)
+		}
+	}
+	return int64(n)
+}
+
+// emit hands over one row a record, in key order. The rows of an account are
+// bounded like its repository: a record is one block however many keys point to it,
+// and a key that takes 60 bytes in the tree may have 800.
 func (h *handler) emit(ctx context.Context, host jobs.Host, acc account, repo *atrepo.Repository, emit jobs.Emit) error {
-	var emitted, unreadable int64
-	err := repo.Records(func(rec atrepo.Record) error {
-		if err := ctx.Err(); err != nil {
+	var emitted, unreadable, size int64
+	limit := h.params.rowBytes()
+	err := repo.Records(ctx, func(rec atrepo.Record) error {
+		if err := ctx.Err(); err != nil { // a node may have many records
 			return err
 		}
 		if len(h.params.Collections) > 0 && !slices.Contains(h.params.Collections, rec.Collection) {
@@ -116,6 +132,9 @@ func (h *handler) emit(ctx context.Context, host jobs.Host, acc account, repo *a
 		row, readable := rec.Row(acc.DID.String())
 		if !readable {
 			unreadable++
+		}
+		if size += rowSize(row); size > limit {
+			return fmt.Errorf("%w: its rows take more than %d bytes", errTooLarge, limit)
 		}
 		emitted++
 		return emit(row)

@@ -31,9 +31,10 @@ func TestMain(m *testing.M) {
 type testHost struct {
 	mu       sync.Mutex
 	metrics  map[string]int64
-	needs    []string // "rate key"
-	feedback []string // "rate key retry_after"
-	need     error    // what Need answers
+	needs    []string      // "rate key"
+	feedback []string      // "rate key retry_after"
+	need     error         // what Need answers
+	heard    chan struct{} // closed at the first Feedback; nil = nobody waits
 }
 
 func (h *testHost) Need(_ context.Context, rate, key string, n int) error {
@@ -48,6 +49,9 @@ func (h *testHost) Need(_ context.Context, rate, key string, n int) error {
 func (h *testHost) Feedback(rate, key string, f jobs.Feedback) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.heard != nil && len(h.feedback) == 0 {
+		close(h.heard)
+	}
 	h.feedback = append(h.feedback, fmt.Sprintf("%s %s %v %s", rate, key, f.Throttled, f.RetryAfter))
 }
 

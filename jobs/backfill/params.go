@@ -23,6 +23,14 @@ const (
 	verifySignature = "signature" // and the commit is signed by the account's key
 )
 
+// maxRows is what the worker allows one item in rows, 768 MiB. A repository that
+// is larger still could never end ok.
+const maxRows = 768 << 20
+
+// rowBytes bounds the rows of one account, in bytes: twice its repository, which
+// honest ones do not reach (1.3 times is common), and no more than the worker allows.
+func (p params) rowBytes() int64 { return min(2*int64(p.MaxBytes), maxRows) }
+
 // params is handler.params of the job file.
 type params struct {
 	Verify       string
@@ -53,7 +61,7 @@ var readers = map[string]func(p *params, raw json.RawMessage) error{
 func parseParams(raw json.RawMessage) (params, error) {
 	p := params{
 		Verify:      verifyMST,
-		MaxBytes:    512 << 20,
+		MaxBytes:    128 << 20,
 		IdleTimeout: hayrick.Duration(30 * time.Second),
 		PLC:         "https://plc.directory",
 		PDSRate:     "pds",
@@ -76,6 +84,9 @@ func parseParams(raw json.RawMessage) (params, error) {
 	}
 	if p.MaxBytes <= 0 || p.IdleTimeout <= 0 {
 		return p, userError("", "max_bytes and idle_timeout must be more than 0", "leave them out for the defaults")
+	}
+	if p.MaxBytes > maxRows {
+		return p, userError(".max_bytes", "is more than 768MiB", "an account's rows may take 768MiB, so that a larger repository cannot end ok")
 	}
 	if p.Demo != nil {
 		p.PLC = demo.DirectoryURL

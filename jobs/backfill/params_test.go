@@ -20,7 +20,7 @@ import (
 )
 
 func TestParseParams(t *testing.T) {
-	defaults := params{Verify: "mst", MaxBytes: 512 << 20, IdleTimeout: hayrick.Duration(30 * time.Second), PLC: "https://plc.directory", PDSRate: "pds"}
+	defaults := params{Verify: "mst", MaxBytes: 128 << 20, IdleTimeout: hayrick.Duration(30 * time.Second), PLC: "https://plc.directory", PDSRate: "pds"}
 	with := func(change func(*params)) params {
 		p := defaults
 		change(&p)
@@ -30,7 +30,7 @@ func TestParseParams(t *testing.T) {
 		``:                               defaults,
 		`{}`:                             defaults,
 		`{"verify":"none"}`:              with(func(p *params) { p.Verify = "none" }),
-		`{"max_bytes":"1GiB"}`:           with(func(p *params) { p.MaxBytes = 1 << 30 }),
+		`{"max_bytes":"512MiB"}`:         with(func(p *params) { p.MaxBytes = 512 << 20 }),
 		`{"idle_timeout":"300ms"}`:       with(func(p *params) { p.IdleTimeout = hayrick.Duration(300 * time.Millisecond) }),
 		`{"plc":"https://p.example/x/"}`: with(func(p *params) { p.PLC = "https://p.example/x" }),
 		`{"pds_rate":"hosts","resolver_rate":"plc"}`: with(func(p *params) { p.PDSRate, p.ResolverRate = "hosts", "plc" }),
@@ -57,6 +57,7 @@ func TestParamsAreStrict(t *testing.T) {
 		`{"verify":true}`:                {"handler.params.verify", "signature"},
 		`{"max_bytes":512}`:              {"handler.params.max_bytes", "unit"},
 		`{"max_bytes":"0B"}`:             {"max_bytes"},
+		`{"max_bytes":"769MiB"}`:         {"handler.params.max_bytes", "768MiB"},
 		`{"idle_timeout":30}`:            {"handler.params.idle_timeout", "unit"},
 		`{"idle_timeout":"-1s"}`:         {"handler.params.idle_timeout", "unit"},
 		`{"plc":"http://plc.directory"}`: {"handler.params.plc", "https"},

@@ -73,15 +73,12 @@ func (r *didResolver) document(ctx context.Context, host jobs.Host, did syntax.D
 			return nil, fmt.Errorf("wait for %s: %w", u.Host, err)
 		}
 	}
-	body, err := r.up.get(ctx, host, u.String(), "application/did+ld+json, application/json", maxDocument)
+	body, err := r.up.get(ctx, host, request{
+		url: u.String(), accept: "application/did+ld+json, application/json", limit: maxDocument, rate: r.rate, key: u.Host,
+	})
 	var no *refusal
-	if errors.As(err, &no) {
-		if no.throttled && r.rate != "" {
-			host.Feedback(r.rate, u.Host, jobs.Feedback{Throttled: true, RetryAfter: no.outcome.RetryAfter})
-		}
-		if no.status == http.StatusNotFound || no.status == http.StatusGone {
-			return nil, fmt.Errorf("%w: %s", errNoKey, no)
-		}
+	if errors.As(err, &no) && (no.status == http.StatusNotFound || no.status == http.StatusGone) {
+		return nil, fmt.Errorf("%w: %s", errNoKey, no)
 	}
 	if err != nil {
 		return nil, err

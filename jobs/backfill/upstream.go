@@ -24,6 +24,13 @@ var (
 	errTruncated = errors.New("the answer broke off")
 )
 
+// A refusal's body is read only for the name of its error: so much of it, and for
+// so long.
+const (
+	refusalBytes = 16 << 10
+	refusalTime  = 2 * time.Second
+)
+
 // maxRedirects bounds the hops of one request; each is dialled through the guard.
 const maxRedirects = 3
 
@@ -67,18 +74,25 @@ func newUpstream(world hayrick.World, scheme string, dial dialFunc, trust *tls.C
 	return u
 }
 
+// request is one GET.
+type request struct {
+	url, accept string
+	limit       int64  // bytes of the body of a 200
+	rate, key   string // the bucket that hears when the host throttles; rate "" = none
+}
+
 // get opens the answer to a GET. Any status but 200 is a *refusal; the body of a
 // 200 gives at most limit bytes and then errTooLarge. The caller closes it.
-func (u *upstream) get(ctx context.Context, host jobs.Host, url, accept string, limit int64) (io.ReadCloser, error) {
+func (u *upstream) get(ctx context.Context, host jobs.Host, want request) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	b := &body{ctx: ctx, cancel: cancel, host: host, left: limit, world: u.world}
+	b := &body{ctx: ctx, cancel: cancel, host: host, left: want.limit, world: u.world}
 	b.watch(u.idle)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, want.url, nil)
 	if err != nil {
 		cancel(nil)
-		return nil, fmt.Errorf("request %s: %w", url, err)
+		return nil, fmt.Errorf("request %s: %w", want.url, err)
 	}
-	req.Header.Set("Accept", accept)
+	req.Header.Set("Accept", want.accept)
 	req.Header.Set("User-Agent", "hayrick")
 	if u.tag != nil {
 		u.tag(req)
@@ -94,16 +108,27 @@ func (u *upstream) get(ctx context.Context, host jobs.Host, url, accept string, 
 	}
 	b.r = resp.Body
 	if resp.StatusCode != http.StatusOK {
-		// What breaks off is dropped: the status says enough.
-		said, _ := io.ReadAll(io.LimitReader(b, 16<<10))
-		b.Close()
-		return nil, classifyStatus(req.URL.Host, resp.StatusCode, resp.Header, said, u.world.Clock.Now())
+		return nil, u.refuse(b, req.URL.Host, resp, want)
 	}
-	if resp.ContentLength > limit {
+	if resp.ContentLength > want.limit {
 		b.Close()
-		return nil, fmt.Errorf("%w: %d bytes announced, %d allowed", errTooLarge, resp.ContentLength, limit)
+		return nil, fmt.Errorf("%w: %d bytes announced, %d allowed", errTooLarge, resp.ContentLength, want.limit)
 	}
 	return b, nil
+}
+
+// refuse makes a refusal of an answer. The limiter hears of it before a byte of the
+// body is read: meanwhile others would go on asking.
+func (u *upstream) refuse(b *body, from string, resp *http.Response, want request) *refusal {
+	defer b.Close()
+	now := u.world.Clock.Now()
+	if f, yes := throttled(resp.StatusCode, resp.Header, now); yes && want.rate != "" {
+		b.host.Feedback(want.rate, want.key, f)
+	}
+	b.expire(refusalTime)
+	// What breaks off is dropped: the status says enough.
+	said, _ := io.ReadAll(io.LimitReader(b, refusalBytes))
+	return classifyStatus(from, resp.StatusCode, resp.Header, said, now)
 }
 
 // body is an answer's body: counted, bounded and watched.
@@ -131,6 +156,15 @@ func (b *body) watch(idle time.Duration) {
 			if b.world.Clock.Sleep(b.ctx, wait) != nil {
 				return
 			}
+		}
+	})
+}
+
+// expire cancels the request after d, however much comes. It ends with the request.
+func (b *body) expire(d time.Duration) {
+	b.world.Go("refusal", func() {
+		if b.world.Clock.Sleep(b.ctx, d) == nil {
+			b.cancel(fmt.Errorf("%w: the whole of a refusal within %s", errIdle, d))
 		}
 	})
 }

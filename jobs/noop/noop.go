@@ -3,11 +3,11 @@
 package noop
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
+	"maps"
+	"slices"
 
 	"hayrick"
 	"hayrick/jobs"
@@ -19,7 +19,9 @@ const Name = "noop"
 // params is handler.params of the job file.
 type params struct {
 	// Wait is how long an item takes, as an API that answers slowly would.
-	Wait hayrick.Duration `json:"wait"`
+	Wait hayrick.Duration
+	// Items is how many items it lists, for input.items: true.
+	Items int64
 }
 
 type handler struct {
@@ -27,18 +29,56 @@ type handler struct {
 	clock hayrick.Clock
 }
 
-// Factory builds the handler. Its one parameter is wait: 10ms.
+// Factory builds the handler. Its parameters are wait: 10ms and items: 1000.
 func Factory(_ context.Context, env jobs.Env) (jobs.Handler, error) {
 	h := handler{clock: env.World.Clock}
 	if len(env.Params) == 0 {
 		return h, nil
 	}
-	dec := json.NewDecoder(bytes.NewReader(env.Params))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&h.params); err != nil && err != io.EOF {
-		return nil, &hayrick.UserError{What: fmt.Sprintf("handler.params: %v", err), Hint: "the one parameter of noop is a time to wait, such as {wait: 10ms}"}
+	given := map[string]json.RawMessage{}
+	if err := json.Unmarshal(env.Params, &given); err != nil {
+		return nil, wrong("", "is not a mapping")
+	}
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		raw := given[name]
+		switch name {
+		case "wait":
+			var text string
+			if err := json.Unmarshal(raw, &text); err != nil {
+				return nil, wrong(".wait", fmt.Sprintf("%s is not a duration", raw))
+			}
+			if err := h.Wait.UnmarshalText([]byte(text)); err != nil {
+				return nil, wrong(".wait", err.Error())
+			}
+		case "items":
+			if err := json.Unmarshal(raw, &h.params.Items); err != nil || h.params.Items < 1 {
+				return nil, wrong(".items", fmt.Sprintf("%s is not a number of items, from 1", raw))
+			}
+		default:
+			return nil, wrong("."+name, "is not a parameter of noop")
+		}
 	}
 	return h, nil
+}
+
+func wrong(param, what string) error {
+	return &hayrick.UserError{What: "handler.params" + param + ": " + what, Hint: "the parameters of noop are a time to wait and a number of items to list, such as {wait: 10ms, items: 1000}"}
+}
+
+// Items lists {"n": 0}, {"n": 1} and on.
+func (h handler) Items(ctx context.Context, emit func(json.RawMessage) error) error {
+	if h.params.Items == 0 {
+		return &hayrick.UserError{What: "noop lists no items unless it is told how many", Hint: "write handler.params: {items: 1000}, or set input.uri to a JSONL file"}
+	}
+	for n := range h.params.Items {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := emit(json.RawMessage(fmt.Sprintf(`{"n":%d}`, n))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Handle waits as long as it was told to, and no longer than ctx.

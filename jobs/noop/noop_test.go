@@ -39,12 +39,34 @@ func TestHandle(t *testing.T) {
 	}
 }
 
+func TestItems(t *testing.T) {
+	for params, want := range map[string]string{`{"items":3}`: `{"n":0}{"n":1}{"n":2}`, "": "noop lists no items unless it is told how many"} {
+		h, err := Factory(t.Context(), jobs.Env{Params: json.RawMessage(params)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if err := h.(jobs.Lister).Items(t.Context(), func(r json.RawMessage) error { got += string(r); return nil }); err != nil {
+			got += err.Error()
+		}
+		if got != want {
+			t.Errorf("params %s: %s, want %s", params, got, want)
+		}
+	}
+}
+
 func TestParams(t *testing.T) {
-	for _, params := range []string{`{"wiat":"1s"}`, `{"wait":5}`, `{"wait":"5"}`, `[]`} {
+	for params, want := range map[string]string{
+		`{"wiat":"1s"}`: "handler.params.wiat: is not a parameter of noop",
+		`{"wait":5}`:    "handler.params.wait: 5 is not a duration",
+		`{"wait":"5"}`:  `handler.params.wait: "5" is not a duration; write it with a unit, such as 90s or 5m`,
+		`{"items":0}`:   "handler.params.items: 0 is not a number of items, from 1",
+		`[]`:            "handler.params: is not a mapping",
+	} {
 		_, err := Factory(t.Context(), jobs.Env{Params: json.RawMessage(params)})
 		var u *hayrick.UserError
-		if !errors.As(err, &u) || u.Hint == "" {
-			t.Errorf("params %s: %v, want a UserError with a hint", params, err)
+		if !errors.As(err, &u) || u.Hint == "" || u.What != want {
+			t.Errorf("params %s: %v, want %s, with a hint", params, err, want)
 		}
 	}
 }

@@ -61,7 +61,7 @@ func read(ctx context.Context, car []byte, did string, checkTree bool) ([]string
 		return nil, err
 	}
 	var out []string
-	err = r.Records(func(rec Record) error {
+	err = r.Records(ctx, func(rec Record) error {
 		out = append(out, fmt.Sprintf("%s/%s %s %x", rec.Collection, rec.RKey, rec.CID, rec.Data))
 		return nil
 	})
@@ -175,7 +175,7 @@ func TestRowsAgreeWithIndigo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = r.Records(func(rec Record) error {
+		err = r.Records(t.Context(), func(rec Record) error {
 			row, readable := rec.Row(real.did)
 			value, err := atdata.UnmarshalCBOR(rec.Data)
 			if err != nil || !readable {

@@ -1,11 +1,14 @@
 package atrepo
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 
@@ -34,13 +37,14 @@ const (
 // toJSON writes one DAG-CBOR value as JSON text in the form of the atproto data
 // model: links as {"$link": "bafy..."}, bytes as {"$bytes": "<base64 without
 // padding>"}. Map keys keep the order of the data, so equal records are equal
-// texts. createdAt is the text at that key of the outermost map, "" when there is
-// none.
+// texts; a key that is there twice is an error, since readers of JSON disagree on
+// what it means. createdAt is the text at that key of the outermost map, "" when
+// there is none.
 //
 // Floating-point numbers are not in the data model; records that hold some
 // are in the network, so finite ones are kept.
 func toJSON(data []byte) (text []byte, createdAt string, err error) {
-	t := transcoder{in: data, out: make([]byte, 0, len(data)*5/4+16)}
+	t := transcoder{all: data, in: data, out: make([]byte, 0, len(data)*5/4+16)}
 	if err := t.value(0); err != nil {
 		return nil, "", err
 	}
@@ -57,10 +61,15 @@ func checkNesting(data []byte) error {
 }
 
 type transcoder struct {
-	in        []byte // what is left
+	all       []byte
+	in        []byte // what is left of it
 	out       []byte
+	keys      []span // of the maps that are open
 	createdAt string
 }
+
+// span is a stretch of transcoder.all. Blocks have less than 4 GiB.
+type span struct{ from, to uint32 }
 
 // head reads the head of a value: its major type, its argument, and the five
 // low bits that say how the argument was written. Indefinite lengths are not
@@ -154,6 +163,7 @@ func (t *transcoder) array(n uint64, depth int) error {
 
 func (t *transcoder) mapping(n uint64, depth int) error {
 	t.out = append(t.out, '{')
+	first := len(t.keys)
 	for i := uint64(0); i < n; i++ {
 		if i > 0 {
 			t.out = append(t.out, ',')
@@ -169,6 +179,8 @@ func (t *transcoder) mapping(n uint64, depth int) error {
 		if err != nil {
 			return err
 		}
+		end := uint32(len(t.all) - len(t.in))
+		t.keys = append(t.keys, span{end - uint32(len(key)), end})
 		t.out = append(t.out, ':')
 		if depth == 0 && string(key) == "createdAt" {
 			t.createdAt = peekText(t.in)
@@ -178,6 +190,28 @@ func (t *transcoder) mapping(n uint64, depth int) error {
 		}
 	}
 	t.out = append(t.out, '}')
+	err := t.unique(t.keys[first:])
+	t.keys = t.keys[:first]
+	return err
+}
+
+// unique says whether the keys of a map differ. DAG-CBOR has them sorted, shorter
+// ones first; others are sorted here.
+func (t *transcoder) unique(keys []span) error {
+	order := func(a, b span) int {
+		if c := cmp.Compare(a.to-a.from, b.to-b.from); c != 0 {
+			return c
+		}
+		return bytes.Compare(t.all[a.from:a.to], t.all[b.from:b.to])
+	}
+	if !slices.IsSortedFunc(keys, order) {
+		slices.SortFunc(keys, order)
+	}
+	for i := 1; i < len(keys); i++ {
+		if order(keys[i-1], keys[i]) == 0 {
+			return fmt.Errorf("the key %.40q is there twice", t.all[keys[i].from:keys[i].to])
+		}
+	}
 	return nil
 }
 

@@ -15,7 +15,9 @@ func TestToJSON(t *testing.T) {
 		{"a0", `{}`},
 		{"a1617801", `{"x":1}`},
 		{"a261780161793903e7", `{"x":1,"y":-1000}`},
-		{"a26162016161f5", `{"b":1,"a":true}`}, // the order of the data stays
+		{"a26162016161f5", `{"b":1,"a":true}`},              // the order of the data stays
+		{"a26178a161780161796178", `{"x":{"x":1},"y":"x"}`}, // the same key, in another map
+		{"a361790161780162616103", `{"y":1,"x":1,"aa":3}`},
 		{"80", `[]`},
 		{"83f4f5f6", `[false,true,null]`},
 		{"1bffffffffffffffff", `18446744073709551615`},
@@ -69,6 +71,10 @@ func TestToJSONRefuses(t *testing.T) {
 		"reserved information":       "1c",
 		"nested too deep":            strings.Repeat("81", maxNesting+1) + "01",
 		"a million arrays":           strings.Repeat("81", 1<<20),
+		"the same key twice":         "a2617801617802",
+		"twice, with one between":    "a3617801617901617802",
+		"twice, further down":        "a16179a2617801617802",
+		"createdAt twice":            "a269637265617465644174016963726561746564417402",
 		"a million maps in each key": strings.Repeat("a16161", 1<<20),
 	} {
 		in, err := hex.DecodeString(cbor)
@@ -109,6 +115,11 @@ func TestRowNulls(t *testing.T) {
 		"2024-07-01T12:00:00":                 time.Date(2024, 7, 1, 12, 0, 0, 0, time.UTC), // old clients
 		"yesterday":                           nil,
 		"":                                    nil,
+		"0000-01-01T00:00:00Z":                nil,
+		"0001-01-01T00:00:00+00:01":           nil, // a minute before the year 1, in UTC
+		"0001-01-01T00:00:00Z":                time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC),
+		"9999-12-31T23:59:59.999999999Z":      time.Date(9999, 12, 31, 23, 59, 59, 999999000, time.UTC),
+		"9999-12-31T23:59:59-00:01":           nil, // the year 10000, in UTC
 	} {
 		if got, record, ok := row(created(s)); got != want || record == nil || !ok {
 			t.Errorf("createdAt %q: created_at %v, record %s; want %v", s, got, record, want)

@@ -2,6 +2,7 @@ package atrepo
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -108,22 +109,23 @@ func keyAt(height, skip int) string {
 func TestReadRefusesHostileTrees(t *testing.T) {
 	low0, low1, high := keyAt(0, 0), keyAt(0, 1), keyAt(1, 0)
 	for name, c := range map[string]struct {
-		build    func(b *builder) cid.Cid
-		anyCheck bool // refused without checkTree too
-		because  string
+		build     func(b *builder) cid.Cid
+		anyCheck  bool // refused without checkTree too
+		because   string
+		unchecked string // without checkTree, when that differs
 	}{
 		"prefix longer than the key before it": {func(b *builder) cid.Cid {
 			return b.node(mst.NodeData{Entries: []mst.EntryData{entry(7, low0, b.record(1), nil)}})
-		}, true, "shares 7 bytes"},
+		}, true, "shares 7 bytes", ""},
 		"negative prefix": {func(b *builder) cid.Cid {
 			return b.node(mst.NodeData{Entries: []mst.EntryData{entry(-1, low0, b.record(1), nil)}})
-		}, true, "shares -1 bytes"},
+		}, true, "shares -1 bytes", ""},
 		"empty key": {func(b *builder) cid.Cid {
 			return b.node(mst.NodeData{Entries: []mst.EntryData{entry(0, "", b.record(1), nil)}})
-		}, true, "a key of 0 bytes"},
+		}, true, "a key of 0 bytes", ""},
 		"endless key": {func(b *builder) cid.Cid {
 			return b.node(mst.NodeData{Entries: []mst.EntryData{entry(0, strings.Repeat("k", 1025), b.record(1), nil)}})
-		}, true, "a key of 1025 bytes"},
+		}, true, "a key of 1025 bytes", ""},
 		"doubling at each level": {func(b *builder) cid.Cid { // 2^200 paths through 200 nodes
 			v := b.record(1)
 			c := b.node(mst.NodeData{Entries: []mst.EntryData{entry(0, low0, v, nil)}})
@@ -132,7 +134,7 @@ func TestReadRefusesHostileTrees(t *testing.T) {
 				c = b.node(mst.NodeData{Left: &below, Entries: []mst.EntryData{entry(0, high, v, &below)}})
 			}
 			return c
-		}, true, "pointed to twice"},
+		}, true, "pointed to twice", ""},
 		"deeper than any hash": {func(b *builder) cid.Cid {
 			c := b.node(mst.NodeData{Entries: []mst.EntryData{entry(0, low0, b.record(1), nil)}})
 			for range 100_000 {
@@ -140,34 +142,61 @@ func TestReadRefusesHostileTrees(t *testing.T) {
 				c = b.node(mst.NodeData{Left: &below, Entries: []mst.EntryData{}})
 			}
 			return c
-		}, true, "deeper than"},
+		}, true, "its top has no key", "deeper than"},
 		"missing node": {func(b *builder) cid.Cid {
 			gone := b.node(mst.NodeData{Entries: []mst.EntryData{entry(0, low0, b.record(1), nil)}})
 			b.blocks = b.blocks[:len(b.blocks)-1]
 			return b.node(mst.NodeData{Left: &gone, Entries: []mst.EntryData{entry(0, high, b.record(2), nil)}})
-		}, true, "is missing"},
+		}, true, "is missing", ""},
 		"missing record": {func(b *builder) cid.Cid {
 			gone := b.record(1)
 			b.blocks = nil
 			return b.node(mst.NodeData{Entries: []mst.EntryData{entry(0, low0, gone, nil)}})
-		}, true, "is missing"},
+		}, true, "is missing", ""},
 		"key without a collection": {func(b *builder) cid.Cid {
 			return b.node(mst.NodeData{Entries: []mst.EntryData{entry(0, "3k67up3j7hf2x", b.record(1), nil)}})
-		}, true, "is not collection/rkey"},
+		}, true, "is not collection/rkey", ""},
 		"keys out of order": {func(b *builder) cid.Cid {
 			return b.node(mst.NodeData{Entries: []mst.EntryData{entry(0, low1, b.record(1), nil), entry(0, low0, b.record(2), nil)}})
-		}, false, "out of order"},
+		}, false, "out of order", ""},
 		"the same key twice": {func(b *builder) cid.Cid {
 			return b.node(mst.NodeData{Entries: []mst.EntryData{entry(0, low0, b.record(1), nil), entry(int64(len(low0)), "", b.record(2), nil)}})
-		}, false, "duplicate key"},
+		}, false, "duplicate key", ""},
 		"a key at the wrong height": {func(b *builder) cid.Cid {
 			keys := []string{low0, high}
 			slices.Sort(keys)
 			return b.node(mst.NodeData{Entries: []mst.EntryData{entry(0, keys[0], b.record(1), nil), entry(0, keys[1], b.record(2), nil)}})
-		}, false, "wrong height"},
+		}, false, "wrong height", ""},
 		"prefixes not used": {func(b *builder) cid.Cid { // the same set of keys, another root
 			return b.node(mst.NodeData{Entries: []mst.EntryData{entry(0, low0, b.record(1), nil), entry(0, low1, b.record(2), nil)}})
-		}, false, "it encodes as"},
+		}, false, "shares more with the one before it", ""},
+		"a field nobody knows": {func(b *builder) cid.Cid { // the same set of keys, another root
+			b.node(mst.NodeData{Entries: []mst.EntryData{entry(0, low0, b.record(1), nil)}})
+			data := slices.Concat([]byte{0xa3}, b.blocks[len(b.blocks)-1].data[1:], []byte{0x61, 'z', 0xf6})
+			b.blocks = b.blocks[:len(b.blocks)-1]
+			return b.put(data)
+		}, false, "not encoded as it has to be", ""},
+		"an empty node below": {func(b *builder) cid.Cid {
+			below := b.node(mst.NodeData{Entries: []mst.EntryData{}})
+			return b.node(mst.NodeData{Left: &below, Entries: []mst.EntryData{entry(0, high, b.record(1), nil)}})
+		}, false, "is empty", ""},
+		"nodes below height 0": {func(b *builder) cid.Cid {
+			below := b.node(mst.NodeData{Entries: []mst.EntryData{entry(0, low0, b.record(1), nil)}})
+			return b.node(mst.NodeData{Left: &below, Entries: []mst.EntryData{entry(0, low1, b.record(2), nil)}})
+		}, false, "at height 0", ""},
+		"a path of huge nodes": {func(b *builder) cid.Cid {
+			v := b.record(1)
+			c := b.node(mst.NodeData{Entries: []mst.EntryData{entry(0, low0, v, nil)}})
+			for level := range 12 {
+				below, n := c, mst.NodeData{}
+				for i := range 8192 {
+					n.Entries = append(n.Entries, entry(0, fmt.Sprintf("app.bsky.feed.post/%02d%06d", level, i), v, nil))
+				}
+				n.Entries[8191].Right = &below
+				c = b.node(n)
+			}
+			return c
+		}, true, "at height 0", "have more than 4194304 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := &builder{t: t}
@@ -176,8 +205,10 @@ func TestReadRefusesHostileTrees(t *testing.T) {
 			if !errors.Is(err, hayrick.ErrCorrupt) || !strings.Contains(err.Error(), c.because) {
 				t.Errorf("checkTree: %v; want ErrCorrupt because %q", err, c.because)
 			}
-			if _, err := read(t.Context(), file, testDID, false); errors.Is(err, hayrick.ErrCorrupt) != c.anyCheck {
-				t.Errorf("no checkTree: %v; refused: want %v", err, c.anyCheck)
+			because := cmp.Or(c.unchecked, c.because)
+			_, err = read(t.Context(), file, testDID, false)
+			if errors.Is(err, hayrick.ErrCorrupt) != c.anyCheck || (err != nil && !strings.Contains(err.Error(), because)) {
+				t.Errorf("no checkTree: %v; refused because %q: want %v", err, because, c.anyCheck)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package atrepo
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -9,11 +10,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/repo"
-	"github.com/bluesky-social/indigo/atproto/repo/mst"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
-	"github.com/ipld/go-car"
-	"github.com/multiformats/go-multihash"
 
 	"hayrick"
 )
@@ -24,19 +22,13 @@ var ErrSignature = errors.New("the commit's signature does not verify")
 // Repository is one account's records as of one commit.
 type Repository struct {
 	commit repo.Commit
-	tree   *mst.Tree
-	blocks blockMap
+	blocks *blocks
 }
 
-// blockMap holds the data of every block by its CID. The hashes have been checked.
-type blockMap map[cid.Cid][]byte
-
-// Read reads a whole CAR from r. The commit must be that of did. With checkTree
-// the tree must also be canonical: keys ascend, each lies at the height its hash
-// gives it, and encoding the tree again gives the root that the commit signs.
-//
-// Every block's hash is checked and every node must be there in either case;
-// a missing record shows in Records.
+// Read reads a whole CAR from r. The commit must be that of did. Every block's
+// hash is checked, and every node and record must be there. With checkTree the
+// tree must also be canonical: keys ascend, are what atproto allows as keys, lie at
+// the height their hash gives them, and every node is encoded as its keys dictate.
 func Read(ctx context.Context, r io.Reader, did syntax.DID, checkTree bool) (*Repository, error) {
 	root, blocks, err := readBlocks(ctx, r)
 	if err != nil {
@@ -46,16 +38,10 @@ func Read(ctx context.Context, r io.Reader, did syntax.DID, checkTree bool) (*Re
 	if err != nil {
 		return nil, err
 	}
-	tree, err := readTree(ctx, blocks, commit.Data)
-	if err != nil {
+	if err := readTree(ctx, blocks, commit.Data, checkTree); err != nil {
 		return nil, err
 	}
-	if checkTree {
-		if err := verifyTree(tree, commit.Data); err != nil {
-			return nil, err
-		}
-	}
-	return &Repository{commit: commit, tree: tree, blocks: blocks}, nil
+	return &Repository{commit: commit, blocks: blocks}, nil
 }
 
 // VerifySignature checks the commit against the account's signing key. Only
@@ -68,51 +54,29 @@ func (r *Repository) VerifySignature(key atcrypto.PublicKey) error {
 }
 
 // readBlocks reads the CAR to its end. The first root is the commit.
-func readBlocks(ctx context.Context, r io.Reader) (cid.Cid, blockMap, error) {
+func readBlocks(ctx context.Context, r io.Reader) (cid.Cid, *blocks, error) {
 	src := &stickyReader{r: r}
-	fail := func(err error) (cid.Cid, blockMap, error) {
-		if src.err != nil && src.err != io.EOF { // the stream broke; the format is not to blame
-			return cid.Undef, nil, fmt.Errorf("read CAR: %w", src.err)
-		}
-		return cid.Undef, nil, corrupt("read CAR: %v", err)
-	}
-	cr, err := car.NewCarReader(src)
-	if err != nil {
-		return fail(err)
-	}
-	root := cr.Header.Roots[0]
-	blocks := blockMap{}
-	for {
+	br := bufio.NewReaderSize(src, 32<<10)
+	all := &blocks{index: map[uint64]uint64{}}
+	root, err := readHeader(br)
+	for err == nil {
 		if err := ctx.Err(); err != nil {
 			return cid.Undef, nil, err
 		}
-		b, err := cr.Next() // checks the hash
-		if err == io.EOF && (src.err == nil || src.err == io.EOF) {
-			return root, blocks, nil
-		}
-		if err != nil {
-			return fail(err)
-		}
-		if err := checkCID(b.Cid()); err != nil {
-			return fail(err)
-		}
-		blocks[b.Cid()] = b.RawData()
+		err = all.next(br)
 	}
+	switch {
+	case src.err != nil && src.err != io.EOF: // the stream broke; the format is not to blame
+		return cid.Undef, nil, fmt.Errorf("read CAR: %w", src.err)
+	case err != io.EOF:
+		return cid.Undef, nil, corrupt("read CAR: %v", err)
+	}
+	return root, all, nil
 }
 
-// checkCID refuses CIDs whose hash proves nothing: a CAR may name its blocks by
-// an identity "hash", by a broken one, or by one byte of a good one.
-func checkCID(c cid.Cid) error {
-	p := c.Prefix()
-	if p.Version != 1 || p.Codec != cid.DagCBOR || p.MhType != multihash.SHA2_256 || p.MhLength != 32 {
-		return fmt.Errorf("CID %s is not a version 1, dag-cbor, SHA-256 one", c)
-	}
-	return nil
-}
-
-func readCommit(blocks blockMap, root cid.Cid, did syntax.DID) (repo.Commit, error) {
+func readCommit(blocks *blocks, root cid.Cid, did syntax.DID) (repo.Commit, error) {
 	var c repo.Commit
-	data, ok := blocks[root]
+	data, ok := blocks.get(root)
 	if !ok {
 		return c, corrupt("read commit: block %s is missing", root)
 	}

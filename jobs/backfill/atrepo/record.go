@@ -20,8 +20,8 @@ type Record struct {
 
 // Row is the record as an output row of did: did, collection, rkey, cid,
 // created_at (timestamp) and record (JSON text). created_at is null when the
-// record has no createdAt or one that is not a datetime; record is null, and
-// readable false, when the bytes are not DAG-CBOR.
+// record has no createdAt, or one that is not a datetime of the years 1 to 9999;
+// both are null, and readable is false, when the bytes are not DAG-CBOR.
 func (r Record) Row(did string) (row jobs.Row, readable bool) {
 	var createdAt, record any
 	text, created, err := toJSON(r.Data)
@@ -42,11 +42,13 @@ func (r Record) Row(did string) (row jobs.Row, readable bool) {
 }
 
 // parseTime reads an atproto datetime, also the forms old clients wrote. The
-// columns of a dataset hold microseconds.
+// columns of a dataset hold microseconds. Times that leave the four-digit years, in
+// UTC, are none: many readers of Parquet cannot hold them.
 func parseTime(s string) (time.Time, bool) {
 	d, err := syntax.ParseDatetimeLenient(s)
 	if err != nil {
 		return time.Time{}, false
 	}
-	return d.Time().UTC().Truncate(time.Microsecond), true
+	t := d.Time().UTC().Truncate(time.Microsecond)
+	return t, t.Year() >= 1 && t.Year() <= 9999
 }

@@ -138,7 +138,7 @@ func TestRepositoriesVerify(t *testing.T) {
 			t.Error(err)
 		}
 		n := 0
-		if err := r.Records(func(atrepo.Record) error { n++; return nil }); err != nil || n != standard.Count(a.DID) {
+		if err := r.Records(t.Context(), func(atrepo.Record) error { n++; return nil }); err != nil || n != standard.Count(a.DID) {
 			t.Errorf("%s: %d records, %v; want %d", a.DID, n, err, standard.Count(a.DID))
 		}
 	}
