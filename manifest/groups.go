@@ -26,11 +26,13 @@ type GroupWriter struct {
 	// object after the other.
 	Go func(name string, f func())
 
-	group Group
-	tasks []BlockTask
-	batch []Batch
-	puts  chan struct{} // one entry a put under way
-	errs  chan error    // the first failure of a put
+	group  Group
+	blocks []node // written so far
+	index  []node
+	tasks  []BlockTask // of the block in the making
+	batch  []Batch
+	puts   chan struct{} // one entry a put under way
+	errs   chan error    // the first failure of a put
 }
 
 // putsAtOnce bounds the objects under way, each at most 250 KB.
@@ -71,28 +73,26 @@ func (w *GroupWriter) flush(ctx context.Context) error {
 	if len(w.tasks) == 0 {
 		return nil
 	}
-	n := len(w.group.Blocks)
+	n := len(w.blocks)
 	job := Job(w.JobID)
 	body, err := Encode(Block{Schema: SchemaBlock, JobID: w.JobID, Group: w.group.Name, Block: n, Role: string(w.Role), Tasks: w.tasks})
 	if err != nil {
 		return err
 	}
-	sha := SHA256(body)
-	key := job.Block(w.group.Name, n, sha)
-	if err := w.put(ctx, key, body); err != nil {
+	x := madeNode(body, len(w.tasks))
+	if err := w.put(ctx, job.Block(w.group.Name, n, x.hex()), body); err != nil {
 		return err
 	}
-	w.group.Blocks = append(w.group.Blocks, BlockRef{Key: job.Rel(key), SHA256: sha, Tasks: len(w.tasks)})
+	w.blocks = append(w.blocks, x)
 	if len(w.batch) > 0 {
 		if body, err = Encode(Index{Schema: SchemaIndex, JobID: w.JobID, Group: w.group.Name, Block: n, Batches: w.batch}); err != nil {
 			return err
 		}
-		sha = SHA256(body)
-		key = job.Index(w.group.Name, n, sha)
-		if err := w.put(ctx, key, body); err != nil {
+		x := madeNode(body, len(w.batch))
+		if err := w.put(ctx, job.Index(w.group.Name, n, x.hex()), body); err != nil {
 			return err
 		}
-		w.group.Index = append(w.group.Index, IndexRef{Key: job.Rel(key), SHA256: sha, Batches: len(w.batch)})
+		w.index = append(w.index, x)
 	}
 	w.tasks, w.batch = w.tasks[:0], w.batch[:0]
 	return nil
@@ -149,40 +149,41 @@ func (w *GroupWriter) Close(ctx context.Context) (Group, error) {
 		return Group{}, err
 	}
 	g := w.group
-	if len(g.Blocks) > InlineBlocks {
-		ref, err := putList(ctx, w.Store, w.JobID, "groups/"+g.Name+"/blocks", g.Blocks)
-		if err != nil {
-			return Group{}, err
-		}
-		g.Blocks, g.BlocksRef = nil, ref
+	g.Blocks, g.BlocksRef, err = refs(ctx, w, "groups/"+g.Name+"/blocks", len(w.blocks), func(i int) BlockRef { return w.blocks[i].blockRef(Job(w.JobID), g.Name, i) })
+	if err != nil {
+		return Group{}, err
 	}
-	if len(g.Index) > InlineBlocks {
-		ref, err := putList(ctx, w.Store, w.JobID, "batches/"+g.Name+"/indexes", g.Index)
-		if err != nil {
-			return Group{}, err
-		}
-		g.Index, g.IndexRef = nil, ref
+	g.Index, g.IndexRef, err = refs(ctx, w, "batches/"+g.Name+"/indexes", len(w.index), func(i int) IndexRef { return w.index[i].indexRef(Job(w.JobID), g.Name, i) })
+	if err != nil {
+		return Group{}, err
 	}
 	return g, nil
 }
 
-// putList stores a list as a data object under stem-<h>.jsonl.
-func putList[T any](ctx context.Context, s *Store, job, stem string, list []T) (*Ref, error) {
+// refs is a list as a record holds it: inline, or stored as a data object under
+// stem-<h>.jsonl.
+func refs[T any](ctx context.Context, w *GroupWriter, stem string, n int, at func(i int) T) (inline []T, ref *Ref, err error) {
+	if n <= InlineBlocks {
+		for i := range n {
+			inline = append(inline, at(i))
+		}
+		return inline, nil, nil
+	}
 	var buf bytes.Buffer
-	for _, v := range list {
-		line, err := Encode(v)
+	for i := range n {
+		line, err := Encode(at(i))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		buf.Write(line)
 		buf.WriteByte('\n')
 	}
 	sha := SHA256(buf.Bytes())
 	rel := stem + "-" + Short(sha) + ".jsonl"
-	if err := s.PutData(ctx, Job(job).Abs(rel), buf.Bytes()); err != nil {
-		return nil, err
+	if err := w.Store.PutData(ctx, Job(w.JobID).Abs(rel), buf.Bytes()); err != nil {
+		return nil, nil, err
 	}
-	return &Ref{Key: rel, SHA256: sha, Count: int64(len(list))}, nil
+	return nil, &Ref{Key: rel, SHA256: sha, Count: int64(n)}, nil
 }
 
 // Members is a group with its lists loaded: the tree of progress records above its
@@ -192,14 +193,35 @@ type Members struct {
 	Generation int
 	Group      Group
 
-	blocks []BlockRef
-	index  []IndexRef
-	levels [][]node
+	index  []node   // of each block its index object; none for merges
+	levels [][]node // the lowest is the block files
 }
 
+// node is an object or a progress record in few bytes: of a million tasks there are
+// thousands. Keys follow from numbers and digests.
 type node struct {
-	sha   string
-	total int
+	sha   [sha256.Size]byte
+	total int32 // tasks, batches, or members
+}
+
+// madeNode is that of an object which is being written.
+func madeNode(body []byte, total int) node { return node{sha256.Sum256(body), int32(total)} }
+
+func (n node) hex() string { return hex.EncodeToString(n.sha[:]) }
+
+func (n node) blockRef(j Job, group string, i int) BlockRef {
+	return BlockRef{Key: j.Rel(j.Block(group, i, n.hex())), SHA256: n.hex(), Tasks: int(n.total)}
+}
+
+func (n node) indexRef(j Job, group string, i int) IndexRef {
+	return IndexRef{Key: j.Rel(j.Index(group, i, n.hex())), SHA256: n.hex(), Batches: int(n.total)}
+}
+
+// nodeOf reads a digest; the caller compares the reference that it makes.
+func nodeOf(sha string, total int) (n node, ok bool) {
+	d, err := hex.AppendDecode(n.sha[:0], []byte(sha))
+	n.total = int32(total)
+	return n, err == nil && len(d) == len(n.sha) && total >= 1 && total <= BlockTasks
 }
 
 // openGroups is how many groups a Store keeps loaded: sweeps ask for the same one
@@ -234,28 +256,36 @@ func (s *Store) loaded(job string, generation int, g Group) *Members {
 }
 
 func (s *Store) load(ctx context.Context, job string, generation int, g Group) (*Members, error) {
-	m := &Members{JobID: job, Generation: generation, Group: g, blocks: g.Blocks, index: g.Index}
-	if g.BlocksRef != nil {
-		if err := ReadLines(ctx, s, job, *g.BlocksRef, func(r BlockRef) error { m.blocks = append(m.blocks, r); return nil }); err != nil {
-			return nil, err
-		}
-	}
-	if g.IndexRef != nil {
-		if err := ReadLines(ctx, s, job, *g.IndexRef, func(r IndexRef) error { m.index = append(m.index, r); return nil }); err != nil {
-			return nil, err
-		}
-	}
+	m := &Members{JobID: job, Generation: generation, Group: g}
+	j := Job(job)
+	var leaf []node
 	var tasks int64
-	leaf := make([]node, len(m.blocks))
-	for i, b := range m.blocks {
-		leaf[i] = node{b.SHA256, b.Tasks}
-		tasks += int64(b.Tasks)
-		if b.Tasks < 1 || b.Tasks > BlockTasks || (i < len(m.blocks)-1 && b.Tasks != BlockTasks) {
-			return nil, corrupt("group %s of %s: block %d has %d tasks", g.Name, job, i, b.Tasks)
+	block := func(r BlockRef) error {
+		n, ok := nodeOf(r.SHA256, r.Tasks)
+		last := len(leaf) - 1
+		if !ok || r != n.blockRef(j, g.Name, len(leaf)) || last >= 0 && leaf[last].total != BlockTasks {
+			return corrupt("group %s of %s: block %d is %+v", g.Name, job, len(leaf), r)
 		}
+		leaf = append(leaf, n)
+		tasks += int64(r.Tasks)
+		return nil
 	}
-	if tasks != g.Tasks || (len(m.index) > 0 && len(m.index) != len(m.blocks)) {
-		return nil, corrupt("group %s of %s: %d tasks in %d blocks with %d indexes, want %d tasks", g.Name, job, tasks, len(m.blocks), len(m.index), g.Tasks)
+	index := func(r IndexRef) error {
+		n, ok := nodeOf(r.SHA256, r.Batches)
+		if !ok || r != n.indexRef(j, g.Name, len(m.index)) {
+			return corrupt("group %s of %s: index %d is %+v", g.Name, job, len(m.index), r)
+		}
+		m.index = append(m.index, n)
+		return nil
+	}
+	if err := eachRef(ctx, s, job, g.Blocks, g.BlocksRef, block); err != nil {
+		return nil, err
+	}
+	if err := eachRef(ctx, s, job, g.Index, g.IndexRef, index); err != nil {
+		return nil, err
+	}
+	if tasks != g.Tasks || (len(m.index) > 0 && len(m.index) != len(leaf)) {
+		return nil, corrupt("group %s of %s: %d tasks in %d blocks with %d indexes, want %d tasks", g.Name, job, tasks, len(leaf), len(m.index), g.Tasks)
 	}
 	m.levels = [][]node{leaf}
 	for len(leaf) > 1 {
@@ -264,9 +294,11 @@ func (s *Store) load(ctx context.Context, job string, generation int, g Group) (
 			part := leaf[i:min(i+hayrick.BlockSize, len(leaf))]
 			h := sha256.New()
 			for _, c := range part {
-				h.Write([]byte(c.sha))
+				h.Write([]byte(c.hex()))
 			}
-			up = append(up, node{hex.EncodeToString(h.Sum(nil)), len(part)})
+			n := node{total: int32(len(part))}
+			h.Sum(n.sha[:0])
+			up = append(up, n)
 		}
 		m.levels = append(m.levels, up)
 		leaf = up
@@ -274,8 +306,21 @@ func (s *Store) load(ctx context.Context, job string, generation int, g Group) (
 	return m, nil
 }
 
+// eachRef calls fn for the entries of a list that is inline or an object.
+func eachRef[T any](ctx context.Context, s *Store, job string, inline []T, ref *Ref, fn func(T) error) error {
+	if ref != nil {
+		return ReadLines(ctx, s, job, *ref, fn)
+	}
+	for _, r := range inline {
+		if err := fn(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Blocks is the number of blocks of tasks.
-func (m *Members) Blocks() int { return len(m.blocks) }
+func (m *Members) Blocks() int { return len(m.levels[0]) }
 
 // Levels is the height of the tree of progress records, at least 1.
 func (m *Members) Levels() int { return len(m.levels) }
@@ -288,8 +333,8 @@ func (m *Members) At(level, n int) (id hayrick.BlockID, total int) {
 	x := m.levels[level][n]
 	return hayrick.BlockID{
 		JobID: m.JobID, Generation: m.Generation, Group: m.Group.Name,
-		Level: level, N: n, SHA256: x.sha,
-	}, x.total
+		Level: level, N: n, SHA256: x.hex(),
+	}, int(x.total)
 }
 
 // Up is the mark that records a full block in its parent; ok is false for the root.
@@ -303,10 +348,10 @@ func (m *Members) Up(id hayrick.BlockID) (mark hayrick.Mark, ok bool) {
 
 // Block reads the n-th block file.
 func (m *Members) Block(ctx context.Context, s *Store, n int) (Block, error) {
-	if n < 0 || n >= len(m.blocks) {
+	if n < 0 || n >= m.Blocks() {
 		return Block{}, fmt.Errorf("block %d of group %s: %w", n, m.Group.Name, hayrick.ErrNotFound)
 	}
-	return s.Block(ctx, m.JobID, m.Group.Name, n, m.blocks[n])
+	return s.Block(ctx, m.JobID, m.Group.Name, n, m.levels[0][n].blockRef(Job(m.JobID), m.Group.Name, n))
 }
 
 // Index reads the batches of the n-th block.
@@ -314,7 +359,7 @@ func (m *Members) Index(ctx context.Context, s *Store, n int) (Index, error) {
 	if n < 0 || n >= len(m.index) {
 		return Index{}, fmt.Errorf("index %d of group %s: %w", n, m.Group.Name, hayrick.ErrNotFound)
 	}
-	return s.Index(ctx, m.JobID, m.Group.Name, n, m.index[n])
+	return s.Index(ctx, m.JobID, m.Group.Name, n, m.index[n].indexRef(Job(m.JobID), m.Group.Name, n))
 }
 
 // OpenGroup finds the plan that opened a group in a generation: its group, and the
