@@ -67,12 +67,12 @@ func (c *cli) sayAudit(rep audit.Report) {
 	fmt.Fprintf(c.out, "%s  %s\n", c.paintOut(bold, rep.JobID), c.paintOut(colour, rep.Line))
 	listed := map[audit.Severity]int{}
 	for _, f := range rep.Findings {
-		fmt.Fprintln(c.out, f)
+		c.print("%s", f)
 		listed[f.Severity]++
 	}
 	for severity, n := range rep.Counts {
 		if n > listed[severity] {
-			fmt.Fprintf(c.out, "showing %d of %s that are %s\n", listed[severity], count(int64(n), "finding"), severity)
+			c.print("showing %d of %s that are %s", listed[severity], count(int64(n), "finding"), severity)
 		}
 	}
 	for _, n := range rep.Notes {

@@ -2,16 +2,21 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -47,7 +52,8 @@ func (c *cli) checkFile(ctx context.Context, f jobfile.File) (jobs.Handler, erro
 			}
 		}
 	}
-	if what := c.outputProblem(f.Definition.Output.URI); what != "" {
+	what, denied := c.outputProblem(f.Definition.Output.URI)
+	if what != "" {
 		ps = append(ps, jobfile.Problem{Place: f.At("output.uri"), What: "output.uri: " + what})
 	}
 	h, err := handlers.New(ctx, f.Definition.Handler.Builtin, jobs.Env{World: c.world, Log: c.log, Params: f.Definition.Handler.Params})
@@ -66,36 +72,49 @@ func (c *cli) checkFile(ctx context.Context, f jobfile.File) (jobs.Handler, erro
 	if len(ps) > 0 {
 		return nil, ps.Sorted()
 	}
+	if denied != nil { // nothing is wrong with the file
+		denied.Hint = fmt.Sprintf("make it writable, or write another output.uri (%s)", f.At("output.uri"))
+		return nil, denied
+	}
 	return h, nil
 }
 
 // paramPath is how a factory names a parameter.
 var paramPath = regexp.MustCompile(`^handler\.params(\.[a-z0-9_]+)*`)
 
-// outputProblem says why the output may not go where the job file says.
-func (c *cli) outputProblem(uri string) string {
+// outputProblem says why the output may not go where the job file says: what is wrong
+// with that, or, where nothing is, what this process may not write.
+func (c *cli) outputProblem(uri string) (what string, denied *hayrick.UserError) {
 	if strings.Contains(uri, "://") && !strings.HasPrefix(uri, "file:///") {
-		return "this store publishes into folders of this machine; write a path"
+		return "this store publishes into folders of this machine; write a path", nil
 	}
 	out, err1 := filepath.Abs(strings.TrimPrefix(uri, "file://"))
 	store, err2 := filepath.Abs(c.storeDir)
 	switch {
 	case err1 != nil || err2 != nil:
-		return ""
+		return "", nil
 	case inside(out, store):
-		return "the output cannot lie in the store, " + c.storeDir + "; write another folder"
+		return "the output cannot lie in the store, " + c.storeDir + "; write another folder", nil
 	case inside(store, out):
-		return "the store, " + c.storeDir + ", would lie in the output; write a folder of its own"
+		return "the store, " + c.storeDir + ", would lie in the output; write a folder of its own", nil
 	}
 	for dir := out; ; dir = filepath.Dir(dir) {
 		st, err := os.Stat(dir)
 		switch {
 		case err == nil && !st.IsDir():
-			return dir + " is not a folder; write one"
-		case err == nil && unix.Access(dir, unix.W_OK) != nil:
-			return dir + " cannot be written; make it writable, or write another folder"
-		case err == nil || dir == filepath.Dir(dir):
-			return ""
+			return dir + " is not a folder; write one", nil
+		case err == nil:
+			if err := unix.Access(dir, unix.W_OK); err != nil {
+				denied = &hayrick.UserError{What: fmt.Sprintf("the output folder %s cannot be written", fromHere(dir)), Exit: exitPermission, Err: err}
+				if dir != out {
+					denied.What = fmt.Sprintf("the output folder %s cannot be made in %s", uri, fromHere(dir))
+				}
+			}
+			return "", denied
+		case errors.Is(err, fs.ErrPermission):
+			return "", &hayrick.UserError{What: fmt.Sprintf("the output folder %s cannot be reached", uri), Exit: exitPermission, Err: err}
+		case dir == filepath.Dir(dir):
+			return "", nil
 		}
 	}
 }
@@ -127,7 +146,7 @@ func (c *cli) checkInput(ctx context.Context, sources coordinator.Sources, def h
 		return fmt.Errorf("read the input %s: %w", def.Input.URI, err)
 	}
 	defer r.Close()
-	bad, err := damagedLines(r, def)
+	bad, whole, err := damagedLines(r, def)
 	if err != nil {
 		return fmt.Errorf("read the input %s: %w", def.Input.URI, err)
 	}
@@ -136,7 +155,7 @@ func (c *cli) checkInput(ctx context.Context, sources coordinator.Sources, def h
 	}
 	skip := def.Input.OnBadItem == "skip"
 	if !c.json && !(skip && c.quiet) {
-		c.sayDamaged(def.Input.URI, bad)
+		c.sayDamaged(def.Input.URI, bad, whole)
 	}
 	if skip {
 		c.tell("such items are listed as permanent, class %s (input.on_bad_item: skip)", hayrick.ClassBadItem)
@@ -146,9 +165,13 @@ func (c *cli) checkInput(ctx context.Context, sources coordinator.Sources, def h
 	if len(bad) > 1 {
 		no = "are no items"
 	}
-	what := fmt.Sprintf("%s of %s %s", count(int64(len(bad)), "line"), def.Input.URI, no)
+	lines := count(int64(len(bad)), "line")
+	if !whole {
+		lines = fmt.Sprintf("%s of the first %s lines", number(int64(len(bad))), number(checkedLines))
+	}
+	what := fmt.Sprintf("%s of %s %s", lines, def.Input.URI, no)
 	if c.json {
-		what += fmt.Sprintf("; the first is line %d: %s", bad[0].line, bad[0].what)
+		what += fmt.Sprintf("; the first is line %s: %s", bad[0].place(), bad[0].what)
 	}
 	return &hayrick.UserError{
 		What: what,
@@ -156,14 +179,18 @@ func (c *cli) checkInput(ctx context.Context, sources coordinator.Sources, def h
 	}
 }
 
-// sayDamaged tells the first damaged lines.
-func (c *cli) sayDamaged(uri string, bad []badLine) {
+// sayDamaged tells the first damaged lines; whole says that no line was left out.
+func (c *cli) sayDamaged(uri string, bad []badLine, whole bool) {
 	for i, b := range bad {
 		if i == toldLines {
-			fmt.Fprintf(c.err, "... and %s of the first %s\n", count(int64(len(bad)-i), "more line"), number(checkedLines))
+			of := ""
+			if !whole {
+				of = " of the first " + number(checkedLines)
+			}
+			c.mustTell("... and %s%s", count(int64(len(bad)-i), "more line"), of)
 			return
 		}
-		fmt.Fprintf(c.err, "%s:%d: %s\n", uri, b.line, b.what)
+		c.mustTell("%s:%s: %s", uri, b.place(), b.what)
 	}
 }
 
@@ -188,12 +215,26 @@ func holdsItems(path string) bool {
 
 type badLine struct {
 	line int64
+	col  int // in characters, from 1; 0 = the line as a whole
 	what string
 }
 
-// damagedLines judges the first lines as a worker judges items.
-func damagedLines(r io.Reader, def hayrick.JobDefinition) (bad []badLine, err error) {
-	in := bufio.NewReaderSize(r, 1<<16)
+// place is line:col, or the line.
+func (b badLine) place() string {
+	if b.col == 0 {
+		return strconv.FormatInt(b.line, 10)
+	}
+	return fmt.Sprintf("%d:%d", b.line, b.col)
+}
+
+// checkedBytes is the longest line that is looked at here; what follows a longer one
+// is left to the indexer, which reads every line.
+const checkedBytes = 1 << 20
+
+// damagedLines judges the first lines as a worker judges items; whole says that these
+// are all that the run would have.
+func damagedLines(r io.Reader, def hayrick.JobDefinition) (bad []badLine, whole bool, err error) {
+	in := bufio.NewReaderSize(r, checkedBytes)
 	if bom, _ := in.Peek(3); string(bom) == "\xef\xbb\xbf" {
 		in.Discard(3)
 	}
@@ -201,42 +242,82 @@ func damagedLines(r io.Reader, def hayrick.JobDefinition) (bad []badLine, err er
 	for line := int64(1); line <= checkedLines; line++ {
 		b, err := in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			return bad, nil // long lines are the indexer's
+			return bad, false, nil
 		}
 		if err != nil && err != io.EOF {
-			return nil, err
+			return nil, false, err
 		}
-		if rec := manifest.TrimRecord([]byte(strings.TrimSuffix(string(b), "\n"))); len(rec) > 0 {
-			if what := damage(rec, def); what != "" {
-				bad = append(bad, badLine{line, what})
+		text := bytes.TrimSuffix(b, []byte("\n"))
+		if rec := manifest.TrimRecord(text); len(rec) > 0 {
+			if what, at := damage(rec, def); what != "" {
+				col := 0
+				if at > 0 {
+					col = utf8.RuneCount(text[:bytes.Index(text, rec)]) + utf8.RuneCount(rec[:at-1]) + 1
+				}
+				bad = append(bad, badLine{line, col, what})
 			}
 			if items++; items == def.Input.Limit {
-				return bad, nil
+				return bad, true, nil
 			}
 		}
 		if err == io.EOF {
-			return bad, nil
+			return bad, true, nil
 		}
 	}
-	return bad, nil
+	_, err = in.Peek(1)
+	return bad, err == io.EOF, nil
 }
 
-func damage(record []byte, def hayrick.JobDefinition) string {
+// damage is what is wrong with a record, "" for nothing, and at which of its bytes,
+// from 1; 0 = as a whole.
+func damage(record []byte, def hayrick.JobDefinition) (what string, at int) {
 	fields, ok := worker.ParseFields(record)
 	if !ok {
-		return "the line is not one JSON object"
+		return noObject(record)
 	}
 	for _, r := range def.Rates {
 		if _, err := worker.RateKey(r.Key, fields); r.Auto && err != nil {
-			return fmt.Sprintf("rates.%s: %v", r.Name, err)
+			return fmt.Sprintf("rates.%s: %v", r.Name, err), 0
 		}
 	}
 	if def.Input.Key != "" {
 		if _, ok := fields.Text(def.Input.Key); !ok {
-			return fmt.Sprintf("the item has no key: field %q is missing or empty", def.Input.Key)
+			return fmt.Sprintf("the item has no key: field %q is %s", def.Input.Key, noKey(fields[def.Input.Key])), 0
 		}
 	}
-	return ""
+	return "", 0
+}
+
+// noObject says why a record is not one JSON object.
+func noObject(record []byte) (what string, at int) {
+	var v json.RawMessage
+	var syntax *json.SyntaxError
+	switch err := json.Unmarshal(record, &v); {
+	case !errors.As(err, &syntax): // another value
+		return "the line is not one JSON object", 0
+	case strings.Contains(syntax.Error(), "max depth"):
+		return "the line is nested too deep: more than 10,000 levels of JSON", int(syntax.Offset)
+	case int(syntax.Offset) >= len(record) && strings.HasPrefix(syntax.Error(), "unexpected end"):
+		return "the line is not one JSON object: it ends in the middle", len(record) + 1
+	default:
+		return "the line is not one JSON object: " + syntax.Error(), int(syntax.Offset)
+	}
+}
+
+// noKey says why a value is no key.
+func noKey(value json.RawMessage) string {
+	const want = "; a key is a string or number"
+	switch {
+	case len(value) == 0:
+		return "missing"
+	case value[0] == '"':
+		return "empty"
+	case value[0] == '{':
+		return "an object" + want
+	case value[0] == '[':
+		return "an array" + want
+	}
+	return "null" + want
 }
 
 // gitState is the commit of the folder and whether it differs from it; "" outside a

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"hayrick"
 	"hayrick/coordinator"
+	"hayrick/manifest"
 	"hayrick/worker"
 )
 
@@ -50,7 +52,7 @@ func (s *stopper) stop(why error) {
 var errInterrupted = errors.New("interrupted")
 
 // pausedError is the end because a job waits for a person.
-type pausedError struct{ jobID, reason string }
+type pausedError struct{ jobID, reason, hint string }
 
 func (e *pausedError) Error() string { return fmt.Sprintf("%s is paused: %s", e.jobID, e.reason) }
 
@@ -193,11 +195,15 @@ func (d *drive) idle() time.Duration {
 	return time.Since(d.worked)
 }
 
-// hopeless says that trying again here and now changes nothing.
+// hopeless says that trying again here and now changes nothing. A file that is gone
+// may be one that another process had in hand; an object that is gone stays so.
 func hopeless(err error) bool {
 	switch exitCode(err) {
-	case exitPermission, exitUsage, exitNotFound:
+	case exitPermission, exitUsage:
 		return true
+	case exitNotFound:
+		var user *hayrick.UserError
+		return errors.Is(err, hayrick.ErrNotFound) || errors.As(err, &user)
 	}
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, hayrick.ErrCorrupt)
 }
@@ -219,7 +225,7 @@ func (d *drive) follow(jobID string) func(context.Context) (bool, error) {
 		case dec.Complete:
 			return true, nil
 		case dec.Status == hayrick.StatusPaused && dec.State == nil && !dec.View && dec.Pause == nil:
-			return false, pausedBy(k)
+			return false, d.pausedBy(k)
 		case time.Since(swept) < sweepEvery:
 			return false, nil
 		}
@@ -231,6 +237,23 @@ func (d *drive) follow(jobID string) func(context.Context) (bool, error) {
 	}
 }
 
-func pausedBy(k *coordinator.Known) *pausedError {
-	return &pausedError{k.Plan.JobID, coordinator.Apply(k.Orders, k.Generation).Reason}
+// pausedBy is why a run is paused, and what a person does next.
+func (c *cli) pausedBy(k *coordinator.Known) *pausedError {
+	e := &pausedError{jobID: k.Plan.JobID, reason: c.reasonOf(k), hint: "hayrick resume " + k.Plan.JobID}
+	for _, o := range k.Orders { // the last pause is the one in force
+		if o.Order != manifest.OrderPause || o.Generation != k.Generation {
+			continue
+		}
+		e.hint = "hayrick resume " + k.Plan.JobID
+		if strings.HasPrefix(o.Rule, worker.RuleInputChanged) {
+			e.hint = "restore the file first, then " + e.hint
+		}
+	}
+	return e
+}
+
+// reasonOf is why a run is paused, as its order says it, with commands that work as
+// they are pasted.
+func (c *cli) reasonOf(k *coordinator.Known) string {
+	return c.advise(coordinator.Apply(k.Orders, k.Generation).Reason, c.again(k.Plan))
 }

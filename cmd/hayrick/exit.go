@@ -36,7 +36,8 @@ const exitHelp = `Exit codes:
   4    no such run, task, item or file
   5    no permission to read or write something
   7    conflict: another run is in the way, or the output folder is in use
-  75   temporary: the same command goes on where it stopped, e.g. when the disk was full
+  75   temporary: the same command goes on where it stopped, e.g. when the disk was full;
+       or what was asked for could not be written to stdout
   130  interrupted; the same command goes on where it stopped
 `
 
@@ -59,13 +60,13 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &user) && user.Exit != 0:
 		return user.Exit
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, hayrick.ErrThrottled), errors.Is(err, hayrick.ErrUnknown):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), tooManyFiles(err), errors.Is(err, hayrick.ErrThrottled), errors.Is(err, hayrick.ErrUnknown):
 		return exitTemporary
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return exitPermission
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ELOOP):
 		return exitUsage
-	case errors.Is(err, hayrick.ErrNotFound):
+	case errors.Is(err, hayrick.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return exitNotFound
 	case user != nil:
 		return exitUsage
@@ -75,6 +76,14 @@ func exitCode(err error) int {
 		return exitInterrupted
 	}
 	return exitBug
+}
+
+// tooManyFiles says that err is the limit of open files. SQLite has no word of its own
+// for it: it says that it cannot open a file.
+func tooManyFiles(err error) bool {
+	const cantOpen = 14
+	var coded interface{ Code() int }
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.As(err, &coded) && coded.Code()&0xff == cantOpen
 }
 
 // temporary makes err one that ends when a person has made room.
@@ -128,10 +137,18 @@ func complaintOf(err error) *complaint {
 		}
 	case errors.Is(err, context.Canceled):
 		c.Error, c.Hint = "interrupted", "the same command goes on where it stopped"
+	case tooManyFiles(err):
+		c.Hint = "raise the limit of open files (`ulimit -n 1024`) and run the same command again"
 	case c.Exit == exitTemporary:
 		c.Hint = "the same command goes on where it stopped"
 	case c.Exit == exitUsage:
 		c.Hint = "look at the path: a folder is meant where there is none"
+	case errors.Is(err, hayrick.ErrNotFound):
+		c.Hint = "somebody deleted it, or the store as a whole: put it back, or start again with hayrick run <job>; `hayrick ls` lists the runs that are there"
+	case c.Exit == exitNotFound:
+		c.Hint = "look at the path: something in it is gone, or nothing can be made there"
+	case c.Exit == exitPermission:
+		c.Hint = "make it readable and writable for you, or name another place"
 	case errors.Is(err, hayrick.ErrCorrupt):
 		c.Hint = "`hayrick audit` names what is damaged; a backup of it, put back, mends the run"
 	case c.Exit == exitBug:
@@ -144,8 +161,11 @@ func complaintOf(err error) *complaint {
 // every problem; with --json as one object.
 func (c *cli) complain(err error) {
 	e := complaintOf(err)
+	if e == nil {
+		return
+	}
+	e.Hint = c.advice(e.Hint)
 	switch {
-	case e == nil:
 	case c.json:
 		if e.why != "" {
 			e.Error += ": " + e.why
@@ -155,27 +175,27 @@ func (c *cli) complain(err error) {
 		enc.Encode(e) // to a stderr that is gone nothing can be told
 	case len(e.Problems) > 0:
 		for _, p := range e.Problems {
-			fmt.Fprintf(c.err, "%s: %s\n", p.Place, p.What)
+			c.mustTell("%s: %s", p.Place, p.What)
 		}
-		fmt.Fprintf(c.err, "%s: %s\n", e.Error, e.Hint)
+		c.mustTell("%s: %s", e.Error, e.Hint)
 	default:
-		fmt.Fprintf(c.err, "%s %s\n", c.paint(red, "error:"), e.Error)
+		c.mustTell("%s %s", c.paint(red, "error:"), painted(plainLines(e.Error)))
 		if e.why != "" {
-			fmt.Fprintf(c.err, "  %s\n", e.why)
+			c.mustTell("  %s", e.why)
 		}
 		if e.Hint != "" {
-			fmt.Fprintf(c.err, "%s %s\n", c.paint(bold, "hint:"), e.Hint)
+			c.mustTell("%s %s", c.paint(bold, "hint:"), e.Hint)
 		}
 	}
 }
 
 // stopped is the end of the process with code, for a reason that is no error of the
 // command: with --json an object as errors have, else told in words.
-func (c *cli) stopped(code int, what, hint, words string) error {
+func (c *cli) stopped(code int, what, hint, format string, args ...any) error {
 	if c.json {
 		return &hayrick.UserError{What: what, Hint: hint, Exit: code}
 	}
-	fmt.Fprintln(c.err, words)
+	c.mustTell(format, args...)
 	return ended(code)
 }
 

@@ -138,7 +138,7 @@ func runFailures(ctx context.Context, c *cli, ref string, o failuresOptions) err
 		c.tell("%s written to %s", count(sum.items, "failed item"), o.export)
 		return nil
 	}
-	classes := sum.sorted(k.Definition, k.Plan.JobID)
+	classes := sum.sorted(k.Definition, k.Plan.JobID, c.again(k.Plan))
 	switch {
 	case c.json:
 		for _, f := range classes {
@@ -277,10 +277,10 @@ func (s *failureSum) add(f failedItem) {
 }
 
 // sorted is the classes with the most items first.
-func (s *failureSum) sorted(def hayrick.JobDefinition, jobID string) []failedClass {
+func (s *failureSum) sorted(def hayrick.JobDefinition, jobID, again string) []failedClass {
 	var out []failedClass
 	for _, f := range s.by {
-		f.Helps = helps(f.Class, f.State, def, jobID)
+		f.Helps = helps(f.Class, f.State, def, jobID, again)
 		out = append(out, *f)
 	}
 	slices.SortFunc(out, func(a, b failedClass) int {
@@ -292,25 +292,25 @@ func (s *failureSum) sorted(def hayrick.JobDefinition, jobID string) []failedCla
 	return out
 }
 
-// helps says what a person can do about a class.
-func helps(class, state string, def hayrick.JobDefinition, jobID string) string {
+// helps says what a person can do about a class; again starts a new run of the job.
+func helps(class, state string, def hayrick.JobDefinition, jobID, again string) string {
 	if state == stateFailed {
 		return "waits for the retry planner"
 	}
 	list := "in " + manifest.PublishedName(def, jobID, path.Join("lists", aggregator.ListName(def.Retry.Lists, class, state == stateExhausted)+".jsonl"))
 	switch {
 	case class == hayrick.ClassBadItem:
-		return list + "; mend the input, then run --new"
+		return list + "; mend the input, then " + again
 	case state == statePermanent:
 		return list + "; not tried again"
 	case class == hayrick.ClassTimeout:
-		return list + "; run --new with a longer run.item_timeout"
+		return list + "; a longer run.item_timeout, then " + again
 	case class == hayrick.ClassRateLimit:
-		return list + "; run --new with a lower rate or more retry.passes"
+		return list + "; a lower rate or more retry.passes, then " + again
 	case class == hayrick.ClassLostWorker:
 		return list + "; workers vanished with it in hand: look at their memory"
 	}
-	return list + "; run --new with more retry.passes"
+	return list + "; more retry.passes, then " + again
 }
 
 func (c *cli) sayClasses(classes []failedClass, id string) error {
@@ -322,7 +322,7 @@ func (c *cli) sayClasses(classes []failedClass, id string) error {
 		return err
 	}
 	if len(classes) > shownClasses {
-		fmt.Fprintf(c.out, "showing %d of %s; all of them: hayrick failures %s --json\n", shownClasses, count(int64(len(classes)), "line"), id)
+		c.print("showing %d of %s; all of them: hayrick failures %s --json", shownClasses, count(int64(len(classes)), "line"), id)
 	}
 	c.tell("item by item: hayrick failures %s --class %s", id, classes[0].Class)
 	return nil
@@ -331,7 +331,7 @@ func (c *cli) sayClasses(classes []failedClass, id string) error {
 // sample is a failed item in short: on a terminal no wider than a column, and it
 // shows where it was cut; elsewhere whole.
 func (c *cli) sample(f failedItem) string {
-	s := f.Key + ": " + f.Message
+	s := plain(f.Key + ": " + f.Message)
 	if c.outTTY && utf8.RuneCountInString(s) > sampleWidth {
 		s = cut(s, sampleWidth-1) + "…"
 	}
@@ -347,7 +347,7 @@ func (c *cli) sayItems(sum failureSum) error {
 		return err
 	}
 	if sum.items > int64(len(sum.first)) {
-		fmt.Fprintf(c.out, "showing %d of %s; all of them: --export failures.jsonl\n", len(sum.first), count(sum.items, "item"))
+		c.print("showing %d of %s; all of them: --export failures.jsonl", len(sum.first), count(sum.items, "item"))
 	}
 	return nil
 }

@@ -109,7 +109,7 @@ func (c *cli) inspectRun(k *coordinator.Known) error {
 	if o := k.Outcome; o != nil {
 		add(job.Rel(job.Outcome(o.Generation)), fmt.Sprintf("%s: %s", o.Status, ends(resultOf(k))), o.EndedAt)
 	}
-	fmt.Fprintf(c.out, "%s  %s\n", c.paintOut(bold, p.JobID), strings.TrimSuffix(job.Prefix(), "/"))
+	c.print("%s  %s", c.paintOut(bold, p.JobID), strings.TrimSuffix(job.Prefix(), "/"))
 	if err := c.table(rows); err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (c *cli) inspectTask(ctx context.Context, r *roles, k *coordinator.Known, t
 		return c.printJSON(res)
 	}
 	t := res.Task
-	fmt.Fprintf(c.out, "%s  %s  %s of %s\n", c.paintOut(bold, res.TaskID), res.Status, t.Role, t.Group)
+	c.print("%s  %s  %s of %s", c.paintOut(bold, res.TaskID), res.Status, t.Role, t.Group)
 	rows := [][]string{
 		{"items", fmt.Sprintf("%d: %d ok, %d failed", res.Items, res.OK, res.Failed)},
 		{"rows", fmt.Sprintf("%s, row hash %s", number(res.RowCount), short(res.RowHash))},
@@ -182,7 +182,7 @@ func (c *cli) inspectClaim(ctx context.Context, r *roles, k *coordinator.Known, 
 	case claim.Attempt != "":
 		says = fmt.Sprintf("not in hand; last tried by %s, attempt %s, fence %d; %d attempts vanished", claim.Worker, claim.Attempt, claim.Fence, claim.Vanished)
 	}
-	fmt.Fprintf(c.out, "%s  %s\n", c.paintOut(bold, task), says)
+	c.print("%s  %s", c.paintOut(bold, task), says)
 	return nil
 }
 

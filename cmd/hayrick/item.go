@@ -64,7 +64,7 @@ func (c *cli) inspectItem(ctx context.Context, r *roles, k *coordinator.Known, r
 	}
 	for i, ordinal := range found {
 		if i == shownItems && !c.json {
-			fmt.Fprintf(c.out, "showing %d of %s; all of them: --json\n", i, count(int64(len(found)), "item"))
+			c.print("showing %d of %s; all of them: --json", i, count(int64(len(found)), "item"))
 			break
 		}
 		h, err := r.history(ctx, k, ordinal)
@@ -88,7 +88,7 @@ func (c *cli) inspectItem(ctx context.Context, r *roles, k *coordinator.Known, r
 }
 
 func (c *cli) sayItem(h itemHistory) error {
-	fmt.Fprintf(c.out, "%s  ordinal %d  %s\n", c.paintOut(bold, h.Key), h.Ordinal, h.State)
+	c.print("%s  ordinal %d  %s", c.paintOut(bold, h.Key), h.Ordinal, h.State)
 	rows := [][]string{{"GROUP", "TASK", "WORKER", "STARTED", "TOOK", "END", "TRIES", "MESSAGE"}}
 	for _, t := range h.Tasks {
 		row := []string{t.Group, t.TaskID, "-", "-", "-", t.End, "-", ""}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -70,7 +69,7 @@ func (l *storyLog) Handle(_ context.Context, r slog.Record) error {
 	if n > toldAlike {
 		return nil
 	}
-	line := warning(r.Message, attrs)
+	line := warning(l.c.advice(r.Message), attrs)
 	if n == toldAlike {
 		line += "; more of these with -v"
 	}
@@ -78,8 +77,8 @@ func (l *storyLog) Handle(_ context.Context, r slog.Record) error {
 	if r.Level >= slog.LevelError {
 		word = l.c.paint(red, "error:")
 	}
-	_, err := fmt.Fprintf(l.c.err, "%s %s\n", word, line)
-	return err
+	l.c.mustTell("%s %s", word, line)
+	return nil
 }
 
 // interrupted says that what went wrong is that a person has stopped the process,

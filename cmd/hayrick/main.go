@@ -2,8 +2,8 @@
 //
 // main.go makes a context of the signals; root.go holds the tree of verbs, one file
 // each; wire.go is the only place that knows every role and the adapter they stand
-// on; drive.go works on a job until it has ended; screen.go and say.go talk to
-// people, exit.go says how the process ends.
+// on; drive.go works on a job until it has ended; screen.go, say.go and hints.go talk
+// to people, stdout.go notices a result that is lost, exit.go says how the process ends.
 package main
 
 import (
@@ -20,17 +20,19 @@ import (
 func main() { os.Exit(realMain()) }
 
 // realMain stops what runs in two steps: the first interrupt ends what is in hand
-// and leaves the rest for later, the second ends the process.
+// and leaves the rest for later, the second ends the process. A terminal that goes
+// away is an interrupt too; whoever is kept by nohup from hearing of it goes on.
 func realMain() int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	drain := make(chan struct{})
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	go func() {
-		<-signals
-		close(drain)
-		<-signals
+		heed(signals, drain)
 		cancel()
 		// What does not heed its context is stopped as a crash would stop it: nothing
 		// that was committed is lost by it.
@@ -50,6 +52,15 @@ func realMain() int {
 			return w
 		},
 	}, os.Args[1:])
+}
+
+// heed closes drain with the first signal and returns with the second. A hang-up is
+// never the second: the shell and the system both tell of it.
+func heed(signals <-chan os.Signal, drain chan<- struct{}) {
+	<-signals
+	close(drain)
+	for <-signals == syscall.SIGHUP {
+	}
 }
 
 // stopGrace is how long a second interrupt leaves for the terminal to be tidied.

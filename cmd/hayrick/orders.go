@@ -166,7 +166,7 @@ func (c *cli) printOrdered(ctx context.Context, r *roles, id string) error {
 			Status hayrick.JobStatus `json:"status"`
 		}{"hayrick.ordered/v1", id, d.Status})
 	}
-	fmt.Fprintf(c.out, "%s %s\n", id, d.Status)
+	c.print("%s %s", id, d.Status)
 	return nil
 }
 

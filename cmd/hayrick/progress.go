@@ -132,7 +132,7 @@ func (p *progress) block(k *coordinator.Known, d coordinator.Decision, t tally, 
 	if t.Items > 0 {
 		full = int(int64(barWidth) * t.ended() / t.Items)
 	}
-	bar := "[" + p.paint(green, strings.Repeat("#", full)) + strings.Repeat(" ", barWidth-full) + "]"
+	bar := "[" + string(p.paint(green, strings.Repeat("#", full))) + strings.Repeat(" ", barWidth-full) + "]"
 	speed, left := p.speed(t)
 	lines := []string{
 		fmt.Sprintf("%s  %s  %s%s", p.paint(bold, k.Plan.JobID), p.where(k, t), ago(now.Sub(p.start)), left),

@@ -89,12 +89,16 @@ func (c *cli) printResult(ctx context.Context, r *roles, k *coordinator.Known, t
 			return err
 		}
 	case !c.quiet:
-		c.sayResult(res, took)
+		c.sayResult(res, took, c.again(k.Plan))
 	case res.Status != string(hayrick.JobSucceeded):
-		fmt.Fprintf(c.err, "%s %s: %s\n", res.JobID, res.Status, res.Message)
+		c.mustTell("%s %s: %s", res.JobID, res.Status, c.advise(res.Message, c.again(k.Plan)))
 	}
-	if err := r.warnPoor(ctx, c.err, k, res); err != nil {
+	warned, err := r.warnPoor(ctx, c.err, k, res)
+	if err != nil {
 		return err
+	}
+	if !c.json && !warned && res.Output != nil && res.Permanent+res.Exhausted > 0 {
+		c.tell("what failed and why: hayrick failures %s", res.JobID) // which the warning would say too
 	}
 	return res.exit(strict)
 }
@@ -121,14 +125,14 @@ const wellShare = 10
 const maxCounted = 100_000
 
 // warnPoor tells, in a line of its own, that nothing or nearly nothing went well, the
-// commonest reason, and what to look at.
-func (r *roles) warnPoor(ctx context.Context, to io.Writer, k *coordinator.Known, res result) error {
+// commonest reason, and what to look at; warned says that it was so.
+func (r *roles) warnPoor(ctx context.Context, to io.Writer, k *coordinator.Known, res result) (warned bool, err error) {
 	if res.Status != string(hayrick.JobSucceeded) || res.Items == 0 || res.OK*wellShare >= res.Items {
-		return nil
+		return false, nil
 	}
 	n := map[string]int{}
 	enough, counted := errors.New("enough"), 0
-	err := r.eachFailure(ctx, k, func(f failedItem) error {
+	err = r.eachFailure(ctx, k, func(f failedItem) error {
 		n[f.Class]++
 		if counted++; counted == maxCounted {
 			return enough
@@ -136,13 +140,13 @@ func (r *roles) warnPoor(ctx context.Context, to io.Writer, k *coordinator.Known
 		return nil
 	})
 	if err != nil && !errors.Is(err, enough) {
-		return err
+		return false, err
 	}
-	_, err = fmt.Fprintf(to, "%s %s\n", r.paint(red, "warning:"), poor(res, n))
-	return err
+	r.printTo(to, "%s %s: hayrick failures %s", r.paint(red, "warning:"), poor(res, n), res.JobID)
+	return true, nil
 }
 
-// poor is that line; n counts failed items by class.
+// poor is what that line says; n counts failed items by class.
 func poor(res result, n map[string]int) string {
 	worst := ""
 	for _, class := range slices.Sorted(maps.Keys(n)) {
@@ -154,10 +158,10 @@ func poor(res result, n map[string]int) string {
 	if res.nothingWell() {
 		what = fmt.Sprintf("no item went well: all %s failed", number(res.Items))
 	}
-	return fmt.Sprintf("%s, most of them with class %s: hayrick failures %s", what, worst, res.JobID)
+	return fmt.Sprintf("%s, most of them with class %s", what, worst)
 }
 
-func (c *cli) sayResult(res result, took time.Duration) {
+func (c *cli) sayResult(res result, took time.Duration, again string) {
 	colour, word := green, "done"
 	switch {
 	case res.Status != string(hayrick.JobSucceeded):
@@ -165,21 +169,18 @@ func (c *cli) sayResult(res result, took time.Duration) {
 	case res.nothingWell():
 		colour = red
 	}
-	fmt.Fprintf(c.out, "%s %s in %s   %s\n", res.JobID, c.paintOut(colour, word), ago(took), ends(res))
+	c.print("%s %s in %s   %s", res.JobID, c.paintOut(colour, word), ago(took), ends(res))
 	if res.Message != "" {
-		fmt.Fprintf(c.out, "  %s\n", res.Message)
+		c.print("  %s", c.advise(res.Message, again))
 	}
 	if res.Output == nil {
 		return
 	}
 	for _, p := range res.Output.Parts {
-		fmt.Fprintf(c.out, "  %s   %s   %s   sha256 %s\n", p.Path, count(p.Rows, "row"), size(p.Bytes), short(p.SHA256))
+		c.print("  %s   %s   %s   sha256 %s", p.Path, count(p.Rows, "row"), size(p.Bytes), short(p.SHA256))
 	}
 	for _, l := range res.Output.Lists {
-		fmt.Fprintf(c.out, "  %s   %s\n", l.Path, count(l.Count, "item"))
-	}
-	if res.Permanent+res.Exhausted > 0 {
-		c.tell("what failed and why: hayrick failures %s", res.JobID)
+		c.print("  %s   %s", l.Path, count(l.Count, "item"))
 	}
 }
 

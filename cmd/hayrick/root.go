@@ -19,6 +19,7 @@ type cli struct {
 	environment
 	storeDir   string
 	storeNamed bool // by -C or $HAYRICK_STORE
+	storeTyped bool // by -C: hints name it
 	json       bool
 	quiet      bool
 	verbosity  int
@@ -32,11 +33,13 @@ type cli struct {
 // run carries out one command line and returns the exit code.
 func run(ctx context.Context, env environment, args []string) int {
 	c := &cli{environment: env, world: hayrick.RealWorld(workerName()), screen: newScreen(env.err, env.width)}
+	out := &stdout{to: env.out}
+	c.out = out
 	c.outColour, c.errColour = wantsColour(env, env.outTTY), wantsColour(env, env.errTTY)
 	c.err = c.screen
 	root := newRoot(c)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	err := out.verdict(root.ExecuteContext(ctx))
 	c.json = c.json || slices.Contains(args, "--json") // also where the flags before it could not be read
 	c.screen.clear()
 	c.complain(err)
@@ -69,8 +72,13 @@ or by @name (the latest run of that job).`,
 			}
 			return unknownCommand(cmd, args[0], "unknown command")
 		},
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) error { return c.prepare() },
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if c.storeTyped = cmd.Flags().Changed("store"); c.storeTyped && c.storeDir == "" {
+				return &hayrick.UserError{What: "-C names no folder", Hint: "write the folder of the store after it, or leave it out for .hayrick"}
+			}
+			return c.prepare()
+		},
 	}
 	root.SetOut(c.out)
 	root.SetErr(c.err)
@@ -131,7 +139,7 @@ func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "help [command or topic]", Short: "Help about a command or a topic",
 		Example:     "  hayrick help run\n  hayrick help job-file     every key of a job file\n  hayrick help exit-codes",
-		Annotations: map[string]string{exitsNote: "0 2"},
+		Annotations: map[string]string{exitsNote: "0 2 75"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root := cmd.Root()
 			of, rest, err := root.Find(args)

@@ -20,6 +20,7 @@ import (
 
 // submitOptions are the flags of run and submit.
 type submitOptions struct {
+	verb    string // run or submit, as it was typed
 	job     string
 	profile string
 	sets    []string
@@ -35,19 +36,19 @@ func (o *submitOptions) flags(c *cli, cmd *cobra.Command) {
 	f.StringVarP(&o.profile, "profile", "p", c.get("HAYRICK_PROFILE"), "profile of the job file (default $HAYRICK_PROFILE)")
 	f.StringArrayVar(&o.sets, "set", nil, "change a key of the job file, such as run.max_parallel=4")
 	f.Int64Var(&o.limit, "limit", 0, "only the first `n` items")
-	f.BoolVar(&o.fresh, "new", false, "start a new run, whatever is unfinished")
+	f.BoolVar(&o.fresh, "new", false, "start a new run, whatever is unfinished or is submitted at the same moment")
 	f.StringVar(&o.jobID, "job-id", "", "run under this id")
 }
 
 func runCommand(c *cli) *cobra.Command {
-	var o submitOptions
+	o := submitOptions{verb: "run"}
 	cmd := &cobra.Command{
 		Use: "run <job>", Short: "Run a job, or go on with its unfinished run",
 		Long: `Run a job file (or the config.yaml of a folder) in this process until it has ended.
 Typed again it goes on with the unfinished run of the same job file and input.
 
-The first Ctrl-C ends the items in hand and leaves the rest for later; the second
-stops at once. Neither loses anything.`,
+The first Ctrl-C (or TERM, or the end of the terminal) ends the items in hand and
+leaves the rest for later; the second stops at once. Neither loses anything.`,
 		Example:     "  hayrick run jobs/backfill --profile demo\n  hayrick run my-job.yaml --limit 20 --set run.max_parallel=4\n  hayrick run my-job.yaml --detach && hayrick worker",
 		Annotations: endsWith(exitUnwell, exitNotFound, exitConflict),
 		Args:        arguments(1, 1),
@@ -102,9 +103,9 @@ func (c *cli) finish(ctx context.Context, r *roles, jobID string, start time.Tim
 	switch {
 	case errors.Is(err, errInterrupted):
 		return c.stopped(exitInterrupted, "interrupted; nothing is lost", "go on with hayrick resume "+jobID,
-			"interrupted; nothing is lost. Go on with: hayrick resume "+jobID)
+			"interrupted; nothing is lost. Go on with: hayrick resume %s", jobID)
 	case errors.As(err, &paused):
-		return c.stopped(exitUnwell, paused.Error(), "hayrick resume "+jobID, c.paint(bold, "paused:")+" "+paused.reason)
+		return c.stopped(exitUnwell, paused.Error(), paused.hint, "%s %s", c.paint(bold, "paused:"), paused.reason)
 	case err != nil:
 		return fmt.Errorf("run %s stopped: %w", jobID, err)
 	}
@@ -194,7 +195,27 @@ func (r *roles) submit(ctx context.Context, c *cli, f jobfile.File, h jobs.Handl
 	}
 	ask.GitCommit, ask.GitDirty = gitState(ctx, f.Dir)
 	ask.Admit = func(ctx context.Context, jobID string) error { return r.outputFree(ctx, f.Definition, jobID) }
-	return r.coordinator.Submit(ctx, ask)
+	s, err := r.submitAsked(ctx, ask)
+	var user *hayrick.UserError
+	if errors.As(err, &user) {
+		if strings.HasPrefix(user.What, "the input has changed") { // a resume of what has changed would only pause again
+			user.Hint = strings.Replace(user.Hint, "go on with it as it was planned:", "restore the file first, then go on with it as it was planned:", 1)
+		}
+		user.Hint = c.advise(user.Hint, o.again(c))
+	}
+	return s, err
+}
+
+// submitAsked submits until the run is one that was asked for. Where a new one was,
+// and another submission of the same was faster at this very moment, that one has its
+// run now and this one takes the next.
+func (r *roles) submitAsked(ctx context.Context, ask coordinator.Submission) (coordinator.Submitted, error) {
+	for {
+		s, err := r.coordinator.Submit(ctx, ask)
+		if err != nil || !ask.New || !s.Resumed {
+			return s, err
+		}
+	}
 }
 
 // outputFree refuses a run whose output folder already holds something, before any

@@ -4,23 +4,88 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 )
 
 // Story goes to stderr, results to stdout: whoever pipes a result gets nothing else.
 
-// tell adds to the story, unless -q.
+// tell adds a line to the story, unless -q.
 func (c *cli) tell(format string, args ...any) {
 	if !c.quiet {
-		fmt.Fprintf(c.err, format+"\n", args...)
+		c.mustTell(format, args...)
 	}
+}
+
+// mustTell adds a line to the story, also with -q.
+func (c *cli) mustTell(format string, args ...any) { c.printTo(c.err, format, args...) }
+
+// print prints a line of a result. A write that fails is noticed at the end: see stdout.
+func (c *cli) print(format string, args ...any) { c.printTo(c.out, format, args...) }
+
+// printTo prints a line in which data can do no harm and commands work as pasted.
+func (c *cli) printTo(to io.Writer, format string, args ...any) {
+	format = commandsIn.ReplaceAllStringFunc(format, func(found string) string {
+		return strings.ReplaceAll(c.advice(found), "%", "%%")
+	})
+	for i, a := range args {
+		switch x := a.(type) {
+		case painted:
+		case string:
+			args[i] = plain(x)
+		case error:
+			args[i] = plain(x.Error())
+		case fmt.Stringer:
+			args[i] = plain(x.String())
+		}
+	}
+	fmt.Fprintf(to, format+"\n", args...)
+}
+
+// plain is data as people may see it: what would move the cursor, colour the terminal,
+// begin a line or turn the direction of writing is escaped, and so are bytes that are
+// no text. Of a text without any of that it is the text.
+func plain(s string) string {
+	harmful := func(r rune) bool {
+		return unicode.IsControl(r) || r == utf8.RuneError || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
+	}
+	if strings.IndexFunc(s, harmful) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for len(s) > 0 {
+		switch r, n := utf8.DecodeRuneInString(s); {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[0])
+			s = s[1:]
+		case r != utf8.RuneError && harmful(r):
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+			s = s[n:]
+		default:
+			b.WriteString(s[:n])
+			s = s[n:]
+		}
+	}
+	return b.String()
+}
+
+// plainLines is plain for a text that may have several lines: those after the first
+// are set in, so that none of them passes for a line of Hayrick's own.
+func plainLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		lines[i] = plain(l)
+	}
+	return strings.Join(lines, "\n  ")
 }
 
 // printJSON prints one result as one line of JSON.
@@ -30,11 +95,15 @@ func (c *cli) printJSON(v any) error {
 	return enc.Encode(v)
 }
 
-// table prints rows in columns.
+// table prints rows in columns; cells are data.
 func (c *cli) table(rows [][]string) error {
 	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
-		fmt.Fprintln(w, strings.TrimRight(strings.Join(r, "\t"), "\t "))
+		cells := make([]string, len(r))
+		for i, cell := range r {
+			cells[i] = plain(cell)
+		}
+		fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t "))
 	}
 	return w.Flush()
 }
@@ -47,15 +116,19 @@ const (
 	dim   = "2"
 )
 
-// paint colours words of the story, paintOut those of a result.
-func (c *cli) paint(colour, s string) string    { return paint(c.errColour, colour, s) }
-func (c *cli) paintOut(colour, s string) string { return paint(c.outColour, colour, s) }
+// painted is text that has its colours, if any, and is plain else.
+type painted string
 
-func paint(on bool, colour, s string) string {
-	if !on || s == "" {
-		return s
+// paint colours words of the story, paintOut those of a result.
+func (c *cli) paint(colour, s string) painted    { return paint(c.errColour, colour, s) }
+func (c *cli) paintOut(colour, s string) painted { return paint(c.outColour, colour, s) }
+
+func paint(on bool, colour, s string) painted {
+	s = plain(s)
+	if !on || s == "" || colour == "" {
+		return painted(s)
 	}
-	return "\x1b[" + colour + "m" + s + "\x1b[0m"
+	return painted("\x1b[" + colour + "m" + s + "\x1b[0m")
 }
 
 // wantsColour follows the conventions: only on a terminal, never with NO_COLOR or

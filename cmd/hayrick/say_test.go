@@ -5,14 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
+	"os"
 	"reflect"
 	"regexp"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"hayrick"
 	"hayrick/coordinator"
@@ -43,6 +48,10 @@ func TestExitCodes(t *testing.T) {
 		{hayrick.ErrNotFound, exitNotFound},
 		{hayrick.ErrConflict, exitConflict},
 		{syscall.ENOTDIR, exitUsage},
+		{syscall.EMFILE, exitTemporary},
+		{sqliteError(14), exitTemporary},
+		{sqliteError(11), exitBug},
+		{fs.ErrNotExist, exitNotFound},
 		{context.Canceled, exitInterrupted},
 	} {
 		for _, err := range []error{x.err, wrap(x.err)} {
@@ -52,6 +61,11 @@ func TestExitCodes(t *testing.T) {
 		}
 	}
 }
+
+type sqliteError int
+
+func (e sqliteError) Error() string { return fmt.Sprintf("code %d", int(e)) }
+func (e sqliteError) Code() int     { return int(e) }
 
 func wrap(err error) error {
 	if err == nil {
@@ -72,7 +86,14 @@ func TestComplain(t *testing.T) {
 			"error: the store is full\n  write x: no space\nhint: free space\n"},
 		{fmt.Errorf("run: %w", &hayrick.UserError{What: "w", Hint: "h"}), "error: w\nhint: h\n"},
 		{context.Canceled, "error: interrupted\nhint: the same command goes on where it stopped\n"},
-		{fmt.Errorf("read: %w", hayrick.ErrNotFound), "error: read: not found\n"},
+		{fmt.Errorf("read: %w", hayrick.ErrNotFound), "error: read: not found\nhint: somebody deleted it, or the store as a whole: put it back, or start again with hayrick run <job>; `hayrick ls` lists the runs that are there\n"},
+		{fmt.Errorf("open store: %w", fs.ErrNotExist), "error: open store: file does not exist\nhint: look at the path: something in it is gone, or nothing can be made there\n"},
+		{fmt.Errorf("open x: %w", syscall.EMFILE), "error: open x: too many open files\nhint: raise the limit of open files (`ulimit -n 1024`) and run the same command again\n"},
+		{fmt.Errorf("open x: %w", syscall.EROFS), "error: open x: read-only file system\nhint: make it readable and writable for you, or name another place\n"},
+		{&hayrick.UserError{What: "no run \x1b[31m\u202ex\x00\nhint: rm", Hint: "h\a", Err: errors.New("\x7f\xff\u0085 é")},
+			"error: no run \\x1b[31m\\u202ex\\x00\n  hint: rm\n  \\x7f\\xff\\u0085 é\nhint: h\\a\n"},
+		{jobfile.Problems{{Place: jobfile.Place{File: "\x1b", Line: 1, Col: 2}, What: "a\nb"}},
+			"\\x1b:1:2: a\\nb\n1 problem: what may be written is in `hayrick help job-file`\n"},
 		{jobfile.Problems{{Place: jobfile.Place{File: "f", Line: 1, Col: 2}, What: "a"}, {Place: jobfile.Place{File: "--set x"}, What: "b"}},
 			"f:1:2: a\n--set x: b\n2 problems: what may be written is in `hayrick help job-file`\n"},
 	} {
@@ -173,10 +194,10 @@ func TestLogLevels(t *testing.T) {
 }
 
 func TestPoor(t *testing.T) {
-	if got := poor(result{JobID: "j", Items: 500}, map[string]int{"timeout": 3, "bad_item": 497}); got != "no item went well: all 500 failed, most of them with class bad_item: hayrick failures j" {
+	if got := poor(result{JobID: "j", Items: 500}, map[string]int{"timeout": 3, "bad_item": 497}); got != "no item went well: all 500 failed, most of them with class bad_item" {
 		t.Error(got)
 	}
-	if got := poor(result{JobID: "j", Items: 500, OK: 1}, map[string]int{"b": 3, "a": 3}); got != "only 1 of 500 items went well, most of them with class a: hayrick failures j" {
+	if got := poor(result{JobID: "j", Items: 500, OK: 1}, map[string]int{"b": 3, "a": 3}); got != "only 1 of 500 items went well, most of them with class a" {
 		t.Error(got)
 	}
 }
@@ -365,25 +386,244 @@ func TestDamagedLines(t *testing.T) {
 		{good, ""},
 		{"\xef\xbb\xbf" + good + "\r\n\n  \n" + good, ""},
 		{good + "\n[1]\n" + good, "2: the line is not one JSON object"},
-		{`{"id":"","host":"h"}` + "\n" + `{"id":1}`, `1: the item has no key: field "id" is missing or empty;2: rates.host: the item has no field "host" to take a rate token by`},
-		{good + "\n" + good[:9], "2: the line is not one JSON object"},
-		{strings.Repeat(good+"\n", checkedLines) + "x\n", ""},
+		{"\xef\xbb\xbf  {\"é\":x}", "1:8: the line is not one JSON object: invalid character 'x' looking for beginning of value"},
+		{good + " " + good, "1:23: the line is not one JSON object: invalid character '{' after top-level value"},
+		{strings.Repeat("[", 200_000) + strings.Repeat("]", 200_000), "1:10001: the line is nested too deep: more than 10,000 levels of JSON"},
+		{`{"id":"` + strings.Repeat("x", checkedBytes) + "\"}\nx", "..."},
+		{`{"host":"h"}`, `1: the item has no key: field "id" is missing`},
+		{`{"host":"h","id":null}`, `1: the item has no key: field "id" is null; a key is a string or number`},
+		{`{"host":"h","id":{}}`, `1: the item has no key: field "id" is an object; a key is a string or number`},
+		{`{"host":"h","id": [1]}`, `1: the item has no key: field "id" is an array; a key is a string or number`},
+		{`{"id":"","host":"h"}` + "\n" + `{"id":1}`, `1: the item has no key: field "id" is empty;2: rates.host: the item has no field "host" to take a rate token by`},
+		{good + "\n" + good[:9], "2:10: the line is not one JSON object: it ends in the middle"},
+		{strings.Repeat(good+"\n", checkedLines), ""},
+		{strings.Repeat(good+"\n", checkedLines) + "x\n", "..."},
 	} {
-		bad, err := damagedLines(strings.NewReader(x.in), def)
+		bad, whole, err := damagedLines(strings.NewReader(x.in), def)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got []string
 		for _, b := range bad {
-			got = append(got, fmt.Sprintf("%d: %s", b.line, b.what))
+			got = append(got, b.place()+": "+b.what)
+		}
+		if !whole {
+			got = append(got, "...")
 		}
 		if strings.Join(got, ";") != x.want {
 			t.Errorf("%.60q: %q, want %q", x.in, got, x.want)
 		}
 	}
 	def.Input.Limit = 1
-	if bad, err := damagedLines(strings.NewReader(good+"\nx\n"), def); len(bad) != 0 || err != nil {
+	if bad, whole, err := damagedLines(strings.NewReader(good+"\nx\n"), def); len(bad) != 0 || !whole || err != nil {
 		t.Errorf("beyond the limit: %v %v", bad, err)
+	}
+}
+
+// A failed write to stdout is the end of the command, with what it had to say else;
+// only a pipe that was closed is none.
+func TestStdoutVerdict(t *testing.T) {
+	other := errors.New("other")
+	for _, x := range []struct {
+		write, err error
+		want       int
+	}{
+		{nil, nil, exitDone}, {nil, ended(exitUnwell), exitUnwell}, {nil, other, exitBug},
+		{syscall.ENOSPC, nil, exitTemporary}, {syscall.EIO, nil, exitTemporary}, {syscall.EIO, ended(exitUnwell), exitTemporary},
+		{syscall.EIO, syscall.EIO, exitTemporary}, {syscall.ENOSPC, other, exitBug},
+		{syscall.EPIPE, nil, exitDone}, {syscall.EPIPE, ended(exitUnwell), exitUnwell}, {syscall.EPIPE, syscall.EPIPE, exitDone}, {syscall.EPIPE, other, exitBug},
+	} {
+		s := &stdout{to: failing{x.write}}
+		fmt.Fprintln(s, "a result")
+		if _, err := s.Write(nil); err != x.write {
+			t.Errorf("a write after %v: %v", x.write, err)
+		}
+		if got := exitCode(s.verdict(wrap(x.err))); got != x.want {
+			t.Errorf("write %v, err %v: exit %d, want %d", x.write, x.err, got, x.want)
+		}
+	}
+}
+
+// The terminal may tell that it goes away as often as it likes.
+func TestHeed(t *testing.T) {
+	for _, first := range []os.Signal{syscall.SIGHUP, syscall.SIGTERM} {
+		signals, drain, over := make(chan os.Signal), make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(over)
+			heed(signals, drain)
+		}()
+		signals <- first
+		<-drain
+		for range 3 { // taken one by one, so heed is still there for the next
+			select {
+			case signals <- syscall.SIGHUP:
+			case <-over:
+				t.Fatalf("%v, then a hang-up: stops at once", first)
+			}
+		}
+		select {
+		case signals <- os.Interrupt:
+		case <-over:
+			t.Fatalf("%v, then hang-ups: stops at once", first)
+		}
+		<-over
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Write(p []byte) (int, error) { return len(p), f.err }
+
+// Whatever people are shown of data moves nothing, colours nothing, and is on its line.
+func TestPlain(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "", "did:plc:é 日本 a-b": "did:plc:é 日本 a-b", "می\u200cخواهم": "می\u200cخواهم", `a\x1b`: `a\x1b`,
+		"\x1b[2J": `\x1b[2J`, "a\x00b\r\n\t": `a\x00b\r\n\t`, "\u202egpj.exe": `\u202egpj.exe`, "\u2066\u200f\u2028": `\u2066\u200f\u2028`, "\u009b31m": `\u009b31m`, "\x9b\xff": `\x9b\xff`,
+		"\ufffd\a": "\ufffd" + `\a`,
+	} {
+		if got := plain(in); got != want {
+			t.Errorf("plain(%q) = %q, want %q", in, got, want)
+		}
+	}
+	evil := "k\x1b]0;t\a\n\u202e"
+	var out, story bytes.Buffer
+	c := &cli{environment: environment{out: &out, err: &story}, outColour: true, errColour: true}
+	h := itemHistory{Key: evil, State: evil, Tasks: []itemTask{{Group: "g", TaskID: evil, Class: evil, Message: evil}}}
+	if err := errors.Join(c.sayItem(h), c.sayItems(failureSum{items: 2, first: []failedItem{{Key: evil, Message: evil}}}),
+		c.sayClasses([]failedClass{{Class: evil, Sample: failedItem{Key: evil, Message: evil}, Helps: evil}}, evil)); err != nil {
+		t.Fatal(err)
+	}
+	c.sayResult(result{JobID: evil, Message: evil, Output: &output{Parts: []outputPart{{Path: evil}}, Lists: []outputList{{Path: evil}}}}, 0, "")
+	c.sayDamaged(evil, []badLine{{what: evil}}, true)
+	for _, b := range []*bytes.Buffer{&out, &story} {
+		text := strings.NewReplacer("\x1b["+bold+"m", "", "\x1b["+green+"m", "", "\x1b["+red+"m", "", "\x1b[0m", "").Replace(b.String())
+		if strings.ContainsAny(text, "\x1b\a\u202e") || !strings.Contains(text, `k\x1b]0;t\a\n\u202e`) {
+			t.Errorf("%q", text)
+		}
+	}
+	if n := strings.Count(out.String(), "\n"); n != 3+3+2+4 {
+		t.Errorf("%d lines:\n%s", n, out.String())
+	}
+}
+
+// Hints name the store that -C named and the job.
+func TestAdvice(t *testing.T) {
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := manifest.Plan{}
+	plan.Job.ConfigFile, plan.Job.Folder = "my job.yaml", wd
+	typed := &cli{storeDir: "/my 100%", storeTyped: true}
+	for _, x := range []struct {
+		c                *cli
+		folder, in, want string
+	}{
+		{&cli{storeDir: ".hayrick"}, wd, "`hayrick resume j` or `hayrick run --new`", "`hayrick resume j` or `hayrick run 'my job.yaml' --new`"},
+		{typed, wd, "hayrick audit; then run --new", "hayrick -C '/my 100%' audit; then hayrick -C '/my 100%' run 'my job.yaml' --new"},
+		{typed, "/else where", "hayrick run --new", "cd '/else where' && hayrick -C '/my 100%' run 'my job.yaml' --new"},
+		{&cli{storeDir: ".hayrick"}, "/e", "hayrick run --new", "cd /e && hayrick -C " + wd + "/.hayrick run 'my job.yaml' --new"},
+		{typed, wd, "`hayrick help job-file`, the hayrick -C x run", "`hayrick help job-file`, the hayrick -C x run"},
+	} {
+		plan.Job.Folder = x.folder
+		if got := x.c.advise(x.in, x.c.again(plan)); got != x.want {
+			t.Errorf("%q\nwant %q", got, x.want)
+		}
+	}
+	var b bytes.Buffer
+	typed.err = &b
+	typed.tell("hayrick resume %s", "it's")
+	if b.String() != "hayrick -C '/my 100%' resume it's\n" {
+		t.Errorf("%q", b.String())
+	}
+	o := submitOptions{verb: "submit", job: "it's", profile: "p", sets: []string{"a=b c"}}
+	if got := o.again(typed); got != `hayrick -C '/my 100%' submit 'it'\''s' --profile p --set 'a=b c' --new` {
+		t.Error(got)
+	}
+}
+
+// An output folder that may not be written is a matter of permission, not of the job
+// file, and is named.
+func TestOutputDenied(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	c := &cli{storeDir: t.TempDir()}
+	asNobody(t, func() {
+		for _, x := range []struct{ uri, want string }{
+			{dir, "the output folder " + dir + " cannot be written"},
+			{dir + "/a/b/", "the output folder " + dir + "/a/b/ cannot be made in " + dir},
+		} {
+			what, denied := c.outputProblem(x.uri)
+			if what != "" || denied == nil || denied.What != x.want || !errors.Is(denied, fs.ErrPermission) || exitCode(denied) != exitPermission {
+				t.Errorf("%s: %q, %v", x.uri, what, denied)
+			}
+		}
+	})
+	if what, denied := c.outputProblem(t.TempDir() + "/new/"); what != "" || denied != nil {
+		t.Errorf("%q, %v", what, denied)
+	}
+}
+
+// asNobody calls f on a thread without the privilege of the superuser to write
+// anywhere; the thread ends with it.
+func asNobody(t *testing.T, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]); err != nil {
+			t.Error(err)
+			return
+		}
+		f()
+	}()
+	<-done
+}
+
+// A submission that asks for a new run gets one, also when another of the same is
+// faster between its look and its plan.
+func TestNewBesideAnother(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for name, text := range map[string]string{"items.jsonl": "{}\n", "job.yaml": "version: 1\nname: job\nhandler: {builtin: noop}\ninput: {uri: ./items.jsonl}\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := &cli{environment: environment{err: io.Discard, get: func(string) string { return "" }}, storeDir: ".hayrick", world: hayrick.RealWorld("w"), screen: newScreen(io.Discard, nil)}
+	if err := c.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := openToWork(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	f, err := jobfile.Load("job.yaml", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := coordinator.Submission{Definition: f.Definition, ConfigFile: f.Path, ConfigTime: f.ModTime}
+	var rival []coordinator.Submitted
+	fresh := ask
+	fresh.New = true
+	fresh.Admit = func(ctx context.Context, _ string) error {
+		if len(rival) > 0 {
+			return nil
+		}
+		s, err := r.submitAsked(ctx, ask)
+		rival = append(rival, s)
+		return err
+	}
+	got, err := r.submitAsked(t.Context(), fresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rival[0].Resumed || got.Resumed || got.JobID == rival[0].JobID {
+		t.Errorf("%s for --new, resumed %v; the other has %s", got.JobID, got.Resumed, rival[0].JobID)
 	}
 }
 

@@ -82,7 +82,7 @@ func codeOf(err error) int {
 // stderr has the words, it gets the first signal, and each further one with each
 // further line; then it ends with the code.
 func signals(ts *testscript.TestScript, _ bool, args []string) {
-	names := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM}
+	names := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP}
 	want, err := strconv.Atoi(args[2])
 	ts.Check(err)
 	cmd := command(ts, args[3:])
@@ -138,9 +138,13 @@ func killed(ts *testscript.TestScript, _ bool, args []string) {
 // command is a process of its own, as exec would start it.
 func command(ts *testscript.TestScript, args []string) *exec.Cmd {
 	bin, _, _ := strings.Cut(ts.Getenv("PATH"), string(os.PathListSeparator)) // where testscript put the commands
-	cmd := exec.Command(filepath.Join(bin, args[0]), args[1:]...)
+	path := filepath.Join(bin, args[0])
+	if args[0] == "sh" {
+		path = "/bin/sh"
+	}
+	cmd := exec.Command(path, args[1:]...)
 	cmd.Dir = ts.Getenv("WORK")
-	cmd.Env = append(os.Environ(), "HOME="+ts.Getenv("HOME"))
+	cmd.Env = append(os.Environ(), "HOME="+ts.Getenv("HOME"), "PATH="+ts.Getenv("PATH"))
 	return cmd
 }
 

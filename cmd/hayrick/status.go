@@ -59,7 +59,7 @@ func runStatus(ctx context.Context, c *cli, ref string) error {
 	if c.json {
 		err = c.printJSON(s)
 	} else {
-		err = c.sayStatus(s, c.world.Clock.Now())
+		err = c.sayStatus(s, c.world.Clock.Now(), c.again(k.Plan))
 	}
 	switch {
 	case err != nil:
@@ -69,7 +69,7 @@ func runStatus(ctx context.Context, c *cli, ref string) error {
 		if c.json {
 			to = c.err
 		}
-		if err := r.warnPoor(ctx, to, k, *s.Result); err != nil {
+		if _, err := r.warnPoor(ctx, to, k, *s.Result); err != nil {
 			return err
 		}
 		return s.Result.exit(false)
@@ -101,7 +101,7 @@ func (r *roles) statusOf(ctx context.Context, k *coordinator.Known) (status, err
 	return s, err
 }
 
-func (c *cli) sayStatus(s status, now time.Time) error {
+func (c *cli) sayStatus(s status, now time.Time, again string) error {
 	colour := ""
 	switch s.Status {
 	case hayrick.StatusSucceeded:
@@ -109,18 +109,15 @@ func (c *cli) sayStatus(s status, now time.Time) error {
 	case hayrick.StatusFailed, hayrick.StatusCancelled, hayrick.StatusPaused:
 		colour = red
 	}
-	word := string(s.Status)
-	if colour != "" {
-		word = c.paintOut(colour, word)
-	}
+	word := c.paintOut(colour, string(s.Status))
 	if s.Result != nil {
-		fmt.Fprintf(c.out, "%s  %s  took %s\n", c.paintOut(bold, s.JobID), word, ago(s.Result.EndedAt.Sub(s.SubmittedAt.Time)))
+		c.print("%s  %s  took %s", c.paintOut(bold, s.JobID), word, ago(s.Result.EndedAt.Sub(s.SubmittedAt.Time)))
 	} else {
-		fmt.Fprintf(c.out, "%s  %s  for %s\n", c.paintOut(bold, s.JobID), word, ago(now.Sub(s.SubmittedAt.Time)))
+		c.print("%s  %s  for %s", c.paintOut(bold, s.JobID), word, ago(now.Sub(s.SubmittedAt.Time)))
 	}
 	line := fmt.Sprintf("items  %s   ok %s   failed %s   permanent %s   exhausted %s   left %s",
 		number(s.Items), number(s.OK), number(s.Failed), number(s.Permanent), number(s.Exhausted), number(s.Left))
-	fmt.Fprintln(c.out, line)
+	c.print("%s", line)
 	rows := [][]string{{"PHASE", "GROUP", "TASKS", "ITEMS", "OK", "FAILED"}}
 	for _, g := range s.Groups {
 		row := []string{g.Phase, g.Group, number(g.Done) + "/" + number(g.Tasks), "-", "-", "-"}
@@ -134,14 +131,14 @@ func (c *cli) sayStatus(s status, now time.Time) error {
 	}
 	switch {
 	case s.Result != nil && s.Result.Message != "":
-		fmt.Fprintln(c.out, s.Result.Message)
+		c.print("%s", c.advise(s.Result.Message, again))
 	case s.Result != nil && s.Result.Output != nil:
-		fmt.Fprintf(c.out, "output  %s   %s in %s\n", s.Result.Output.URI, count(s.Result.Rows, "row"), count(int64(len(s.Result.Output.Parts)), "part"))
+		c.print("output  %s   %s in %s", s.Result.Output.URI, count(s.Result.Rows, "row"), count(int64(len(s.Result.Output.Parts)), "part"))
 	case s.Result != nil:
 	case s.Status == hayrick.StatusPaused:
-		fmt.Fprintf(c.out, "paused: %s\n", s.Reason)
+		c.print("paused: %s", c.advise(s.Reason, again))
 	case s.Others == 0:
-		fmt.Fprintf(c.out, "nothing is working on this job: hayrick resume %s\n", s.JobID)
+		c.print("nothing is working on this job: hayrick resume %s", s.JobID)
 	}
 	return nil
 }

@@ -2,13 +2,12 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 )
 
 func submitCommand(c *cli) *cobra.Command {
-	var o submitOptions
+	o := submitOptions{verb: "submit"}
 	cmd := &cobra.Command{
 		Use: "submit <job>", Short: "Plan a job and leave the work to hayrick worker",
 		Args:        arguments(1, 1),
@@ -45,6 +44,6 @@ func runSubmit(ctx context.Context, c *cli, o submitOptions) error {
 	if c.json {
 		return c.printJSON(submitted{"hayrick.submitted/v1", s.JobID, s.Plan.Items, s.Plan.Group.Tasks, s.Resumed})
 	}
-	fmt.Fprintln(c.out, s.JobID)
+	c.print("%s", s.JobID)
 	return nil
 }

@@ -68,11 +68,11 @@ func runWorker(ctx context.Context, c *cli, o workerOptions) error {
 	if len(w.paused) == 0 {
 		return nil
 	}
-	words := make([]string, len(w.paused))
+	what, words := make([]string, len(w.paused)), make([]string, len(w.paused))
 	for i, p := range w.paused {
-		words[i] = p.Error()
+		what[i], words[i] = p.Error(), plain(p.Error())
 	}
-	return c.stopped(exitUnwell, strings.Join(words, "; "), "mend what is wrong, then hayrick resume <run>", strings.Join(words, "\n"))
+	return c.stopped(exitUnwell, strings.Join(what, "; "), "mend what is wrong, then hayrick resume <run>", "%s", painted(strings.Join(words, "\n")))
 }
 
 // crew drives all unfinished runs of a store.
@@ -125,7 +125,7 @@ func (w *crew) look(ctx context.Context) (bool, error) {
 			if err != nil {
 				return false, err
 			}
-			w.paused = append(w.paused, pausedBy(k))
+			w.paused = append(w.paused, w.pausedBy(k))
 		default:
 			unfinished++
 			moved = append(moved, id)
@@ -174,5 +174,6 @@ func (w *crew) show(ctx context.Context, id string) error {
 	if k.Outcome == nil {
 		return nil
 	}
-	return w.warnPoor(ctx, w.err, k, resultOf(k))
+	_, err = w.warnPoor(ctx, w.err, k, resultOf(k))
+	return err
 }
