@@ -21,6 +21,7 @@ type attemptRun struct {
 	id    string
 	claim hayrick.Claim
 	start time.Time
+	began time.Time // the first item; what came before is no work to lose
 	mode  Mode
 
 	items   []item         // of the batch, in order
@@ -59,7 +60,7 @@ type item struct {
 	inHand   bool         // the handler has it
 }
 
-// The journal is made once an attempt has lasted so long or holds so much: a
+// The journal is made once an attempt has run items for so long or holds so much: a
 // shorter task commits from memory and runs again whole after a crash.
 const (
 	journalAfter = 200 * time.Millisecond

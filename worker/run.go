@@ -40,6 +40,7 @@ func (a *attemptRun) runItems(ctx context.Context) error {
 			}
 		})
 	}
+	a.began = a.w.World.Clock.Now()
 	slots := max(1, def.Run.ItemsInFlight)
 	if a.mode == ModeSolo {
 		slots = 1
@@ -276,7 +277,7 @@ func (a *attemptRun) record(ctx context.Context, i int, body []byte) error {
 			a.memory[i] = body
 			a.inMemory += len(body)
 		}
-		if a.inMemory < journalBytes && a.w.World.Clock.Now().Sub(a.start) < journalAfter {
+		if a.inMemory < journalBytes && a.w.World.Clock.Now().Sub(a.began) < journalAfter {
 			return nil
 		}
 		return a.spill(ctx)
