@@ -21,8 +21,6 @@ var queueTests = map[string]func(*harness){
 	"Wait":           testWait,
 }
 
-const hidden = 30 * time.Second
-
 func message(n int) hayrick.Message {
 	return hayrick.Message{JobID: string(job), Generation: 1, Role: hayrick.RoleWorker, Group: hayrick.GroupInitial, Block: n / 256, Position: n % 256, TaskID: fmt.Sprintf("task-%04d", n)}
 }
@@ -38,7 +36,7 @@ func (h *harness) send(queue string, delay time.Duration, ns ...int) {
 
 func (h *harness) receive(queue string, max int) []hayrick.Delivery {
 	h.Helper()
-	ds, err := h.Queue.Receive(h.Ctx, queue, max, hidden, 0)
+	ds, err := h.Queue.Receive(h.Ctx, queue, max, h.Scale, h.Poll)
 	h.must(err)
 	if len(ds) > max {
 		h.Fatalf("asked for %d messages, got %d", max, len(ds))
@@ -88,7 +86,7 @@ func testSendReceiveAck(h *harness) {
 	h.must(h.Queue.Ack(h.Ctx, hayrick.QueueTasks, got...))
 	h.must(h.Queue.Ack(h.Ctx, hayrick.QueueTasks, got...)) // gone already: no error
 	h.must(h.Queue.Ack(h.Ctx, hayrick.QueueTasks, hayrick.Delivery{Receipt: "of no message"}))
-	h.pass(hidden * 2)
+	h.pass(h.Scale * 2)
 	h.none(hayrick.QueueTasks)
 }
 
@@ -103,20 +101,22 @@ func testVisibility(h *harness) {
 		}
 		h.none(hayrick.QueueTasks)
 		other.none(hayrick.QueueTasks)
-		h.pass(hidden + time.Second)
+		h.pass(h.Scale + time.Second)
 	}
 	d := other.one(hayrick.QueueTasks)
 	other.must(other.Queue.Ack(other.Ctx, hayrick.QueueTasks, d))
-	h.pass(hidden + time.Second)
+	h.pass(h.Scale + time.Second)
 	h.none(hayrick.QueueTasks)
 }
 
 func testDelay(h *harness) {
 	h.send(hayrick.QueueTasks, 5*time.Second, 1)
 	h.send(hayrick.QueueTasks, 0, 2)
-	if got := tasks(h.receive(hayrick.QueueTasks, 10)); !slices.Equal(got, []string{"task-0002"}) {
+	early := h.receive(hayrick.QueueTasks, 10)
+	if got := tasks(early); !slices.Equal(got, []string{"task-0002"}) {
 		h.Fatalf("received %q before the delay", got)
 	}
+	h.must(h.Queue.Ack(h.Ctx, hayrick.QueueTasks, early...))
 	h.pass(5*time.Second + time.Millisecond)
 	if d := h.one(hayrick.QueueTasks); d.TaskID != "task-0001" || d.Count != 1 {
 		h.Fatalf("received %+v", d)
@@ -126,9 +126,9 @@ func testDelay(h *harness) {
 func testExtend(h *harness) {
 	h.send(hayrick.QueueTasks, 0, 1)
 	first := h.one(hayrick.QueueTasks)
-	h.pass(hidden - 5*time.Second)
-	h.must(h.Queue.Extend(h.Ctx, hayrick.QueueTasks, hidden, first))
-	h.pass(hidden - 5*time.Second)
+	h.pass(h.Scale * 2 / 3)
+	h.must(h.Queue.Extend(h.Ctx, hayrick.QueueTasks, 2*h.Scale, first))
+	h.pass(h.Scale * 2 / 3)
 	h.none(hayrick.QueueTasks)
 	h.must(h.Queue.Extend(h.Ctx, hayrick.QueueTasks, 0, first)) // zero shows it at once
 	second := h.one(hayrick.QueueTasks)
@@ -153,7 +153,7 @@ func testDeadLetter(h *harness) {
 		if last++; ds[0].Count != last || last > 1000 {
 			h.Fatalf("delivery %d is %+v", last, ds[0])
 		}
-		h.pass(hidden + time.Second)
+		h.must(h.Queue.Extend(h.Ctx, hayrick.QueueTasks, 0, ds...))
 	}
 	if last < 5 {
 		h.Fatalf("a message is a dead letter after %d deliveries", last)
@@ -170,11 +170,11 @@ func testDeadLetter(h *harness) {
 		h.Errorf("depth is %d, of the dead %d", n, dead)
 	}
 	h.must(h.Queue.Ack(h.Ctx, hayrick.QueueDead, d))
-	h.pass(hidden + time.Second)
+	h.pass(h.Scale + time.Second)
 	h.none(hayrick.QueueDead)
 }
 
-// What a killed process had in flight is visible at once.
+// What a killed process had in flight comes again.
 func testDeadReceiver(h *harness) {
 	victim := h.another()
 	h.send(hayrick.QueueTasks, 0, 1, 2)
@@ -182,27 +182,32 @@ func testDeadReceiver(h *harness) {
 		h.Fatalf("received %+v", got)
 	}
 	kept := h.one(hayrick.QueueTasks)
-	victim.Kill()
-	h.pass(time.Second)
+	h.must(h.Queue.Extend(h.Ctx, hayrick.QueueTasks, 4*h.Scale, kept))
+	victim.die()
 	again := h.one(hayrick.QueueTasks)
 	if again.TaskID == kept.TaskID || again.Count != 2 {
 		h.Fatalf("kept %+v, received %+v", kept, again)
 	}
 }
 
+// Depth is an estimate: it counts the job's messages, and those of other jobs where
+// the queue does not tell them apart.
 func testDepth(h *harness) {
+	others := 0
 	depth := func(want int) {
 		h.Helper()
-		if n, err := h.Queue.Depth(h.Ctx, hayrick.QueueTasks, string(job)); err != nil || n != want {
-			h.Fatalf("depth is %d, %v; want %d", n, err, want)
+		if n, err := h.Queue.Depth(h.Ctx, hayrick.QueueTasks, string(job)); err != nil || n < want || n > want+others {
+			h.Fatalf("depth is %d, %v; want %d, and no more than %d beside", n, err, want, others)
 		}
 	}
 	depth(0)
 	h.send(hayrick.QueueTasks, 0, 1, 2, 3)
 	h.send(hayrick.QueueTasks, time.Hour, 4)
 	h.must(h.Queue.Send(h.Ctx, hayrick.QueueTasks, hayrick.Outgoing{Message: hayrick.Message{JobID: "other"}}))
+	others = 1
 	depth(4)
-	ds := h.receive(hayrick.QueueTasks, 3)
+	ds := h.receive(hayrick.QueueTasks, 4)
+	ds = slices.DeleteFunc(ds, func(d hayrick.Delivery) bool { return d.JobID == "other" })
 	depth(4) // in flight counts
 	h.must(h.Queue.Ack(h.Ctx, hayrick.QueueTasks, ds...))
 	h.must(h.Queue.Ack(h.Ctx, hayrick.QueueTasks, ds...))
@@ -262,20 +267,20 @@ func testAtLeastOnce(h *harness) {
 
 func testWait(h *harness) {
 	begin := h.Clock.Now()
-	ds, err := h.Queue.Receive(h.Ctx, hayrick.QueueTasks, 1, hidden, 300*time.Millisecond)
+	ds, err := h.Queue.Receive(h.Ctx, hayrick.QueueTasks, 1, h.Scale, 300*time.Millisecond)
 	h.must(err)
 	if waited := h.Clock.Now().Sub(begin); len(ds) != 0 || waited < 300*time.Millisecond {
 		h.Errorf("received %+v after %v", ds, waited)
 	}
 	h.send(hayrick.QueueTasks, 200*time.Millisecond, 1)
-	ds, err = h.Queue.Receive(h.Ctx, hayrick.QueueTasks, 1, hidden, time.Minute) // becomes visible meanwhile
+	ds, err = h.Queue.Receive(h.Ctx, hayrick.QueueTasks, 1, h.Scale, time.Minute) // becomes visible meanwhile
 	h.must(err)
 	if waited := h.Clock.Now().Sub(begin); len(ds) != 1 || waited > 30*time.Second {
 		h.Errorf("received %+v after %v", ds, waited)
 	}
 	ctx, cancel := cancelled(h.Ctx)
 	defer cancel()
-	if ds, err := h.Queue.Receive(ctx, hayrick.QueueTasks, 1, hidden, time.Minute); err == nil {
+	if ds, err := h.Queue.Receive(ctx, hayrick.QueueTasks, 1, h.Scale, time.Minute); err == nil {
 		h.Errorf("received %+v under a cancelled context", ds)
 	}
 }

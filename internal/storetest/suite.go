@@ -70,20 +70,23 @@ type Ports struct {
 	Buckets ratelimit.Store
 	Inputs  Inputs
 
+	// Scale is how long leases and visibilities last; 0 = 30 s, for a clock that costs
+	// no time. Queues of some services count whole seconds.
+	Scale time.Duration
+	// Poll is how long a queue may take to show what is there.
+	Poll time.Duration
+
 	OutputURI string                                // a folder that does not exist yet
 	SetInput  func(name string, data []byte) string // stores an input and returns its uri
 	Another   func(t *testing.T) Ports              // the same store, seen by another process
-	Kill      func()                                // ends this process as kill -9 does
+	Kill      func()                                // ends this process as kill -9 does; nil = nobody notices
 }
 
 // Run tries every promise of the ports, each on a fresh store.
 func Run(t *testing.T, open func(t *testing.T) Ports) {
 	start := func(t *testing.T) *harness {
 		p := open(t)
-		if p.Ctx == nil {
-			p.Ctx = t.Context()
-		}
-		return &harness{T: t, Ports: p}
+		return newHarness(t, p)
 	}
 	for _, group := range []struct {
 		name  string
@@ -119,7 +122,29 @@ func (h *harness) another() *harness {
 	if p.Ctx == nil {
 		p.Ctx = h.Ctx
 	}
-	return &harness{T: h.T, Ports: p}
+	return newHarness(h.T, p)
+}
+
+func newHarness(t *testing.T, p Ports) *harness {
+	if p.Ctx == nil {
+		p.Ctx = t.Context()
+	}
+	if p.Scale == 0 {
+		p.Scale = 30 * time.Second
+	}
+	return &harness{T: t, Ports: p}
+}
+
+// die ends the process as kill -9 does, and lets the others notice: at once where
+// the store knows its processes, else when its leases and visibilities end.
+func (h *harness) die() {
+	h.Helper()
+	if h.Kill != nil {
+		h.Kill()
+		h.pass(time.Second)
+		return
+	}
+	h.pass(h.Scale + time.Second)
 }
 
 // must ends the test when a call that has to work does not.
