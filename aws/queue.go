@@ -254,3 +254,21 @@ func (s *Store) queueURL(ctx context.Context, queue string) (string, error) {
 	s.queues[queue] = aws.ToString(out.QueueUrl)
 	return s.queues[queue], nil
 }
+
+// Others estimates whether anybody else is at work on the store: whoever has messages
+// in hand. It is asked by who has none.
+func (s *Store) Others() (int, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), maxLongPoll)
+	defer cancel()
+	url, err := s.queueURL(ctx, hayrick.QueueTasks)
+	if err != nil {
+		return 0, err
+	}
+	name := types.QueueAttributeNameApproximateNumberOfMessagesNotVisible
+	out, err := s.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{name}})
+	if err != nil {
+		return 0, fmt.Errorf("look for messages in hand: %w", explain(err))
+	}
+	n, err := strconv.Atoi(out.Attributes[string(name)])
+	return n, err
+}

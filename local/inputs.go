@@ -15,8 +15,11 @@ import (
 	"hayrick/manifest"
 )
 
+// Files are inputs on this machine, for any store.
+type Files struct{}
+
 // Stat identifies the file at uri now.
-func (s *reading) Stat(ctx context.Context, uri string) (manifest.Pin, error) {
+func (Files) Stat(ctx context.Context, uri string) (manifest.Pin, error) {
 	f, err := openInput(ctx, uri)
 	if err != nil {
 		return manifest.Pin{}, fmt.Errorf("stat input %s: %w", uri, err)
@@ -35,13 +38,23 @@ func (s *reading) Stat(ctx context.Context, uri string) (manifest.Pin, error) {
 	}, nil
 }
 
-// OpenSource reads the file at uri from offset to its end.
-func (s *reading) OpenSource(ctx context.Context, uri string, offset int64) (io.ReadCloser, error) {
+// Open reads a range of a file.
+func (Files) Open(ctx context.Context, uri string, offset, length int64) (io.ReadCloser, error) {
 	f, err := openInput(ctx, uri)
 	if err != nil {
 		return nil, fmt.Errorf("open input %s: %w", uri, err)
 	}
-	return section(f, offset, -1)
+	return section(f, offset, length)
+}
+
+// Stat identifies the file at uri now.
+func (s *reading) Stat(ctx context.Context, uri string) (manifest.Pin, error) {
+	return Files{}.Stat(ctx, uri)
+}
+
+// OpenSource reads the file at uri from offset to its end.
+func (s *reading) OpenSource(ctx context.Context, uri string, offset int64) (io.ReadCloser, error) {
+	return Files{}.Open(ctx, uri, offset, -1)
 }
 
 // OpenInput reads a range of a file, or of an object below the job's folder.
@@ -49,11 +62,7 @@ func (s *reading) OpenInput(ctx context.Context, jobID, object string, offset, l
 	if rel, ok := strings.CutPrefix(object, manifest.StoreScheme); ok {
 		return s.Open(ctx, manifest.Job(jobID).Abs(rel), offset, length)
 	}
-	f, err := openInput(ctx, object)
-	if err != nil {
-		return nil, fmt.Errorf("open input %s: %w", object, err)
-	}
-	return section(f, offset, length)
+	return Files{}.Open(ctx, object, offset, length)
 }
 
 // Clone lets the object under key share the bytes of the file at uri, where the

@@ -33,7 +33,7 @@ func runAudit(ctx context.Context, c *cli, ref string, deep bool) error {
 	if err := c.storeExists(); err != nil {
 		return err
 	}
-	r, store, err := openToRead(c)
+	r, store, err := openToRead(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hayrick"
+	"hayrick/aws"
 	"hayrick/coordinator"
 	"hayrick/jobfile"
 	"hayrick/jobs"
@@ -46,7 +47,7 @@ func (c *cli) checkFile(ctx context.Context, f jobfile.File) (jobs.Handler, erro
 		return nil
 	}
 	for i, r := range f.Definition.Rates {
-		if _, err := ratelimit.LimitsOf(r, ratelimit.OneMachine); err != nil {
+		if _, err := ratelimit.LimitsOf(r, c.timing()); err != nil {
 			if err := user(fmt.Sprintf("rates[%d].burst", i), err); err != nil {
 				return nil, err
 			}
@@ -85,6 +86,12 @@ var paramPath = regexp.MustCompile(`^handler\.params(\.[a-z0-9_]+)*`)
 // outputProblem says why the output may not go where the job file says: what is wrong
 // with that, or, where nothing is, what this process may not write.
 func (c *cli) outputProblem(uri string) (what string, denied *hayrick.UserError) {
+	if c.onAWS() {
+		if !strings.HasPrefix(uri, aws.Scheme) {
+			return "a store on AWS publishes into S3; write s3://bucket/folder/", nil
+		}
+		return "", nil
+	}
 	if strings.Contains(uri, "://") && !strings.HasPrefix(uri, "file:///") {
 		return "this store publishes into folders of this machine; write a path", nil
 	}

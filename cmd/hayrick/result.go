@@ -70,10 +70,10 @@ func resultOf(k *coordinator.Known) result {
 	out := output{URI: fromHere(manifest.OutputURI(k.Definition, k.Plan.Job.Folder, o.JobID, o.Generation)), Parts: []outputPart{}, Lists: []outputList{}}
 	folder := strings.TrimPrefix(out.URI, "file://")
 	for _, p := range o.Aggregation.Parts {
-		out.Parts = append(out.Parts, outputPart{filepath.Join(folder, p.Name), p.Bytes, p.Rows, p.SHA256})
+		out.Parts = append(out.Parts, outputPart{below(folder, p.Name), p.Bytes, p.Rows, p.SHA256})
 	}
 	for _, l := range o.Aggregation.Lists {
-		out.Lists = append(out.Lists, outputList{filepath.Join(folder, manifest.PublishedName(k.Definition, o.JobID, path.Join("lists", l.Name+".jsonl"))), l.Name, l.Count})
+		out.Lists = append(out.Lists, outputList{below(folder, manifest.PublishedName(k.Definition, o.JobID, path.Join("lists", l.Name+".jsonl"))), l.Name, l.Count})
 	}
 	res.Output = &out
 	return res
@@ -209,4 +209,12 @@ func fromHere(p string) string {
 		return "./" + rel
 	}
 	return p
+}
+
+// below is a name in a folder, which may be a URI.
+func below(folder, name string) string {
+	if strings.Contains(folder, "://") {
+		return strings.TrimSuffix(folder, "/") + "/" + name
+	}
+	return filepath.Join(folder, name)
 }

@@ -87,7 +87,7 @@ or by @name (the latest run of that job).`,
 		return &hayrick.UserError{What: err.Error(), Hint: cmd.CommandPath() + " --help lists the flags"}
 	})
 	f := root.PersistentFlags()
-	f.StringVarP(&c.storeDir, "store", "C", "", "folder of the store (default .hayrick, or $HAYRICK_STORE)")
+	f.StringVarP(&c.storeDir, "store", "C", "", "folder of the store, or s3://name of one on AWS (default .hayrick, or $HAYRICK_STORE)")
 	f.BoolVar(&c.json, "json", false, "print the result as JSON")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "tell nothing but errors, beside what was asked for: --json, a table, an id")
 	f.CountVarP(&c.verbosity, "verbose", "v", "tell more; twice: everything")

@@ -173,6 +173,9 @@ func (r *roles) recount(ctx context.Context, k *coordinator.Known, t *tally) err
 // storeExists keeps verbs that look, and workers, from making an empty store where
 // none is, such as at a mistyped -C.
 func (c *cli) storeExists() error {
+	if c.onAWS() {
+		return nil // its first request tells
+	}
 	if _, err := os.Stat(filepath.Join(c.storeDir, "state.db")); !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -33,7 +33,8 @@ var handlers = jobs.Registry{
 type roles struct {
 	*cli
 
-	store       *local.Store
+	store       backend
+	timing      ratelimit.Timing
 	lister      coordinator.Lister
 	manifests   *manifest.Store
 	coordinator *coordinator.Coordinator
@@ -49,11 +50,11 @@ type roles struct {
 // open opens the store, making it where it is missing, with what it takes to look
 // at runs and to give orders.
 func open(ctx context.Context, c *cli) (*roles, error) {
-	st, err := local.Open(ctx, c.storeDir, c.world, c.log)
+	st, timing, err := openBackend(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	r := &roles{cli: c, store: st, lister: st, stop: newStopper()}
+	r := &roles{cli: c, store: st, timing: timing, lister: st, stop: newStopper()}
 	r.manifests = &manifest.Store{Objects: st, Clock: c.world.Clock}
 	r.coordinator = &coordinator.Coordinator{
 		Store: r.manifests, State: st, Queue: st, Sources: st, Lister: st, World: c.world, Log: c.log,
@@ -63,8 +64,8 @@ func open(ctx context.Context, c *cli) (*roles, error) {
 
 // openToRead opens a store that is there to look at its objects alone: nothing in it is
 // touched, and read permission is enough.
-func openToRead(c *cli) (*roles, *local.ReadOnly, error) {
-	st, err := local.OpenReadOnly(c.storeDir)
+func openToRead(ctx context.Context, c *cli) (*roles, reads, error) {
+	st, err := openReads(ctx, c)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -77,13 +78,13 @@ func openToWork(ctx context.Context, c *cli) (*roles, error) {
 	if err != nil {
 		return nil, err
 	}
-	scratch, err := local.ScratchDir(c.storeDir, c.get)
+	scratch, err := local.ScratchDir(c.scratchBase(), c.get)
 	if err != nil {
 		return nil, errors.Join(temporary(err), r.close())
 	}
 	st := r.store
 	r.coordinator.Scratch = scratch
-	r.limits = &meter{granted: map[string]int64{}, Limiter: &ratelimit.Limiter{Store: st, World: c.world, Timing: ratelimit.OneMachine, Log: c.log}}
+	r.limits = &meter{granted: map[string]int64{}, Limiter: &ratelimit.Limiter{Store: st, World: c.world, Timing: r.timing, Log: c.log}}
 	r.jobs = &worker.Jobs{Store: r.manifests, Handlers: handlers, World: c.world, Log: c.log}
 	r.worker = &worker.Worker{
 		Store: r.manifests, Claims: st, Marks: st, Queue: st, Inputs: st, Limiter: r.limits, Orders: r.coordinator,

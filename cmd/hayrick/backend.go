@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"io"
+	"strings"
+
+	"hayrick/aggregator"
+	"hayrick/audit"
+	"hayrick/aws"
+	"hayrick/coordinator"
+	"hayrick/local"
+	"hayrick/manifest"
+	"hayrick/ratelimit"
+	"hayrick/worker"
+)
+
+// reads is what looking at runs takes of a store.
+type reads interface {
+	manifest.Objects
+	coordinator.Lister
+	audit.Blobs
+	audit.Output
+	audit.Inputs
+	io.Closer
+}
+
+// backend is all ports of the roles in one.
+type backend interface {
+	reads
+	aggregator.Blobs
+	aggregator.Output
+	aggregator.State
+	aggregator.Queue
+	coordinator.Queue
+	coordinator.Sources
+	coordinator.State
+	ratelimit.Store
+	worker.Claims
+	worker.Marks
+	worker.Queue
+	// Others estimates how many other processes are at work on the store.
+	Others() (int, error)
+}
+
+// onAWS says that the store lies in S3.
+func (c *cli) onAWS() bool { return strings.HasPrefix(c.storeDir, aws.Scheme) }
+
+// openBackend opens the store that was named. Times are those of the store: on AWS
+// they come from its replies.
+func openBackend(ctx context.Context, c *cli) (backend, ratelimit.Timing, error) {
+	if !c.onAWS() {
+		st, err := local.Open(ctx, c.storeDir, c.world, c.log)
+		return localStore{st}, ratelimit.OneMachine, err
+	}
+	st, err := aws.Open(ctx, c.storeDir, c.world, c.log)
+	if err != nil {
+		return nil, ratelimit.Timing{}, err
+	}
+	c.world.Clock = st.Clock()
+	return awsStore{st}, ratelimit.ServiceTime, nil
+}
+
+// openReads opens a store to look at its objects alone.
+func openReads(ctx context.Context, c *cli) (reads, error) {
+	if !c.onAWS() {
+		return local.OpenReadOnly(c.storeDir)
+	}
+	st, _, err := openBackend(ctx, c)
+	return st, err
+}
+
+// timing is how well the clocks of a store's processes agree.
+func (c *cli) timing() ratelimit.Timing {
+	if c.onAWS() {
+		return ratelimit.ServiceTime
+	}
+	return ratelimit.OneMachine
+}
+
+// localStore is the store of this machine.
+type localStore struct{ *local.Store }
+
+// awsStore is a store on AWS, whose inputs may lie on this machine too: they are
+// copied into the store, where every worker can read them.
+type awsStore struct{ *aws.Store }
+
+func onThisMachine(uri string) bool { return !strings.HasPrefix(uri, aws.Scheme) }
+
+// Stat identifies the input at uri now.
+func (s awsStore) Stat(ctx context.Context, uri string) (manifest.Pin, error) {
+	if onThisMachine(uri) {
+		return local.Files{}.Stat(ctx, uri)
+	}
+	return s.Store.Stat(ctx, uri)
+}
+
+// OpenSource reads the input at uri from offset to its end.
+func (s awsStore) OpenSource(ctx context.Context, uri string, offset int64) (io.ReadCloser, error) {
+	if onThisMachine(uri) {
+		return local.Files{}.Open(ctx, uri, offset, -1)
+	}
+	return s.Store.OpenSource(ctx, uri, offset)
+}
+
+// Clone copies a file of this machine into the store; what lies in S3 is pinned.
+func (s awsStore) Clone(ctx context.Context, uri, key string) (bool, error) {
+	if !onThisMachine(uri) {
+		return s.Store.Clone(ctx, uri, key)
+	}
+	f, err := local.Files{}.Open(ctx, uri, 0, -1)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	return true, s.Put(ctx, key, f)
+}
+
+// scratchBase is the folder that scratch lies in where nothing better is found: that
+// of the store, or of a store on this machine.
+func (c *cli) scratchBase() string {
+	if c.onAWS() {
+		return ".hayrick"
+	}
+	return c.storeDir
+}
