@@ -3,7 +3,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The packages whose interleavings matter most.
 CORE = . ./manifest ./ratelimit ./coordinator ./worker ./retryplanner ./aggregator ./mem ./local ./internal/...
 
-.PHONY: help build test race lint golden bench demo clean
+.PHONY: help build test race lint localstack-up localstack-down test-aws golden bench demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -19,11 +19,20 @@ race: ## the core under the race detector (needs gcc)
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
-	$(GO) vet ./...
+	$(GO) vet -tags standins ./...
 	$(GO) run $(STATICCHECK) ./...
 
+localstack-up: ## start the stand-ins of S3, DynamoDB and SQS (no Docker, no account)
+	localstack/up
+
+localstack-down: ## stop them
+	localstack/down
+
+test-aws: localstack-up ## the adapters for AWS on the stand-ins
+	. localstack/env && $(GO) test -count=1 -tags standins ./aws && $(GO) test -count=1 -tags standins ./cmd/hayrick -run OnStandIns
+
 golden: ## rewrite golden files; review the diff
-	$(GO) test ./manifest ./ratelimit ./retryplanner ./worker ./jobfile -rewrite
+	$(GO) test ./manifest ./ratelimit ./retryplanner ./worker ./jobfile ./infra -rewrite
 
 bench: ## ratios against peers and physical limits, measured in one run
 	cd bench && $(GO) run .

@@ -19,6 +19,7 @@ import (
 
 	"hayrick"
 	"hayrick/aws"
+	"hayrick/internal/standins"
 	"hayrick/manifest"
 )
 
@@ -99,8 +100,8 @@ func (c *cut) Read(p []byte) (int, error) {
 // storeOn is a fresh store whose requests go through w.
 func storeOn(t *testing.T, w *wire) *aws.Store {
 	t.Helper()
-	cfg := config(t)
-	name := fresh(t, cfg)
+	cfg := standins.Config(t)
+	name := standins.Store(t, cfg)
 	cfg.HTTPClient = w
 	return aws.New(cfg, name, hayrick.RealWorld("host/1"), nil)
 }

@@ -40,7 +40,8 @@ var mayImport = map[string][]string{
 	"local": {"", "manifest", "ratelimit", "internal/durable"},
 	"aws":   {"", "manifest", "ratelimit"},
 
-	"infra": {},
+	"infra":             {},
+	"internal/standins": {"aws", "infra"},
 
 	"sim":                {"", "manifest", "jobs", "ratelimit", "internal/rows", "mem", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/storetest": {"", "manifest", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit"},

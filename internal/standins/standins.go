@@ -1,0 +1,98 @@
+// Package standins makes stores on whatever AWS_* points to, for tests: on the
+// stand-ins that localstack/up starts, an emulator, or an account. What it makes has
+// the properties of infra's template.
+//
+// Only tests with the build tag standins import it: they need the servers.
+package standins
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"testing"
+
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	dbtypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"hayrick/aws"
+	"hayrick/infra"
+)
+
+// account is the one that stand-ins play.
+const account = "000000000000"
+
+// Config is what production uses: the environment.
+func Config(t testing.TB) sdk.Config {
+	t.Helper()
+	cfg, err := aws.LoadConfig(t.Context())
+	if err != nil {
+		t.Fatalf("%v (. localstack/env sets the environment)", err)
+	}
+	return cfg
+}
+
+// Store makes the parts of a new store and returns its name.
+func Store(t testing.TB, cfg sdk.Config) string {
+	t.Helper()
+	var b [6]byte
+	rand.Read(b[:])
+	name := "hayrick-test-" + hex.EncodeToString(b[:])
+	stack, err := infra.Resolve(infra.Params{Values: map[string]string{"Name": name, "BudgetEmail": "nobody@example.invalid"}, Account: account, Region: cfg.Region})
+	if err == nil {
+		err = errors.Join(bucket(t.Context(), cfg, stack), table(t.Context(), cfg, stack), queues(t.Context(), cfg, stack))
+	}
+	if err != nil {
+		t.Fatalf("make the store %s: %v (localstack/up starts the stand-ins)", name, err)
+	}
+	return name
+}
+
+// S3 is a client as the adapter makes it.
+func S3(cfg sdk.Config) *s3.Client {
+	return s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true })
+}
+
+// bucket is made without its policy: that asks for TLS, which stand-ins do not have.
+func bucket(ctx context.Context, cfg sdk.Config, stack *infra.Stack) error {
+	b := stack.Bucket()
+	in := &s3.CreateBucketInput{Bucket: &b.Name}
+	if cfg.Region != "us-east-1" { // which is the one without a name here
+		in.CreateBucketConfiguration = &s3types.CreateBucketConfiguration{LocationConstraint: s3types.BucketLocationConstraint(cfg.Region)}
+	}
+	_, err := S3(cfg).CreateBucket(ctx, in)
+	return err
+}
+
+func table(ctx context.Context, cfg sdk.Config, stack *infra.Stack) error {
+	t := stack.Table()
+	in := &dynamodb.CreateTableInput{TableName: &t.Name, BillingMode: dbtypes.BillingMode(t.Billing)}
+	for _, k := range t.Keys {
+		in.KeySchema = append(in.KeySchema, dbtypes.KeySchemaElement{AttributeName: sdk.String(k.Name), KeyType: dbtypes.KeyType(k.Type)})
+	}
+	for _, a := range t.Attributes {
+		in.AttributeDefinitions = append(in.AttributeDefinitions, dbtypes.AttributeDefinition{AttributeName: sdk.String(a.Name), AttributeType: dbtypes.ScalarAttributeType(a.Type)})
+	}
+	db := dynamodb.NewFromConfig(cfg)
+	if _, err := db.CreateTable(ctx, in); err != nil {
+		return err
+	}
+	_, err := db.UpdateTimeToLive(ctx, &dynamodb.UpdateTimeToLiveInput{
+		TableName: &t.Name, TimeToLiveSpecification: &dbtypes.TimeToLiveSpecification{AttributeName: &t.TTL, Enabled: sdk.Bool(true)},
+	})
+	return err
+}
+
+func queues(ctx context.Context, cfg sdk.Config, stack *infra.Stack) error {
+	client := sqs.NewFromConfig(cfg)
+	for _, q := range stack.Queues() {
+		if _, err := client.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: &q.Name, Attributes: q.Attributes}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
