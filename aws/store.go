@@ -60,7 +60,7 @@ func NameOf(uri string) (string, error) {
 	if !ok || !validName.MatchString(name) {
 		return "", &hayrick.UserError{
 			What: fmt.Sprintf("%q names no store on AWS", uri),
-			Hint: "write s3://<name>: the bucket, the table and the queues that `hayrick infra up` made under this name",
+			Hint: "write s3://<name>: the bucket, the table and the queues that the template of `hayrick infra print` makes under this name",
 		}
 	}
 	return name, nil

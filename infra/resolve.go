@@ -27,7 +27,7 @@ type Resource struct {
 	ref, arn string // what Ref and GetAtt Arn say of it, where kinds knows
 }
 
-// Output is one line of what `hayrick infra up` shows when it is done.
+// Output is one line of what a stack says of itself when it is made.
 type Output struct{ Name, Description, Value string }
 
 // Resolve says what CloudFormation makes of the template. What is made under other

@@ -221,6 +221,8 @@ func (r *rig) dones(n int64) (count int) {
 
 // Two attempts of one task at once, the lease of the first one having run out: the
 // task has one visible result, which names nothing of the other's.
+//
+// 002-15 (one batch, many attempts)
 func TestZombies(t *testing.T) {
 	for name, c := range map[string]struct {
 		stall   func(*rig) // in the second attempt, so that the first comes first

@@ -46,7 +46,7 @@ var mayImport = map[string][]string{
 	"sim":                {"", "manifest", "jobs", "ratelimit", "internal/rows", "mem", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/storetest": {"", "manifest", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/tidy":      {},
-	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/backfill", "jobfile", "ratelimit", "internal/rows", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws"},
+	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/backfill", "jobfile", "ratelimit", "internal/rows", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra"},
 }
 
 // impure is what a decide.go or plan.go may not import: the world.
