@@ -249,7 +249,7 @@ func (s *reading) settled(f *os.File, key string) error {
 }
 
 // openFolder opens a folder, and waits for nothing that lies in its place.
-func openFolder(root *os.Root, name string) (*os.File, error) {
+func openFolder(root *durable.Root, name string) (*os.File, error) {
 	return root.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
 }
 

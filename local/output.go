@@ -118,7 +118,7 @@ func publish(ctx context.Context, outputURI, name string, fill func(*os.File) er
 }
 
 // openOutput opens the folder of an output file called name.
-func openOutput(ctx context.Context, outputURI, name string) (root *os.Root, folder string, err error) {
+func openOutput(ctx context.Context, outputURI, name string) (root *durable.Root, folder string, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
@@ -131,6 +131,6 @@ func openOutput(ctx context.Context, outputURI, name string) (root *os.Root, fol
 	if info, err := os.Stat(folder); err == nil && !info.IsDir() {
 		return nil, folder, &fs.PathError{Op: "open", Path: folder, Err: syscall.ENOTDIR} // not to wait for a FIFO
 	}
-	root, err = os.OpenRoot(folder)
+	root, err = durable.OpenRoot(folder)
 	return root, folder, err
 }

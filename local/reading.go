@@ -5,20 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"hayrick"
+	"hayrick/internal/durable"
 )
 
 // reading is the part of a store that only reads: objects, output folders, inputs.
 type reading struct {
-	root *os.Root
+	root *durable.Root
 	path string
 	// settle makes a name durable that a power cut might take away; nil for whoever
 	// only looks: nothing follows from what it sees.
@@ -37,7 +33,7 @@ func OpenReadOnly(dir string) (*ReadOnly, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	root, err := os.OpenRoot(abs)
+	root, err := durable.OpenRoot(abs)
 	if err != nil {
 		return nil, explainRead(abs, fmt.Errorf("open store %s: %w", dir, err))
 	}
@@ -64,44 +60,12 @@ func (s *ReadOnly) Replace(_ context.Context, key string, _ []byte) error {
 	return fmt.Errorf("replace %s: %w", key, errReadOnly)
 }
 
-// openRegular opens a regular file for reading. What else lies at the name is neither
-// followed nor waited for, as a FIFO would be for its writer: it is a
+// openRegular opens a regular file for reading. What else lies at the name is a
 // hayrick.ErrCorrupt, but a folder, which is none of our names, is fs.ErrNotExist.
-func openRegular(root *os.Root, name string) (*os.File, error) {
-	dir, err := openFolder(root, path.Dir(name))
-	if err != nil {
-		return nil, err
+func openRegular(root *durable.Root, name string) (*os.File, error) {
+	f, err := root.OpenRegular(name)
+	if errors.Is(err, durable.ErrNotRegular) {
+		err = fmt.Errorf("%w: %w", err, hayrick.ErrCorrupt)
 	}
-	defer dir.Close()
-	fail := func(err error) error { return &fs.PathError{Op: "open", Path: name, Err: err} }
-	fd := -1
-	for err = syscall.EINTR; err == syscall.EINTR; {
-		fd, err = unix.Openat(int(dir.Fd()), path.Base(name), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	}
-	switch err {
-	case nil:
-	case syscall.ELOOP, syscall.EMLINK: // by the system
-		return nil, fail(fmt.Errorf("it is a symbolic link: %w", hayrick.ErrCorrupt))
-	case syscall.ENXIO, syscall.EOPNOTSUPP:
-		return nil, fail(fmt.Errorf("it is no file: %w", hayrick.ErrCorrupt))
-	default:
-		return nil, fail(err)
-	}
-	err = unix.SetNonblock(fd, false)
-	f := os.NewFile(uintptr(fd), path.Join(root.Name(), name))
-	var info fs.FileInfo
-	if err == nil {
-		info, err = f.Stat()
-	}
-	switch {
-	case err != nil:
-	case info.IsDir():
-		err = fail(fs.ErrNotExist)
-	case !info.Mode().IsRegular():
-		err = fail(fmt.Errorf("it is no file: %w", hayrick.ErrCorrupt))
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
+	return f, err
 }

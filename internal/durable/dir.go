@@ -15,7 +15,7 @@ import (
 // paths; neither ".." nor a symbolic link leads out of the folder. It may be used
 // by many goroutines, and the folder by many processes.
 type Dir struct {
-	root   *os.Root
+	root   *Root
 	path   string
 	owner  string
 	lock   *os.File // procs/<owner>, locked while we live
@@ -40,7 +40,7 @@ func Open(path string, newID func() string, now func() time.Time) (*Dir, error) 
 	if err := MkdirAll(path); err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(path)
+	root, err := OpenRoot(path)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func (d *Dir) Settle(name string) error {
 }
 
 // Root gives access to the folder for what needs no durability: listing.
-func (d *Dir) Root() *os.Root { return d.root }
+func (d *Dir) Root() *Root { return d.root }
 
 // syncName makes the name of a file durable, and those of the folders above it.
 // Who calls it has seen the name, so the entry exists before any sync starts.
@@ -165,6 +165,9 @@ func (d *Dir) mkdirs(name string) error {
 	parent := path.Dir(name)
 	for dir := parent; dir != "."; dir = path.Dir(dir) {
 		d.known.forget(dir) // one of them is missing: whatever was known of them is old
+	}
+	if err := d.root.Mkdir(parent, 0o755); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
+		return err
 	}
 	return d.root.MkdirAll(parent, 0o755)
 }

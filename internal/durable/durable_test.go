@@ -412,7 +412,7 @@ func TestRecent(t *testing.T) {
 // one is writing.
 func TestPublish(t *testing.T) {
 	dir := t.TempDir()
-	root, err := os.OpenRoot(dir)
+	root, err := OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,3 +28,23 @@ func syncfsTells() bool {
 func Clone(dst, src *os.File) bool {
 	return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil
 }
+
+// openBeneath opens a file by a path that may not leave the folder at; symbolic links
+// that stay below it are followed on the way. Linux has it from 5.6 on, where no
+// filter of system calls forbids it.
+func openBeneath(at int, name string, flag int, perm uint32) (fd int, err error) {
+	how := unix.OpenHow{Flags: uint64(flag), Mode: uint64(perm), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
+	if flag&unix.O_CREAT == 0 {
+		how.Mode = 0 // or the kernel refuses
+	}
+	for range 100 { // EAGAIN: somebody moves folders about
+		err = retried(func() (err error) {
+			fd, err = unix.Openat2(at, name, &how)
+			return err
+		})
+		if err != unix.EAGAIN {
+			break
+		}
+	}
+	return fd, err
+}

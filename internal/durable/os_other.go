@@ -18,3 +18,6 @@ func syncfsTells() bool { return false }
 
 // Clone is not known here: it copies nothing.
 func Clone(dst, src *os.File) bool { return false }
+
+// openBeneath is not known here: os.Root walks.
+func openBeneath(int, string, int, uint32) (int, error) { return -1, unix.ENOSYS }

@@ -25,7 +25,7 @@ func IsPublishTemp(name string) bool { return strings.HasPrefix(name, publishPre
 // readers, and a crash or power cut at any point, see the old file or the new one,
 // whole. On return the new one is durable. Temps that killed publishers left are
 // removed on the way.
-func Publish(root *os.Root, name string, fill func(*os.File) error) error {
+func Publish(root *Root, name string, fill func(*os.File) error) error {
 	f, temp, err := createPublishTemp(root)
 	if err != nil {
 		return err
@@ -60,7 +60,7 @@ func Publish(root *os.Root, name string, fill func(*os.File) error) error {
 
 // createPublishTemp makes a temp that is locked while its writer lives, whatever
 // store that writer belongs to.
-func createPublishTemp(root *os.Root) (*os.File, string, error) {
+func createPublishTemp(root *Root) (*os.File, string, error) {
 	for range 100 {
 		name := publishPrefix + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(published.Add(1), 10)
 		f, err := root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
@@ -78,7 +78,7 @@ func createPublishTemp(root *os.Root) (*os.File, string, error) {
 	return nil, "", errors.New("no temp stays in the folder")
 }
 
-func cleanPublishTemps(root *os.Root) error {
+func cleanPublishTemps(root *Root) error {
 	d, err := root.Open(".")
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func cleanPublishTemps(root *os.Root) error {
 }
 
 // same says whether name still is the file f.
-func same(root *os.Root, name string, f *os.File) bool {
+func same(root *Root, name string, f *os.File) bool {
 	ours, err1 := f.Stat()
 	there, err2 := root.Stat(name)
 	return err1 == nil && err2 == nil && os.SameFile(ours, there)

@@ -105,15 +105,18 @@ func (t *Temp) syncBytes() error {
 // Replace gives the temp its name, over what has it. Readers see the old file or
 // the new one, whole; after a power cut they may see either or damage.
 func (t *Temp) Replace(name string) error {
-	defer t.Discard()
 	err := t.dir.root.Rename(t.name, name)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := t.dir.mkdirs(name); err != nil {
-			return err
+		if err = t.dir.mkdirs(name); err == nil {
+			err = t.dir.root.Rename(t.name, name)
 		}
-		err = t.dir.root.Rename(t.name, name)
 	}
-	return err
+	if err != nil {
+		t.Discard()
+		return err
+	}
+	t.dir = nil
+	return t.Close()
 }
 
 // Discard removes the temp. What cannot be removed now is removed by the next
