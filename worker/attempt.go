@@ -191,10 +191,17 @@ func (x *item) reset() {
 
 // check finds the item's keys and says why the record is no item.
 func (x *item) check(keyField string, auto []hayrick.Rate) {
+	const notObject = "the line is not one JSON object"
 	x.Key = strconv.FormatInt(x.in.Ordinal, 10)
+	if keyField == "" && len(auto) == 0 {
+		if !isObject(x.in.Data) {
+			x.bad = notObject
+		}
+		return
+	}
 	fields, ok := ParseFields(x.in.Data)
 	if !ok {
-		x.bad = "the line is not one JSON object"
+		x.bad = notObject
 		return
 	}
 	for _, r := range auto {

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -121,6 +122,11 @@ func ParseFields(data []byte) (f Fields, ok bool) {
 		return nil, false
 	}
 	return f, true
+}
+
+// isObject says whether a record is one JSON object, for less than its fields cost.
+func isObject(data []byte) bool {
+	return bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")) && json.Valid(data)
 }
 
 // Text is a field as a label: the string itself, or the JSON of a number or
