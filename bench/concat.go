@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"hayrick/aggregator"
 	"hayrick/internal/rows"
 	"hayrick/local"
@@ -142,19 +144,27 @@ func childConcat(args []string) (any, error) {
 	return assemble(ctx, c, store, sources)
 }
 
+// footersAtOnce is how many footers the root reads side by side.
+const footersAtOnce = 16
+
 func assemble(ctx context.Context, c corpus, store *local.Store, sources []aggregator.Source) (concatenated, error) {
 	var res concatenated
 	start := time.Now()
 	footers := make([]aggregator.SourceFooter, len(sources))
+	reads, rctx := errgroup.WithContext(ctx)
+	reads.SetLimit(footersAtOnce)
 	for i, s := range sources {
-		r, err := store.OpenAt(ctx, s.Name)
-		if err != nil {
-			return res, err
-		}
-		footers[i], err = aggregator.ReadSourceFooter(r, s.Size)
-		if err := errors.Join(err, r.Close()); err != nil {
-			return res, err
-		}
+		reads.Go(func() error {
+			r, err := store.OpenAt(rctx, s.Name)
+			if err != nil {
+				return err
+			}
+			footers[i], err = aggregator.ReadSourceFooter(r, s.Size)
+			return errors.Join(err, r.Close())
+		})
+	}
+	if err := reads.Wait(); err != nil {
+		return res, err
 	}
 	plan, err := aggregator.PlanConcat(sources, footers)
 	if err != nil {

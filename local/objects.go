@@ -140,6 +140,7 @@ func (s *Store) Assemble(ctx context.Context, key string, parts []manifest.Range
 	_, err := s.store(ctx, key, func(dst *os.File) error {
 		var src *os.File
 		var open string // the key of src: consecutive ranges often have the same
+		var begun, written int64
 		defer func() {
 			if src != nil {
 				src.Close()
@@ -162,6 +163,10 @@ func (s *Store) Assemble(ctx context.Context, key string, parts []manifest.Range
 			if err := copyRange(dst, src, p); err != nil {
 				return fmt.Errorf("from %s: %w", p.Key, err)
 			}
+			if written += p.Length; written-begun >= writeEvery {
+				durable.StartWriting(dst, begun, written-begun)
+				begun = written
+			}
 		}
 		_, err := dst.Write(tail)
 		return err
@@ -171,6 +176,10 @@ func (s *Store) Assemble(ctx context.Context, key string, parts []manifest.Range
 	}
 	return nil
 }
+
+// writeEvery is after how many bytes of a large object the disk gets to work on them,
+// while the rest is copied.
+const writeEvery = 16 << 20
 
 func copyRange(dst, src *os.File, p manifest.Range) error {
 	if p.Offset < 0 || p.Length < 0 {
