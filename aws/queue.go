@@ -241,7 +241,7 @@ func (s *Store) queueURL(ctx context.Context, queue string) (string, error) {
 		return url, ctx.Err()
 	}
 	n := NamesOf(s.name)
-	name, ok := map[string]string{hayrick.QueueTasks: n.Tasks, hayrick.QueueFailures: n.Failures, hayrick.QueueDead: n.Dead}[queue]
+	name, ok := map[string]string{hayrick.QueueTasks: n.Tasks, hayrick.QueueDead: n.Dead}[queue]
 	if !ok {
 		return "", fmt.Errorf("there is no queue %q", queue)
 	}

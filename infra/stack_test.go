@@ -101,7 +101,7 @@ func TestQueuesAndFunctionsFitTogether(t *testing.T) {
 				dead[q.ARN] = true
 			}
 		}
-		if len(dead) != 1 || len(s.Queues()) != 3 || s.Queues()[0].DeadLetter != "" {
+		if len(dead) != 1 || len(s.Queues()) != 2 || s.Queues()[0].DeadLetter != "" {
 			t.Fatalf("%d dead of %d queues", len(dead), len(s.Queues()))
 		}
 		timeout := int64(0)
@@ -109,7 +109,7 @@ func TestQueuesAndFunctionsFitTogether(t *testing.T) {
 			timeout = number(t, w.Properties["Timeout"])
 		}
 		for _, q := range s.Queues() {
-			if q.DeadLetter != "" && (!dead[q.DeadLetter] || q.MaxReceive < 10) {
+			if q.DeadLetter != "" && (!dead[q.DeadLetter] || q.MaxReceive != hayrick.MaxReceives) {
 				t.Errorf("%s gives up to %q after %d deliveries", q.Name, q.DeadLetter, q.MaxReceive)
 			}
 			visibility, err := strconv.ParseInt(q.Attributes["VisibilityTimeout"], 10, 64)
@@ -184,7 +184,7 @@ var resourceless = []string{}
 
 func TestPoliciesAreNarrow(t *testing.T) {
 	policies := ourPolicies(t, lab(t))
-	if len(policies) != 5+1+3+3 { // roles, bucket, queues, inline ones of functions and schedule
+	if len(policies) != 5+1+2+3 { // roles, bucket, queues, inline ones of functions and schedule
 		t.Errorf("%d policies: %v", len(policies), slices.Sorted(maps.Keys(policies)))
 	}
 	for at, p := range policies {
@@ -349,7 +349,7 @@ func TestWithoutCodeNothingRuns(t *testing.T) {
 			t.Errorf("%s is made without code", r.ID)
 		}
 	}
-	if len(s.Outputs) != 10 || len(lab(t).Outputs) != 12 {
+	if len(s.Outputs) != 9 || len(lab(t).Outputs) != 11 {
 		t.Errorf("%d outputs without code, %d with", len(s.Outputs), len(lab(t).Outputs))
 	}
 	for _, o := range lab(t).Outputs {

@@ -13,9 +13,8 @@ import (
 )
 
 const (
-	maxReceives = 20                     // deliveries of a message before it is a dead letter
-	pollEvery   = 50 * time.Millisecond  // how soon a message of another process is seen
-	sweepEvery  = 200 * time.Millisecond // how often the dead are looked for
+	pollEvery  = 50 * time.Millisecond  // how soon a message of another process is seen
+	sweepEvery = 200 * time.Millisecond // how often the dead are looked for
 )
 
 // Send enqueues messages, all or none.
@@ -58,7 +57,7 @@ func (s *Store) Send(ctx context.Context, queue string, msgs ...hayrick.Outgoing
 // Receive delivers up to max messages, the longest visible first, and waits up to
 // wait for the first: a Send of this process wakes it at once, one of another
 // process within pollEvery. What a dead process had in flight is visible again. A
-// message that was delivered maxReceives times moves to the dead queue instead.
+// message that was delivered hayrick.MaxReceives times moves to the dead queue instead.
 func (s *Store) Receive(ctx context.Context, queue string, max int, visibility, wait time.Duration) ([]hayrick.Delivery, error) {
 	end := s.world.Clock.Now().Add(wait)
 	for {
@@ -140,7 +139,7 @@ func (t *tx) receive(queue string, max int, visibility time.Duration) (ds []hayr
 		}
 		dead := 0
 		for _, m := range next {
-			if m.receives < maxReceives || queue == hayrick.QueueDead {
+			if m.receives < hayrick.MaxReceives || queue == hayrick.QueueDead {
 				deliver = append(deliver, m)
 				continue
 			}

@@ -78,7 +78,7 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 	if a.claim.Fence > 1 {
 		switch done, err := a.finished(ctx); {
 		case err != nil:
-			return again(againFault, "read the result"), err
+			return fault("read the result"), err
 		case done:
 			return ack("already done"), nil
 		}
@@ -105,13 +105,13 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 		}
 	}()
 	if err := a.recall(ctx); err != nil {
-		return again(againFault, "read the journal"), err
+		return fault("read the journal"), err
 	}
 	if err := a.proveRunnable(ctx); err != nil {
-		return again(againFault, "keep the claim"), err
+		return fault("keep the claim"), err
 	}
 	if err := a.runItems(ctx); err != nil {
-		return again(againFault, "run the items"), err
+		return fault("run the items"), err
 	}
 	if a.ended < len(a.items) {
 		return a.handBack(ctx)
@@ -150,7 +150,7 @@ func (a *attemptRun) open(ctx context.Context) (v Verdict, ok bool, err error) {
 		return a.pause(ctx, RuleInputChanged, reason)
 	}
 	if err != nil {
-		return again(againFault, "read the batch"), false, fmt.Errorf("read %s: %w", a.batch.BatchID, err)
+		return fault("read the batch"), false, fmt.Errorf("read %s: %w", a.batch.BatchID, err)
 	}
 	def := &a.job.Definition
 	for _, r := range def.Rates {
@@ -233,7 +233,7 @@ func (a *attemptRun) pause(ctx context.Context, rule, reason string) (v Verdict,
 		}
 		silenced, err := a.w.Orders.Pause(ctx, a.ref.JobID, a.ref.Generation, a.group, name, reason)
 		if err != nil {
-			return again(againFault, "pause the job"), false, fmt.Errorf("pause %s: %w", a.ref.JobID, err)
+			return fault("pause the job"), false, fmt.Errorf("pause %s: %w", a.ref.JobID, err)
 		}
 		if !silenced {
 			break
@@ -246,7 +246,7 @@ func (a *attemptRun) pause(ctx context.Context, rule, reason string) (v Verdict,
 	}
 	a.release(ctx)
 	a.w.Log.Error("the job is paused", hayrick.KeyJobID, a.ref.JobID, "rule", rule, "reason", reason)
-	return again(againPaused, "%s", reason), false, nil
+	return ack(reason), false, nil // a resume sends every open task again
 }
 
 // release ends the claim without counting it as vanished. Lost, it runs out.

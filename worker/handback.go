@@ -25,7 +25,7 @@ func (a *attemptRun) handBack(ctx context.Context) (Verdict, error) {
 	if a.late && a.progress == 0 {
 		// A whole attempt went into items that do not end: charge those in hand.
 		if err := a.chargeTimeout(ctx); err != nil {
-			return again(againFault, "charge the time-out"), err
+			return fault("charge the time-out"), err
 		}
 		if a.ended == len(a.items) {
 			return a.finish(ctx)
@@ -33,7 +33,7 @@ func (a *attemptRun) handBack(ctx context.Context) (Verdict, error) {
 	}
 	if a.progress > 0 {
 		if err := a.checkpoint(ctx); err != nil {
-			return again(againFault, "checkpoint"), err
+			return fault("checkpoint"), err
 		}
 	}
 	a.release(ctx)
@@ -43,7 +43,7 @@ func (a *attemptRun) handBack(ctx context.Context) (Verdict, error) {
 	}
 	if err := a.w.Queue.Send(ctx, hayrick.QueueTasks, hayrick.Outgoing{Message: msg}); err != nil {
 		// The old message stays and says the same.
-		return again(0, "hand back"), fmt.Errorf("hand back %s: %w", a.ref.TaskID, err)
+		return fault("hand back"), fmt.Errorf("hand back %s: %w", a.ref.TaskID, err)
 	}
 	return ack("handed back"), nil
 }

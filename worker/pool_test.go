@@ -229,7 +229,7 @@ func TestPoolFollowsTheVerdict(t *testing.T) {
 		later time.Duration
 		want  string
 	}{
-		{0, ""}, {2 * time.Second, "agg-0"}, {time.Hour, "task-0000"}, {time.Hour, "task-0001"},
+		{0, ""}, {time.Minute, "agg-0"}, {time.Hour, "task-0000"}, {time.Hour, "task-0001"},
 	} {
 		r.clock.pass(c.later)
 		if got := strings.Join(r.visible(hayrick.QueueTasks), " "); got != c.want {

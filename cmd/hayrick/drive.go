@@ -19,7 +19,6 @@ const (
 	// visibility hides a message in hand; the pool extends it. A process that dies frees
 	// its messages at once, so this is for one that stands still.
 	visibility = time.Minute
-	againFault = time.Second
 	// sweepEvery is how often a run is swept while it is worked on, and lookEvery how
 	// often its progress is read.
 	sweepEvery = time.Second

@@ -128,7 +128,7 @@ func (r *roles) closeGroup(ctx context.Context, d hayrick.Delivery) (worker.Verd
 	case errors.Is(err, hayrick.ErrNotFound):
 		return worker.Verdict{Ack: true, Because: "no such group in this generation"}, nil
 	case err != nil:
-		return worker.Verdict{Again: againFault, Because: "close the group"}, err
+		return worker.Verdict{Again: d.AfterFault(), Because: "close the group"}, err
 	case done.Ended || done.Closed:
 		return worker.Verdict{Ack: true, Because: "closed"}, nil
 	}
@@ -141,7 +141,7 @@ func (r *roles) closeGroup(ctx context.Context, d hayrick.Delivery) (worker.Verd
 		}})
 	}
 	if err := r.store.Send(ctx, hayrick.QueueTasks, out...); err != nil {
-		return worker.Verdict{Again: againFault, Because: "send what is missing"}, err
+		return worker.Verdict{Again: d.AfterFault(), Because: "send what is missing"}, err
 	}
 	return worker.Verdict{Ack: true, Because: "not closed"}, nil
 }
@@ -157,7 +157,7 @@ func (r *roles) pauseChanged(ctx context.Context, d hayrick.Delivery, changed er
 		reason := fmt.Sprintf("%v; restore the file and `hayrick resume %s`, or `hayrick cancel %s` and `hayrick run --new`", changed, d.JobID, d.JobID)
 		silenced, err := r.coordinator.Pause(ctx, d.JobID, d.Generation, d.Group, rule, reason)
 		if err != nil {
-			return worker.Verdict{Again: againFault, Because: "pause the job"}, err
+			return worker.Verdict{Again: d.AfterFault(), Because: "pause the job"}, err
 		}
 		if !silenced {
 			return worker.Verdict{Ack: true, Because: "the input has changed"}, nil // a resume leads back here by a sweep

@@ -73,7 +73,7 @@ func testSendReceiveAck(h *harness) {
 	h.none(hayrick.QueueTasks)
 	h.must(h.Queue.Send(h.Ctx, hayrick.QueueTasks))
 	h.send(hayrick.QueueTasks, 0, 1, 2, 3)
-	h.none(hayrick.QueueFailures) // queues are apart
+	h.none(hayrick.QueueDead) // queues are apart
 	got := append(h.receive(hayrick.QueueTasks, 2), h.another().receive(hayrick.QueueTasks, 10)...)
 	if !slices.Equal(tasks(got), []string{"task-0001", "task-0002", "task-0003"}) {
 		h.Fatalf("received %+v", got)
@@ -150,12 +150,12 @@ func testDeadLetter(h *harness) {
 		if len(ds) == 0 {
 			break
 		}
-		if last++; ds[0].Count != last || last > 1000 {
+		if last++; ds[0].Count != last || last > hayrick.MaxReceives {
 			h.Fatalf("delivery %d is %+v", last, ds[0])
 		}
 		h.must(h.Queue.Extend(h.Ctx, hayrick.QueueTasks, 0, ds...))
 	}
-	if last < 5 {
+	if last != hayrick.MaxReceives {
 		h.Fatalf("a message is a dead letter after %d deliveries", last)
 	}
 	d := h.one(hayrick.QueueDead)
