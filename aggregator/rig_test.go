@@ -399,7 +399,7 @@ func (j *jobRig) step(a *aggregator.Aggregator) (bool, error) {
 func (j *jobRig) drain(a *aggregator.Aggregator) error {
 	for range 5000 {
 		depth, err := j.mem.Depth(j.t.Context(), hayrick.QueueTasks, j.id)
-		if err != nil || depth == 0 {
+		if err != nil || depth.Messages == 0 {
 			return err
 		}
 		worked, err := j.step(a)

@@ -209,27 +209,27 @@ func (s *Store) change(ctx context.Context, what, queue string, ds []hayrick.Del
 
 // Depth estimates how many messages wait or are in flight. SQS does not tell jobs
 // apart: it is the depth of all jobs' messages.
-func (s *Store) Depth(ctx context.Context, queue, jobID string) (int, error) {
+func (s *Store) Depth(ctx context.Context, queue, jobID string) (hayrick.Depth, error) {
+	var d hayrick.Depth
 	url, err := s.queueURL(ctx, queue)
 	if err != nil {
-		return 0, fmt.Errorf("depth: %w", err)
+		return d, fmt.Errorf("depth: %w", err)
 	}
 	names := []types.QueueAttributeName{
 		types.QueueAttributeNameApproximateNumberOfMessages, types.QueueAttributeNameApproximateNumberOfMessagesNotVisible, types.QueueAttributeNameApproximateNumberOfMessagesDelayed,
 	}
 	out, err := s.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: names})
 	if err != nil {
-		return 0, fmt.Errorf("depth of %s: %w", queue, explain(err))
+		return d, fmt.Errorf("depth of %s: %w", queue, explain(err))
 	}
-	sum := 0
 	for _, name := range names {
 		n, err := strconv.Atoi(out.Attributes[string(name)])
 		if err != nil {
-			return 0, fmt.Errorf("depth of %s: %s is %q", queue, name, out.Attributes[string(name)])
+			return hayrick.Depth{}, fmt.Errorf("depth of %s: %s is %q", queue, name, out.Attributes[string(name)])
 		}
-		sum += n
+		d.Messages += n
 	}
-	return sum, nil
+	return d, nil
 }
 
 // queueURL is asked for once.

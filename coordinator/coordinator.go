@@ -190,8 +190,12 @@ func (c *Coordinator) start(ctx context.Context, jobID string, fresh bool) error
 	}
 	d := Decide(k, c.World.Clock.Now())
 	open := k.Open
-	unsent := d.Status == hayrick.StatusRunning && k.Depth == 0 && (fresh || k.Cached != nil) &&
-		open != nil && open.Name == hayrick.GroupInitial && open.Members != nil && len(open.Records) == 0
+	unsent := d.Status == hayrick.StatusRunning && open != nil && open.Name == hayrick.GroupInitial && open.Members != nil && len(open.Records) == 0
+	if k.Depth.Exact {
+		unsent = unsent && k.Depth.Messages == 0 && (fresh || k.Cached != nil)
+	} else {
+		unsent = unsent && fresh
+	}
 	if unsent {
 		d.Scan = nil
 	}

@@ -26,8 +26,8 @@ type State interface {
 // Queue is where tasks and triggers are sent.
 type Queue interface {
 	Send(ctx context.Context, queue string, msgs ...hayrick.Outgoing) error
-	// Depth estimates how many messages of a job are waiting or in flight.
-	Depth(ctx context.Context, queue, jobID string) (int, error)
+	// Depth says how many messages of a job are waiting, delayed or in flight.
+	Depth(ctx context.Context, queue, jobID string) (hayrick.Depth, error)
 }
 
 // Sources opens the inputs of job files.

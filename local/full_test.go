@@ -124,8 +124,8 @@ func childFull(dir string, args []string) error {
 	if keys != 1 || len(left) != 0 || len(published) != 0 {
 		return fmt.Errorf("a full disk left %d objects, %d temps, %d published files", keys, len(left), len(published))
 	}
-	if n, err := s.Depth(ctx, hayrick.QueueTasks, "full"); err != nil || n != 0 {
-		return fmt.Errorf("a send that failed left %d messages, %v", n, err)
+	if n, err := s.Depth(ctx, hayrick.QueueTasks, "full"); err != nil || n.Messages != 0 {
+		return fmt.Errorf("a send that failed left %+v messages, %v", n, err)
 	}
 
 	if err := free(); err != nil { // and everything goes on

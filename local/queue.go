@@ -276,18 +276,19 @@ func (s *Store) Extend(ctx context.Context, queue string, visibility time.Durati
 }
 
 // Depth counts the messages of a job, waiting, delayed and in flight.
-func (s *Store) Depth(ctx context.Context, queue, jobID string) (n int, err error) {
-	err = s.state.read(ctx, func(c *conn) error {
+func (s *Store) Depth(ctx context.Context, queue, jobID string) (hayrick.Depth, error) {
+	d := hayrick.Depth{Exact: true}
+	err := s.state.read(ctx, func(c *conn) error {
 		row, err := c.one(`SELECT n FROM depths WHERE queue = ? AND job = ?`, queue, jobID)
 		if row != nil {
-			n = int(row[0].(int64))
+			d.Messages = int(row[0].(int64))
 		}
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("depth of %s: %w", queue, err)
+		return hayrick.Depth{}, fmt.Errorf("depth of %s: %w", queue, err)
 	}
-	return n, nil
+	return d, nil
 }
 
 // nextID gives a message id that was never used in this life of the state.

@@ -187,11 +187,15 @@ func (s *Store) Extend(ctx context.Context, name string, visibility time.Duratio
 }
 
 // Depth counts the messages of a job, waiting, delayed and in flight.
-func (s *Store) Depth(ctx context.Context, name, jobID string) (int, error) {
-	return do(ctx, s, "Queue", "Depth", name, func() (int, error) {
+func (s *Store) Depth(ctx context.Context, name, jobID string) (hayrick.Depth, error) {
+	return do(ctx, s, "Queue", "Depth", name, func() (hayrick.Depth, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.queue(name).byJob[jobID], nil
+		q := s.queue(name)
+		if s.OneDepth {
+			return hayrick.Depth{Messages: len(q.heap)}, nil
+		}
+		return hayrick.Depth{Messages: q.byJob[jobID], Exact: true}, nil
 	})
 }
 

@@ -17,6 +17,8 @@ type Store struct {
 	Poll time.Duration
 	// CanClone makes Clone copy inputs, as a file system with reflinks does.
 	CanClone bool
+	// OneDepth makes Depth an estimate over all jobs, as that of SQS is.
+	OneDepth bool
 
 	clock hayrick.Clock
 

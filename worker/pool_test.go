@@ -48,9 +48,9 @@ func (r *rig) visible(queue string) (ids []string) {
 
 func (r *rig) depth() int {
 	r.t.Helper()
-	n, err := r.mem.Depth(r.t.Context(), hayrick.QueueTasks, jobID)
+	d, err := r.mem.Depth(r.t.Context(), hayrick.QueueTasks, jobID)
 	r.must(err)
-	return n
+	return d.Messages
 }
 
 // Short tasks are received and acknowledged by the group.

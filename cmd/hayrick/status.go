@@ -83,7 +83,7 @@ func (r *roles) statusOf(ctx context.Context, k *coordinator.Known) (status, err
 	d := coordinator.Decide(k, r.world.Clock.Now())
 	s := status{
 		Schema: "hayrick.status/v1", JobID: k.Plan.JobID, JobType: k.Plan.Job.JobType, Status: d.Status, Generation: k.Generation,
-		SubmittedAt: k.Plan.SubmittedAt, Messages: k.Depth, tally: tallyOf(k),
+		SubmittedAt: k.Plan.SubmittedAt, Messages: k.Depth.Messages, tally: tallyOf(k),
 	}
 	if k.Outcome != nil {
 		res := resultOf(k)
