@@ -43,18 +43,20 @@ type Delivery struct {
 const (
 	faultWait    = time.Second
 	maxFaultWait = 15 * time.Minute // so that an outage of most of a day kills no message
-	maxHeldWait  = 6 * time.Hour    // so that a task may be held for longer than a queue keeps messages
+	maxHeldWait  = time.Hour
 )
 
 // AfterFault is how long a delivery that met a fault waits to be shown again: a
 // second, and twice as long each time after.
 func (d Delivery) AfterFault() time.Duration { return d.wait(faultWait, maxFaultWait) }
 
-// AfterLease is how long a delivery whose task another attempt holds waits to be
-// shown again: until the lease ends, which is left from now. Who still holds it then
-// renews it, so that each time after it waits twice as long.
-func (d Delivery) AfterLease(left time.Duration) time.Duration {
-	return d.wait(max(left, faultWait), maxHeldWait)
+// AfterLease is how long a delivery whose task another attempt holds waits to be shown
+// again: until the lease ends, which is left from now. Who still holds it then renews
+// it, so that each time after it waits twice as long. When that comes to an hour it is
+// done with: the holder lives, and should it die yet, a sweep sends the task again.
+func (d Delivery) AfterLease(left time.Duration) (wait time.Duration, done bool) {
+	wait = d.wait(max(left, faultWait), maxHeldWait)
+	return wait, wait == maxHeldWait
 }
 
 func (d Delivery) wait(first, most time.Duration) time.Duration {

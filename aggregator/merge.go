@@ -26,10 +26,8 @@ func (a *Aggregator) Merge(ctx context.Context, d hayrick.Delivery) (Verdict, er
 	if by := (*heldError)(nil); errors.As(err, &by) {
 		// The first delivery of a message is not the one that the other attempt works on:
 		// it is a duplicate. Any other may be.
-		if d.Count <= 1 {
-			return Verdict{Ack: true, Because: err.Error()}, nil
-		}
-		return Verdict{Again: d.AfterLease(by.Until.Sub(a.World.Clock.Now())), Because: err.Error()}, nil
+		wait, done := d.AfterLease(by.Until.Sub(a.World.Clock.Now()))
+		return Verdict{Ack: done || d.Count <= 1, Again: wait, Because: err.Error()}, nil
 	}
 	if err != nil {
 		return Verdict{Again: d.AfterFault(), Because: "merge"}, fmt.Errorf("merge %s of %s: %w", d.TaskID, d.JobID, gone(err))

@@ -157,7 +157,7 @@ const (
 	maxWait   = time.Hour
 	// What is then sent again at once. The largest is what one sweep can look at.
 	firstLot = 4 * manifest.BlockTasks
-	maxLot   = 64 * manifest.BlockTasks
+	maxLot   = 256 * manifest.BlockTasks
 )
 
 // loss is what lost comes to.

@@ -62,23 +62,42 @@ func (c *Coordinator) apply(ctx context.Context, k *Known, d Decision) error {
 			return fmt.Errorf("mark %d in record %d/%d of %s: %w", m.Position, m.Block.Level, m.Block.N, m.Block.Group, err)
 		}
 	}
-	lot := d.Lot
-	if lot == 0 {
-		lot = math.MaxInt
-	}
-	for _, n := range d.Scan {
-		sent, err := c.scan(ctx, k, n, lot)
-		if err != nil {
-			return fmt.Errorf("repair block %d of %s: %w", n, k.Open.Name, err)
-		}
-		if lot -= sent; lot <= 0 {
-			break
-		}
+	if err := c.scanAll(ctx, k, d); err != nil {
+		return err
 	}
 	for _, m := range d.Triggers {
 		if err := c.Queue.Send(ctx, hayrick.QueueTasks, hayrick.Outgoing{Message: m}); err != nil {
 			return fmt.Errorf("send a trigger for %s: %w", m.Group, err)
 		}
+	}
+	return nil
+}
+
+// scanAll looks at blocks until a lot of tasks is sent again.
+func (c *Coordinator) scanAll(ctx context.Context, k *Known, d Decision) error {
+	lot := d.Lot
+	if lot == 0 {
+		lot = math.MaxInt
+	}
+	left := lot
+	for _, n := range d.Scan {
+		sent, err := c.scan(ctx, k, n, left)
+		if err != nil {
+			return fmt.Errorf("repair block %d of %s: %w", n, k.Open.Name, err)
+		}
+		if left -= sent; left <= 0 {
+			return nil
+		}
+	}
+	if d.Lot == 0 || left < lot {
+		return nil
+	}
+	// Somebody is at every task, and nothing was sent that would have to be waited for:
+	// should one of them die, that is to be seen as soon as now.
+	st := *d.State
+	st.Progress.WaitMS = k.Cached.Progress.WaitMS
+	if err := c.State.PutJobState(ctx, st); err != nil {
+		return fmt.Errorf("cache the state of %s: %w", k.Plan.JobID, err)
 	}
 	return nil
 }

@@ -463,6 +463,7 @@ func TestLease(t *testing.T) {
 			1: {Ack: true, Because: "held by w, which has a message of its own"}, // a duplicate
 			2: {Again: 2 * lease, Because: "held by w"},                          // perhaps the one that w works on
 			5: {Again: 16 * lease, Because: "held by w"},
+			9: {Ack: true, Because: "held by w for long"},
 		} {
 			if v, err := r.worker("other").Attempt(ctx, hayrick.Delivery{Message: r.message(0), Count: count}); v != want || err != nil {
 				t.Errorf("delivery %d: %+v, %v", count, v, err)

@@ -48,12 +48,16 @@ func ModeOf(c hayrick.Claim) (mode Mode, because string) {
 // heldBy decides about the message of a task that another attempt has. The first
 // delivery of a message is not the one that the other attempt works on: it is a
 // duplicate, and done with. Any other may be, come again because its worker stands
-// still or is gone: it is looked at again when the lease ends.
+// still or is gone: it is looked at again when the lease ends, a number of times.
 func heldBy(d hayrick.Delivery, by hayrick.Claim, now time.Time) Verdict {
 	if d.Count <= 1 {
 		return ack("held by " + by.Worker + ", which has a message of its own")
 	}
-	return again(d.AfterLease(by.Until.Sub(now)), "held by %s", by.Worker)
+	wait, done := d.AfterLease(by.Until.Sub(now))
+	if done {
+		return ack("held by " + by.Worker + " for long")
+	}
+	return again(wait, "held by %s", by.Worker)
 }
 
 // Try is one ended try of an item, as NextTry judges it.
