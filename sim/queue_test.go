@@ -235,3 +235,33 @@ func TestAHeldTaskKillsNoMessage(t *testing.T) {
 		}
 	}
 }
+
+// A message that is delivered too often dies. Its task does not: it has no message then,
+// and a sweep sends it one.
+func TestADeadLetterIsNotTheEndOfItsTask(t *testing.T) {
+	calm := newJob(t)
+	calm.finish(calm.submit(calm.world.Start()))
+	want := gist(calm.outcome())
+	for _, beside := range []bool{false, true} {
+		j := newJob(t)
+		if beside {
+			j.besideOthers()
+		}
+		ctx := context.Background()
+		p := j.submit(j.world.Start())
+		for range 2 * hayrick.MaxReceives { // by processes that die before they claim anything
+			if _, err := j.world.Store.Receive(ctx, hayrick.QueueTasks, 10, 0, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		dead, err := j.world.Store.Receive(ctx, hayrick.QueueDead, 10, 0, 0)
+		if err != nil || len(dead) != 3 {
+			t.Fatalf("dead letters %+v, %v", dead, err)
+		}
+		j.finish(p)
+		j.check()
+		if got := gist(j.outcome()); got != want {
+			t.Errorf("beside others: %t: got %s, want %s", beside, got, want)
+		}
+	}
+}
