@@ -21,6 +21,7 @@ type Decision struct {
 	Marks    []hayrick.Mark    // full records that their parents do not know
 	Scan     []int             // blocks whose missing tasks are to be looked for one by one
 	Lot      int               // ... until so many are sent again; 0 = all
+	Blind    bool              // ... or rather not looked for: all are sent
 	Because  []string
 
 	progress hayrick.Progress // to be remembered
@@ -111,7 +112,7 @@ func (d *Decision) advance(k *Known, now time.Time) {
 	if !l.lost || len(d.Marks) > 0 { // the marks may fill the root
 		return
 	}
-	d.Lot = l.lot
+	d.Lot, d.Blind = l.lot, l.blind
 	for n := range g.Members.Blocks() {
 		if !at[[2]int{0, n}].Full() {
 			d.Scan = append(d.Scan, n)
@@ -163,7 +164,8 @@ const (
 // loss is what lost comes to.
 type loss struct {
 	lost    bool
-	lot     int // tasks to be sent again; 0 = all
+	lot     int  // tasks to be sent again; 0 = all
+	blind   bool // it is certain that they have no message
 	note    hayrick.Progress
 	because string
 }
@@ -206,7 +208,9 @@ func (k *Known) lost(p pending, now time.Time) loss {
 	case !known:
 		l.because = "nothing is known of its messages"
 	case resumed:
-		l.because = "the job was paused"
+		// A look at each of a million takes most of an hour. The few that are still at work, or
+		// have ended without a mark, are seen by who receives them.
+		l.because, l.blind = "the job was paused", true
 	case !moved && none && still >= settle:
 		l.because = "no message seems to be left"
 	case !moved && still.Milliseconds() >= l.note.WaitMS:

@@ -81,7 +81,7 @@ func (c *Coordinator) scanAll(ctx context.Context, k *Known, d Decision) error {
 	}
 	left := lot
 	for _, n := range d.Scan {
-		sent, err := c.scan(ctx, k, n, left)
+		sent, err := c.scan(ctx, k, n, left, d.Blind)
 		if err != nil {
 			return fmt.Errorf("repair block %d of %s: %w", n, k.Open.Name, err)
 		}
@@ -106,8 +106,8 @@ func (c *Coordinator) scanAll(ctx context.Context, k *Known, d Decision) error {
 const scanners = 16
 
 // scan looks for the tasks that a block does not have: it marks what has ended and
-// sends again what nobody is at, lot tasks at most.
-func (c *Coordinator) scan(ctx context.Context, k *Known, n, lot int) (sent int, err error) {
+// sends again what nobody is at, lot tasks at most. Blind, it sends all of them.
+func (c *Coordinator) scan(ctx context.Context, k *Known, n, lot int, blind bool) (sent int, err error) {
 	m := k.Open.Members
 	block, err := m.Block(ctx, c.Store, n)
 	if err != nil {
@@ -120,20 +120,10 @@ func (c *Coordinator) scan(ctx context.Context, k *Known, n, lot int) (sent int,
 			missing = append(missing, Missing{Position: i, TaskID: t.TaskID})
 		}
 	}
-	errs := make([]error, len(missing))
-	var wg sync.WaitGroup
-	for s := range min(scanners, len(missing)) {
-		wg.Add(1)
-		c.World.Go("scan", func() {
-			defer wg.Done()
-			for i := s; i < len(missing); i += scanners {
-				errs[i] = c.look(ctx, k, &missing[i])
-			}
-		})
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return 0, err
+	if !blind {
+		if err := c.lookAll(ctx, k, missing); err != nil {
+			return 0, err
+		}
 	}
 	r := DecideMissing(missing, lot)
 	var full bool
@@ -166,6 +156,23 @@ func (c *Coordinator) scan(ctx context.Context, k *Known, n, lot int) (sent int,
 	}
 	c.Log.Info("messages sent again", hayrick.KeyJobID, k.Plan.JobID, hayrick.KeyGroup, k.Open.Name, "messages", len(out), "marked", len(r.Marks))
 	return len(r.Send), c.Queue.Send(ctx, hayrick.QueueTasks, out...)
+}
+
+// lookAll looks at tasks side by side.
+func (c *Coordinator) lookAll(ctx context.Context, k *Known, missing []Missing) error {
+	errs := make([]error, len(missing))
+	var wg sync.WaitGroup
+	for s := range min(scanners, len(missing)) {
+		wg.Add(1)
+		c.World.Go("scan", func() {
+			defer wg.Done()
+			for i := s; i < len(missing); i += scanners {
+				errs[i] = c.look(ctx, k, &missing[i])
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 func (c *Coordinator) look(ctx context.Context, k *Known, m *Missing) error {
