@@ -23,6 +23,9 @@ type Function struct {
 	Concurrency int       // reserved: so many sandboxes at most
 	Dir         string    // for their files
 	Log         io.Writer // what the processes say; written to by several at once
+	// Heard gets every event with its answer; nil = nobody does. It is called by several
+	// at once.
+	Heard func(event, answer []byte, err error)
 	// Fault is what befalls the n-th invocation, from 0; nil = nothing.
 	Fault func(n int) Fault
 
@@ -108,6 +111,9 @@ func (f *Function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 		fault = f.Fault(n)
 	}
 	body, err := s.invoke(ctx, i, fault)
+	if f.Heard != nil {
+		f.Heard(payload, body, err)
+	}
 	f.count(func(c *Counts) {
 		var reported *FunctionError
 		switch {
