@@ -100,6 +100,9 @@ func newFunction(ctx context.Context, get func(string) string, log *slog.Logger)
 	if !c.onAWS() {
 		return nil, &hayrick.UserError{What: fmt.Sprintf("$HAYRICK_STORE is %q", c.storeDir), Hint: "set it to s3://<name>, as the template of `hayrick infra print` does"}
 	}
+	if lambdacontext.MaxConcurrency() > 1 {
+		return nil, &hayrick.UserError{What: "this process is to have several invocations at a time", Hint: "set the function's concurrency of an execution environment to 1: a task's scratch and memory are all of it"}
+	}
 	c.world = hayrick.RealWorld(sandboxName(get))
 	limitMemory(get)
 	if err := clearScratch(c.scratchBase()); err != nil { // of a process that was here before
@@ -221,11 +224,10 @@ type lambdaLog struct {
 }
 
 func newLambdaLog(w io.Writer, level string) *lambdaLog {
-	least := slog.LevelInfo
-	if level == "TRACE" {
-		level = "DEBUG"
-	}
-	if err := least.UnmarshalText([]byte(level)); err != nil { // FATAL, or not set
+	least, ok := map[string]slog.Level{
+		"TRACE": slog.LevelDebug, "DEBUG": slog.LevelDebug, "WARN": slog.LevelWarn, "ERROR": slog.LevelError, "FATAL": slog.LevelError,
+	}[level]
+	if !ok {
 		least = slog.LevelInfo
 	}
 	return &lambdaLog{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: least, ReplaceAttr: lambdacontext.ReplaceAttr}), new(atomic.Pointer[string])}

@@ -88,13 +88,6 @@ func newOnLambda(t *testing.T, binary string, concurrency int, timeout time.Dura
 	return l
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func (l *onLambda) queue(name string) string {
 	l.t.Helper()
 	out, err := l.sqs.GetQueueUrl(l.t.Context(), &sqs.GetQueueUrlInput{QueueName: &name})

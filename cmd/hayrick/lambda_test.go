@@ -131,8 +131,9 @@ func TestLambdaInitError(t *testing.T) {
 func TestLambdaAnswers(t *testing.T) {
 	f, log := sandboxed(t, "HAYRICK_STORE=s3://lab-hayrick")
 	const secret = "AKIA-canary"
+	const unreadable = `{"Records":[{"messageId":"m1","receiptHandle":"r1","body":"` + secret + `","eventSource":"aws:sqs","attributes":{"ApproximateReceiveCount":"1"}}]}`
 	for event, want := range map[string]string{
-		`{"Records":[{"messageId":"m1","receiptHandle":"r1","body":"` + secret + `","eventSource":"aws:sqs","attributes":{"ApproximateReceiveCount":"1"}}]}`: `{"batchItemFailures":[{"itemIdentifier":"m1"}]}`,
+		unreadable:                                          `{"batchItemFailures":[{"itemIdentifier":"m1"}]}`,
 		`{"hayrick":"sleep"}`:                               "function error: ",
 		`{"key":"` + secret + `"}`:                          "function error: ",
 		`{"Records":[{"s3":{}}]}`:                           "function error: ",
@@ -147,7 +148,17 @@ func TestLambdaAnswers(t *testing.T) {
 			t.Errorf("%s: %s, want %s", event, got, want)
 		}
 	}
-	if c := f.Counts(); c.Starts != 1 || c.Invocations != 6 || c.Exits+c.Timeouts != 0 {
+	// What an invocation left is gone with the next.
+	left := filepath.Join(f.Dir, "hayrick-0/tmp/hayrick/scratch/job/j/task/t/t.sqlite")
+	must(t, os.MkdirAll(filepath.Dir(left), 0o755))
+	must(t, os.WriteFile(left, nil, 0o644))
+	if _, err := f.Invoke(t.Context(), []byte(unreadable)); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(left); err == nil {
+		t.Error("a journal is left in /tmp")
+	}
+	if c := f.Counts(); c.Starts != 1 || c.Invocations != 7 || c.Exits+c.Timeouts != 0 {
 		t.Errorf("%+v", c)
 	}
 	if strings.Contains(log.String(), secret) {
@@ -162,7 +173,7 @@ func TestLambdaAnswers(t *testing.T) {
 			seen++
 		}
 	}
-	if seen != 6 {
+	if seen != 7 {
 		t.Errorf("%d errors are told:\n%s", seen, log)
 	}
 	if left := f.Leftovers(); len(left) > 0 {
@@ -192,6 +203,13 @@ func TestStartedByLambda(t *testing.T) {
 		if got := startedByLambda(x.args, get); got != x.want {
 			t.Errorf("%v with API %q: %t", x.args, x.api, got)
 		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
