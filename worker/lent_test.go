@@ -61,10 +61,10 @@ func lend(t *testing.T, r *rig) int {
 func TestLentTimeIsEnough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen calls
-		r := newRig(t, words(250), 250, func(ctx context.Context, it jobs.Item, emit jobs.Emit) jobs.Outcome {
+		r := newRig(t, words(250), 250, func(_ context.Context, it jobs.Item, _ jobs.Emit) jobs.Outcome {
 			seen.add(it.Ordinal)
 			time.Sleep(2 * time.Second) // deaf
-			return echo(ctx, it, emit)
+			return jobs.OK() // rows would go through an encoder that bubbles cannot share
 		}, nil)
 		// A minute is begun in for 42 seconds, which is 21 items.
 		if attempts := lend(t, r); attempts != 12 {
@@ -88,13 +88,13 @@ func TestLentTimeIsEnough(t *testing.T) {
 func TestItemLongerThanLentTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ran []string
-		r := newRig(t, words(3), 3, func(ctx context.Context, it jobs.Item, emit jobs.Emit) jobs.Outcome {
+		r := newRig(t, words(3), 3, func(ctx context.Context, it jobs.Item, _ jobs.Emit) jobs.Outcome {
 			ran = append(ran, fmt.Sprintf("%d/%d", it.Ordinal, it.Try))
 			if it.Ordinal == 1 {
 				<-ctx.Done()
 				return jobs.Fail("stopped", "%v", ctx.Err())
 			}
-			return echo(ctx, it, emit)
+			return jobs.OK() // rows would go through an encoder that bubbles cannot share
 		}, func(d *hayrick.JobDefinition) { d.Run.ItemTimeout = dur(2 * time.Minute) })
 		lend(t, r)
 		// With the first try item 0 made progress: that one is not charged.
