@@ -64,7 +64,7 @@ func TestLentTimeIsEnough(t *testing.T) {
 		r := newRig(t, words(250), 250, func(_ context.Context, it jobs.Item, _ jobs.Emit) jobs.Outcome {
 			seen.add(it.Ordinal)
 			time.Sleep(2 * time.Second) // deaf
-			return jobs.OK() // rows would go through an encoder that bubbles cannot share
+			return jobs.OK()            // rows would go through an encoder that bubbles cannot share
 		}, nil)
 		// A minute is begun in for 42 seconds, which is 21 items.
 		if attempts := lend(t, r); attempts != 12 {

@@ -219,6 +219,7 @@ func (l *onLambda) handedBack() (out []struct{ Items, Ended, Progress int }) {
 //
 // 002-08
 func TestDemoOnLambdaOnStandIns(t *testing.T) {
+	t.Parallel() // it mostly waits
 	want := calm(t)
 	zipped := filepath.Join(t.TempDir(), "hayrick.zip")
 	f, err := os.Create(zipped)
@@ -312,6 +313,7 @@ func handled(t *testing.T, record string) map[string]int {
 // queue. One invocation is killed in the middle: what it did since the checkpoint is done
 // again, and nothing that was in it.
 func TestTaskLongerThanInvocationsOnStandIns(t *testing.T) {
+	t.Parallel()
 	const items, killed = 320, 5
 	l := newOnLambda(t, self(t), 2, 4*time.Second)
 	l.worker.Fault = func(n int) lambdatest.Fault {
@@ -388,6 +390,7 @@ func TestTaskLongerThanInvocationsOnStandIns(t *testing.T) {
 // The queue is emptied in the middle of a run: the sweeper sends what is missing, and
 // the run ends as if nothing had happened.
 func TestSweeperHealsPurgeOnStandIns(t *testing.T) {
+	t.Parallel()
 	const tasks, batch = 24, 5
 	l := newOnLambda(t, self(t), 2, 5*time.Second)
 	dir := t.TempDir()
