@@ -316,6 +316,8 @@ func TestPoolOverAnEvent(t *testing.T) {
 			t.Errorf("%s", got)
 		}
 		// The slow one was hidden for longer while it was worked on.
+		under.mu.Lock()
+		defer under.mu.Unlock()
 		if a := under.again; a["r-again"] != 7*time.Second || a["r-slow"] != visibility || a["r-quick"] != 0 {
 			t.Errorf("%v", a)
 		}
