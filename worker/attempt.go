@@ -21,7 +21,8 @@ type attemptRun struct {
 	id    string
 	claim hayrick.Claim
 	start time.Time
-	began time.Time // the first item; what came before is no work to lose
+	began time.Time     // the first item; what came before is no work to lose
+	lent  time.Duration // what Worker.Left said at the start
 	mode  Mode
 
 	items   []item         // of the batch, in order
@@ -38,10 +39,11 @@ type attemptRun struct {
 	mu       sync.Mutex // guards what follows, and the journal's writes
 	journal  Journal    // nil until one is needed
 	memory   map[int][]byte
-	inMemory int // bytes of rows held in memory
-	next     int // the next item to hand out
-	ended    int // items that have ended, in all attempts whose journal this is
-	progress int // items that ended, or tries that were spent, in this attempt
+	inMemory int   // bytes of rows held in memory
+	unsaved  int64 // bytes of rows in memory and journal: what a checkpoint carries
+	next     int   // the next item to hand out
+	ended    int   // items that have ended, in all attempts whose journal this is
+	progress int   // items that ended, or tries that were spent, in this attempt
 	err      error
 	lost     map[int64]int // of the claim; only a solo attempt changes it
 	saved    time.Time     // of the last checkpoint
@@ -322,7 +324,7 @@ func (a *attemptRun) load(ctx context.Context) error {
 	for i := range a.items {
 		at[a.items[i].Ordinal] = i
 	}
-	a.ended = 0
+	a.ended, a.unsaved = 0, 0
 	return a.journal.Each(ctx, func(e Entry) error {
 		i, ok := at[e.Ordinal]
 		if !ok {
@@ -334,6 +336,7 @@ func (a *attemptRun) load(ctx context.Context) error {
 			return fmt.Errorf("journal of %s: item %d: %v: %w", a.ref.TaskID, e.Ordinal, err, hayrick.ErrCorrupt)
 		}
 		x.schema = schema
+		a.unsaved += int64(len(e.Rows))
 		e.Key, e.Rows = x.Key, nil
 		x.Entry = e
 		if e.Ended {
@@ -366,7 +369,7 @@ func (a *attemptRun) known(e Entry) (*rows.Schema, error) {
 // forget discards the journal and what was read of it: the attempt starts clean.
 func (a *attemptRun) forget() {
 	a.journal.Close(true)
-	a.journal, a.ended = nil, 0
+	a.journal, a.ended, a.unsaved = nil, 0, 0
 	a.schema, a.lastSchema = rows.Schema{}, nil
 	for i := range a.items {
 		a.items[i].reset()

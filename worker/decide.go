@@ -116,6 +116,26 @@ func backoff(p hayrick.InTask, tries int) time.Duration {
 	return min(d, p.Max.D())
 }
 
+// What an attempt keeps of the time lent to it (Worker.Left) for its hand-back.
+const (
+	// A handler that does not heed its end is given up after handlerGrace; releasing the
+	// claim and sending the message take their time too.
+	handBackTime = handlerGrace + 5*time.Second
+	// A checkpoint is vacuumed, hashed and stored at so many bytes a second at least.
+	checkpointRate = 16 << 20
+	// What is in hand may take so long to end before it is stopped.
+	softTime = 30 * time.Second
+)
+
+// HandBack says how long before the end of the time lent to it an attempt hands out
+// nothing more (soft), and stops what is in hand (hard). What a checkpoint has to
+// carry asks for more; of a short time less is kept, so that there is one to work in.
+func HandBack(lent time.Duration, unsaved int64) (soft, hard time.Duration) {
+	carry := time.Duration(float64(unsaved) / checkpointRate * float64(time.Second))
+	hard = min(min(handBackTime, lent/4)+carry, lent/2)
+	return hard + min(softTime, lent/20), hard
+}
+
 // MaxMessage bounds the message of a failure, in bytes.
 const MaxMessage = 500
 

@@ -11,7 +11,7 @@ import (
 	"hayrick/manifest"
 )
 
-// Worker runs attempts of worker tasks. All fields but Drain are required.
+// Worker runs attempts of worker tasks. All fields but Drain and Left are required.
 type Worker struct {
 	Store    *manifest.Store
 	Claims   Claims
@@ -28,6 +28,9 @@ type Worker struct {
 	CodeVersion string
 	// Drain, when closed, asks attempts to end what is in hand, hand back and leave.
 	Drain <-chan struct{}
+	// Left is how long the process may still run; nil = as long as it takes. Attempts
+	// hand back before it is over (HandBack), as they do at task_timeout.
+	Left func() time.Duration
 }
 
 // Verdict is what becomes of a message after an attempt.
@@ -92,6 +95,9 @@ func (w *Worker) attempt(ctx context.Context, d hayrick.Delivery) (Verdict, erro
 		}
 	}
 	a := &attemptRun{task: t, id: w.World.NewAttemptID(), start: w.World.Clock.Now()}
+	if w.Left != nil {
+		a.lent = w.Left()
+	}
 	// A lost reply is asked for again: the same attempt gets the claim that it may
 	// already have, instead of leaving it to run out.
 	err = decided(func() (err error) {

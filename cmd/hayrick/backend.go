@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"hayrick/aggregator"
@@ -119,6 +121,9 @@ func (s awsStore) Clone(ctx context.Context, uri, key string) (bool, error) {
 // scratchBase is the folder that scratch lies in where nothing better is found: that
 // of the store, or of a store on this machine.
 func (c *cli) scratchBase() string {
+	if c.get(runtimeAPI) != "" { // nothing else can be written there
+		return filepath.Join(os.TempDir(), "hayrick")
+	}
 	if c.onAWS() {
 		return ".hayrick"
 	}

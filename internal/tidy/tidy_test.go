@@ -40,8 +40,9 @@ var mayImport = map[string][]string{
 	"local": {"", "manifest", "ratelimit", "internal/durable"},
 	"aws":   {"", "manifest", "ratelimit"},
 
-	"infra":             {},
-	"internal/standins": {"aws", "infra"},
+	"infra":               {},
+	"internal/standins":   {"aws", "infra"},
+	"internal/lambdatest": {"infra"},
 
 	"sim":                {"", "manifest", "jobs", "ratelimit", "internal/rows", "mem", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/storetest": {"", "manifest", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
