@@ -166,8 +166,13 @@ func (c *cli) checkInput(ctx context.Context, sources coordinator.Sources, def h
 	}
 	var user *hayrick.UserError
 	switch {
-	case err == nil, errors.As(err, &user):
-		return err
+	case err == nil:
+		return nil
+	case errors.As(err, &user):
+		if errors.Is(err, hayrick.ErrNotFound) && user.Exit == 0 {
+			return &hayrick.UserError{What: user.What, Hint: user.Hint, Exit: exitNotFound}
+		}
+		return user
 	case errors.Is(err, hayrick.ErrNotFound):
 		return &hayrick.UserError{What: fmt.Sprintf("there is nothing below the input %s", def.Input.URI), Hint: "check input.uri", Exit: exitNotFound}
 	}
@@ -182,6 +187,10 @@ var errEnough = errors.New("enough was looked at")
 // checkObject reads the first items of one object.
 func (c *cli) checkObject(ctx context.Context, sources coordinator.Sources, def hayrick.JobDefinition, uri string) error {
 	r, _, err := sources.OpenSource(ctx, uri)
+	var user *hayrick.UserError
+	if errors.Is(err, hayrick.ErrNotFound) && errors.As(err, &user) { // what is there is no file
+		return &hayrick.UserError{What: user.What, Hint: user.Hint, Exit: exitNotFound}
+	}
 	if errors.Is(err, hayrick.ErrNotFound) {
 		return &hayrick.UserError{What: fmt.Sprintf("the input %s is not there", uri), Hint: "check input.uri; a path is relative to the working directory, and the name of a folder ends in a slash", Exit: exitNotFound}
 	}
