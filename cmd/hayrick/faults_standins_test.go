@@ -44,10 +44,12 @@ func (fickle) Handle(_ context.Context, it jobs.Item, emit jobs.Emit) jobs.Outco
 		Rows      int    `json:"rows"`
 		FailUntil int    `json:"fail_until"`
 		Permanent bool   `json:"permanent"`
+		WaitMS    int    `json:"wait_ms"`
 	}
 	if err := json.Unmarshal(it.Data, &rec); err != nil {
 		return jobs.Fail("bad_item", "%v", err)
 	}
+	time.Sleep(time.Duration(rec.WaitMS) * time.Millisecond)
 	for i := range rec.Rows {
 		if err := emit(jobs.Row{{Name: "id", Value: rec.ID}, {Name: "n", Value: int64(i)}}); err != nil {
 			return jobs.Fail("emit", "%v", err)
@@ -100,6 +102,9 @@ type machine struct {
 	t   *testing.T
 	job string
 	do  map[hayrick.Role]worker.Do
+
+	patience time.Duration // how long the job may take, faults and all
+	stepped  func()        // after each message, and each sweep without one
 }
 
 func startMachine(t *testing.T, st backend, timing ratelimit.Timing, clock hayrick.Clock, scratch string) *machine {
@@ -108,7 +113,7 @@ func startMachine(t *testing.T, st backend, timing ratelimit.Timing, clock hayri
 	c.world.Go = inOrder
 	r := on(c, st, timing)
 	r.work(scratch)
-	return &machine{roles: r, t: t, do: r.pool(1).Do}
+	return &machine{roles: r, t: t, do: r.pool(1).Do, patience: 5 * time.Minute, stepped: func() {}}
 }
 
 func inOrder(name string, f func()) {
@@ -119,13 +124,10 @@ func inOrder(name string, f func()) {
 	f()
 }
 
-// patience is how long a job of a few requests may take, faults and all.
-const patience = 90 * time.Second
-
 // run submits and works until the job has its outcome and nothing is left to be done.
 func (p *machine) run(ctx context.Context, s coordinator.Submission) (manifest.Outcome, error) {
 	var last error
-	end := time.Now().Add(patience)
+	end := time.Now().Add(p.patience)
 	for {
 		got, err := p.coordinator.Submit(ctx, s)
 		if err == nil {
@@ -145,6 +147,7 @@ func (p *machine) run(ctx context.Context, s coordinator.Submission) (manifest.O
 			if err := p.deliver(ctx, ds[0]); err != nil {
 				last = err
 			}
+			p.stepped()
 			continue
 		}
 		if err != nil {
@@ -161,6 +164,7 @@ func (p *machine) run(ctx context.Context, s coordinator.Submission) (manifest.O
 			}
 			last = err
 		}
+		p.stepped()
 		p.world.Clock.Sleep(ctx, 20*time.Millisecond)
 	}
 }
@@ -461,9 +465,26 @@ func newGround(t *testing.T, cfg sdk.Config) *ground {
 	}
 }
 
+// input stores the items, in several objects, and returns their prefix.
+func (g *ground) input() string {
+	for i, part := range fickleItems {
+		if _, err := standins.S3(g.cfg).PutObject(g.t.Context(), &s3.PutObjectInput{
+			Bucket: &g.name, Key: sdk.String(fmt.Sprintf("in/part-%d.jsonl", i)), Body: strings.NewReader(part),
+		}); err != nil {
+			g.t.Fatal(err)
+		}
+	}
+	return "s3://" + g.name + "/in/"
+}
+
 // run runs the job with the faults of plan and audits it: how it ended, and which
 // faults struck which of how many calls.
 func (g *ground) run(ctx context.Context, input string, plan map[int]fault) (got string, w *wire, err error) {
+	return g.meddled(ctx, input, plan, func() {})
+}
+
+// meddled is run with somebody who does something to the store after each step.
+func (g *ground) meddled(ctx context.Context, input string, plan map[int]fault, stepped func()) (got string, w *wire, err error) {
 	g.runs++
 	cfg := g.cfg.Copy()
 	w = newWire(g.transport, g.cfg, plan)
@@ -474,6 +495,7 @@ func (g *ground) run(ctx context.Context, input string, plan map[int]fault) (got
 	st := aws.New(cfg, g.name, world, nil)
 	p := startMachine(g.t, awsStore{st}, ratelimit.ServiceTime, st.Clock(), g.scratch)
 	defer p.close()
+	p.stepped = stepped
 	o, err := p.run(ctx, coordinator.Submission{
 		Definition: fickleJob(input, fmt.Sprintf("s3://%s/out/%d/", g.name, g.runs)), JobID: fmt.Sprintf("fickle-%d", g.runs), CodeVersion: "test",
 	})
@@ -502,14 +524,7 @@ func TestEveryFaultOfAWSIsSurvivedOnStandIns(t *testing.T) {
 	start := time.Now()
 	want := here(t)
 	first := newGround(t, cfg)
-	for i, part := range fickleItems {
-		if _, err := standins.S3(cfg).PutObject(t.Context(), &s3.PutObjectInput{
-			Bucket: &first.name, Key: sdk.String(fmt.Sprintf("in/part-%d.jsonl", i)), Body: strings.NewReader(part),
-		}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	input := "s3://" + first.name + "/in/"
+	input := first.input()
 	got, calm, err := first.run(t.Context(), input, nil)
 	if err != nil || got != want {
 		t.Fatalf("calm: got %s, %v; want %s", got, err, want)
@@ -555,7 +570,7 @@ func TestEveryFaultOfAWSIsSurvivedOnStandIns(t *testing.T) {
 
 // grounds is how many runs go on at once: most of their time they wait for a second of
 // SQS to pass.
-const grounds = 32
+const grounds = 64
 
 // apart is how many calls lie between two faults of one run.
 const apart = 12
