@@ -148,7 +148,7 @@ func (c *cli) checkInput(ctx context.Context, sources coordinator.Sources, def h
 	if !manifest.IsFolder(def.Input.URI) {
 		return c.checkObject(ctx, sources, def, def.Input.URI)
 	}
-	left := checkedObjects
+	left, seen := checkedObjects, 0
 	if def.Input.Limit > 0 {
 		left = 1 // it may end there
 	}
@@ -156,7 +156,7 @@ func (c *cli) checkInput(ctx context.Context, sources coordinator.Sources, def h
 		if err := c.checkObject(ctx, sources, def, object); err != nil {
 			return err
 		}
-		if left--; left == 0 {
+		if seen++; seen == left {
 			return errEnough
 		}
 		return nil
@@ -166,15 +166,15 @@ func (c *cli) checkInput(ctx context.Context, sources coordinator.Sources, def h
 	}
 	var user *hayrick.UserError
 	switch {
-	case err == nil:
+	case err == nil && seen > 0:
 		return nil
 	case errors.As(err, &user):
 		if errors.Is(err, hayrick.ErrNotFound) && user.Exit == 0 {
 			return &hayrick.UserError{What: user.What, Hint: user.Hint, Exit: exitNotFound}
 		}
 		return user
-	case errors.Is(err, hayrick.ErrNotFound):
-		return &hayrick.UserError{What: fmt.Sprintf("there is nothing below the input %s", def.Input.URI), Hint: "check input.uri", Exit: exitNotFound}
+	case err == nil, errors.Is(err, hayrick.ErrNotFound):
+		return &hayrick.UserError{What: fmt.Sprintf("there is nothing below the input %s", def.Input.URI), Hint: "check input.uri; names that begin with . or _ do not count", Exit: exitNotFound}
 	}
 	return fmt.Errorf("list the input %s: %w", def.Input.URI, err)
 }
