@@ -540,7 +540,7 @@ func (j *jobRig) whole(o manifest.Outcome) {
 	var hash rows.Hash
 	for _, p := range agg.Parts {
 		body := out[p.Name]
-		if manifest.SHA256([]byte(body)) != p.SHA256 || int64(len(body)) != p.Bytes || string(j.mem.Snapshot()[j.key.Abs(p.Key)]) != body {
+		if manifest.SHA256([]byte(body)) != p.SHA256 && !(j.mem.Remote && p.SHA256 == "") || int64(len(body)) != p.Bytes || string(j.mem.Snapshot()[j.key.Abs(p.Key)]) != body {
 			j.t.Fatalf("%s is published with %d bytes, the outcome says %d", p.Name, len(body), p.Bytes)
 		}
 		h, err := rows.ParseHash(p.RowHash)

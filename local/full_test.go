@@ -85,7 +85,8 @@ func childFull(dir string, args []string) error {
 		},
 		"replace": func() error { return s.Replace(ctx, job.Manifest(), make([]byte, fullObject)) },
 		"assemble": func() error {
-			return s.Assemble(ctx, job.Part(0, 0, "x"), []manifest.Range{{Key: job.Rows("task-0000", "a", "b"), Length: fullObject}}, nil)
+			_, err := s.Assemble(ctx, job.Part(0, 0, "x"), []manifest.Range{{Key: job.Rows("task-0000", "a", "b"), Length: fullObject}}, nil)
+			return err
 		},
 		"publish": func() error {
 			return s.PublishFile(ctx, filepath.Join(dir, "out"), "part-00000.parquet", job.Rows("task-0000", "a", "b"))

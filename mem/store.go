@@ -19,6 +19,8 @@ type Store struct {
 	CanClone bool
 	// OneDepth makes Depth an estimate over all jobs, as that of SQS is.
 	OneDepth bool
+	// Remote makes Assemble say that it has joined bytes in another place, as S3 does.
+	Remote bool
 
 	clock hayrick.Clock
 

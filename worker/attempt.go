@@ -137,7 +137,7 @@ func (a *attemptRun) proveRunnable(ctx context.Context) error {
 // open reads the batch and checks it before anything of it is used. ok is false
 // when the attempt ends here with the verdict.
 func (a *attemptRun) open(ctx context.Context) (v Verdict, ok bool, err error) {
-	r, err := a.w.Inputs.OpenInput(ctx, a.ref.JobID, a.batch.Object, a.batch.Offset, a.batch.Length)
+	r, err := a.w.Inputs.OpenInput(ctx, a.ref.JobID, a.batch)
 	if errors.Is(err, hayrick.ErrNotFound) && !a.batch.Retry {
 		err = fmt.Errorf("%s is not there: %w", a.batch.Object, hayrick.ErrInputChanged)
 	}

@@ -54,12 +54,17 @@ func open(ctx context.Context, c *cli) (*roles, error) {
 	if err != nil {
 		return nil, err
 	}
+	return on(c, st, timing), nil
+}
+
+// on is open on a store at hand.
+func on(c *cli, st backend, timing ratelimit.Timing) *roles {
 	r := &roles{cli: c, store: st, timing: timing, lister: st, stop: newStopper()}
 	r.manifests = &manifest.Store{Objects: st, Clock: c.world.Clock}
 	r.coordinator = &coordinator.Coordinator{
 		Store: r.manifests, State: st, Queue: st, Sources: st, Lister: st, World: c.world, Log: c.log,
 	}
-	return r, nil
+	return r
 }
 
 // openToRead opens a store that is there to look at its objects alone: nothing in it is
@@ -82,7 +87,13 @@ func openToWork(ctx context.Context, c *cli) (*roles, error) {
 	if err != nil {
 		return nil, errors.Join(temporary(err), r.close())
 	}
-	st := r.store
+	r.work(scratch)
+	return r, nil
+}
+
+// work adds the roles that do something.
+func (r *roles) work(scratch string) {
+	c, st := r.cli, r.store
 	r.coordinator.Scratch = scratch
 	r.limits = &meter{granted: map[string]int64{}, Limiter: &ratelimit.Limiter{Store: st, World: c.world, Timing: r.timing, Log: c.log}}
 	r.jobs = &worker.Jobs{Store: r.manifests, Handlers: handlers, World: c.world, Log: c.log}
@@ -96,7 +107,6 @@ func openToWork(ctx context.Context, c *cli) (*roles, error) {
 		Store: r.manifests, State: st, Queue: st, Blobs: st, Output: st, World: c.world, Log: c.log, CodeVersion: codeVersion(),
 		Temp: func() (manifest.Temp, error) { return unnamedFile(scratch) },
 	}
-	return r, nil
 }
 
 func (r *roles) close() error {

@@ -42,7 +42,7 @@ func Store(t testing.TB, cfg sdk.Config) string {
 	var b [6]byte
 	rand.Read(b[:])
 	name := "hayrick-test-" + hex.EncodeToString(b[:])
-	stack, err := infra.Resolve(infra.Params{Values: map[string]string{"Name": name, "BudgetEmail": "nobody@example.invalid"}, Account: account, Region: cfg.Region})
+	stack, err := stackOf(cfg, name)
 	if err == nil {
 		err = errors.Join(bucket(t.Context(), cfg, stack), table(t.Context(), cfg, stack), queues(t.Context(), cfg, stack))
 	}
@@ -50,6 +50,22 @@ func Store(t testing.TB, cfg sdk.Config) string {
 		t.Fatalf("make the store %s: %v (localstack/up starts the stand-ins)", name, err)
 	}
 	return name
+}
+
+func stackOf(cfg sdk.Config, name string) (*infra.Stack, error) {
+	return infra.Resolve(infra.Params{Values: map[string]string{"Name": name, "BudgetEmail": "nobody@example.invalid"}, Account: account, Region: cfg.Region})
+}
+
+// Queues makes the queues of a store again, where a stand-in has lost them.
+func Queues(t testing.TB, cfg sdk.Config, name string) {
+	t.Helper()
+	stack, err := stackOf(cfg, name)
+	if err == nil {
+		err = queues(t.Context(), cfg, stack)
+	}
+	if err != nil {
+		t.Fatalf("make the queues of %s: %v", name, err)
+	}
 }
 
 // S3 is a client as the adapter makes it.
