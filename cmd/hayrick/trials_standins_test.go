@@ -66,7 +66,7 @@ func purgeQueues(ctx context.Context, cfg sdk.Config, name string) error {
 	client := sqs.NewFromConfig(cfg)
 	names := aws.NamesOf(name)
 	var errs []error
-	for _, q := range []string{names.Tasks, names.Failures, names.Dead} {
+	for _, q := range []string{names.Tasks, names.Dead} {
 		url, err := client.GetQueueUrl(ctx, &sqs.GetQueueUrlInput{QueueName: &q})
 		if err == nil {
 			_, err = client.PurgeQueue(ctx, &sqs.PurgeQueueInput{QueueUrl: url.QueueUrl})
