@@ -174,3 +174,19 @@ func TestAPrefixIsListedInPages(t *testing.T) {
 		t.Errorf("no bucket: %d, %v", n, err)
 	}
 }
+
+// The folder of the runs is no input, nor is the bucket that it lies in.
+func TestTheStoreIsNoInput(t *testing.T) {
+	cfg := standins.Config(t)
+	name := standins.Store(t, cfg)
+	s := aws.New(cfg, name, hayrick.RealWorld("host/1"), nil)
+	put(t, cfg, name, "in/a", []byte("x"))
+	for prefix, want := range map[string]bool{"": false, "jobs/": false, "in/": true} {
+		n := 0
+		err := s.ListSources(t.Context(), aws.Scheme+name+"/"+prefix, func(string, manifest.Pin) error { n++; return nil })
+		var user *hayrick.UserError
+		if listed := err == nil && n == 1; listed != want || !want && (!errors.As(err, &user) || user.Hint == "") {
+			t.Errorf("%q: %d objects, %v", prefix, n, err)
+		}
+	}
+}

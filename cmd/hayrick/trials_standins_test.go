@@ -200,8 +200,7 @@ func TestStandInsMayBeKilledOnStandIns(t *testing.T) {
 		return []string{"java", "-Xmx256m", "-Djava.library.path=" + ddb[0] + "/DynamoDBLocal_lib", "-jar", ddb[0] + "/DynamoDBLocal.jar",
 			"-dbPath", filepath.Join(data, "table"), "-sharedDb", "-disableTelemetry", "-port", fmt.Sprint(port)}
 	})
-	var queues *server
-	queues = newServer(t, []string{"FAUXQS_HOST=127.0.0.1"}, func(port int) []string {
+	queues := newServer(t, []string{"FAUXQS_HOST=127.0.0.1"}, func(port int) []string {
 		return []string{"env", fmt.Sprintf("FAUXQS_PORT=%d", port), "node", run + "/node_modules/.bin/fauxqs"}
 	})
 	t.Setenv("AWS_ENDPOINT_URL_S3", objects.url())
