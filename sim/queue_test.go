@@ -133,13 +133,13 @@ func pauseAt(t *testing.T, at int, beside bool) (*job, *Process) {
 	if _, err := p.Coordinator.Sweep(context.Background(), j.id); err != nil { // as `pause` does
 		t.Fatal(err)
 	}
-	for range 24 {
-		for range 10 {
+	for range 6 {
+		for range 5 {
 			if _, err := p.Step(context.Background(), j.id); err != nil {
 				t.Fatal(err)
 			}
 		}
-		j.world.Clock.Sleep(context.Background(), time.Hour)
+		j.world.Clock.Sleep(context.Background(), 4*time.Hour)
 	}
 	return j, p
 }
