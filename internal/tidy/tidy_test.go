@@ -40,9 +40,10 @@ var mayImport = map[string][]string{
 	"local": {"", "manifest", "ratelimit", "internal/durable", "doctor"},
 	"aws":   {"", "manifest", "ratelimit", "infra", "doctor"},
 
-	"infra":             {""},
-	"doctor":            {"infra"},
-	"internal/standins": {"aws", "infra"},
+	"infra":              {""},
+	"doctor":             {"infra"},
+	"internal/standins":  {"aws", "infra"},
+	"localstack/mkstore": {"aws", "internal/standins"},
 
 	"sim":                {"", "manifest", "jobs", "ratelimit", "internal/rows", "mem", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/storetest": {"", "manifest", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
