@@ -113,6 +113,7 @@ func (e *examiner) why(err error) doctor.Why {
 // brief is an error in a line.
 func brief(err error) string {
 	var api smithy.APIError
+	var op *smithy.OperationError
 	switch {
 	case noCredentials(err):
 		return "there are no AWS credentials"
@@ -120,6 +121,8 @@ func brief(err error) string {
 		return api.ErrorCode() + ": " + api.ErrorMessage()
 	case errors.As(err, &api):
 		return api.ErrorCode()
+	case errors.As(err, &op) && status(err) != 0:
+		return fmt.Sprintf("%s answers %s with %d", op.Service(), op.Operation(), status(err))
 	}
 	line, _, _ := strings.Cut(err.Error(), "\n")
 	return line

@@ -181,7 +181,7 @@ func refusal(reason string) error {
 	return &hayrick.UserError{What: "CloudFormation refuses the change: " + reason, Hint: hint, Exit: exit}
 }
 
-// Execute begins to carry a change set out.
+// Execute begins to carry a change set out. A crash leaves a stack that changes by itself.
 func (s *Stacks) Execute(ctx context.Context, set string) error {
 	token := set[max(0, len(set)-128):]
 	if i := strings.LastIndexByte(token, '/'); i >= 0 {
@@ -190,7 +190,20 @@ func (s *Stacks) Execute(ctx context.Context, set string) error {
 	if _, err := s.cf.ExecuteChangeSet(ctx, &cloudformation.ExecuteChangeSetInput{ChangeSetName: &set, ClientRequestToken: &token}); err != nil {
 		return refusedChange(fmt.Errorf("execute change set %s: %w", set, explain(err)))
 	}
-	return nil
+	for {
+		out, err := s.cf.DescribeChangeSet(ctx, &cloudformation.DescribeChangeSetInput{ChangeSetName: &set})
+		switch {
+		case code(err) == "ChangeSetNotFound":
+			return nil
+		case err != nil:
+			return fmt.Errorf("look at change set %s: %w", set, explain(err))
+		case out.ExecutionStatus != types.ExecutionStatusAvailable:
+			return nil
+		}
+		if err := s.world.Clock.Sleep(ctx, changeSetPoll); err != nil {
+			return err
+		}
+	}
 }
 
 // Drop forgets a change set.

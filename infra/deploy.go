@@ -63,7 +63,7 @@ func (d *Deployer) Up(ctx context.Context, u Upkeep) (*Existing, error) {
 		case Done:
 			return u.Stack, nil
 		case Follow:
-			_, err = d.follow(ctx, u.Stack, "")
+			_, err = d.follow(ctx, u.Stack, "", 0)
 		case Remove:
 			err = d.remove(ctx, u.Stack)
 		case PutCode:
@@ -127,7 +127,7 @@ func (d *Deployer) change(ctx context.Context, u Upkeep, p Plan, set string) err
 	if s == nil {
 		return fmt.Errorf("the stack %s is gone while it is changed: %w", name, hayrick.ErrConflict)
 	}
-	_, err = d.follow(ctx, s, last)
+	_, err = d.follow(ctx, s, last, 0)
 	return err
 }
 
@@ -140,7 +140,7 @@ func (d *Deployer) remove(ctx context.Context, s *Existing) error {
 	if err := d.Stacks.Delete(ctx, s.ID); err != nil {
 		return err
 	}
-	s, err = d.follow(ctx, s, beginning(events))
+	s, err = d.follow(ctx, s, beginning(events), patience)
 	if err == nil && s != nil && s.Status != "DELETE_COMPLETE" {
 		err = stuckError(s)
 	}
@@ -155,12 +155,12 @@ func beginning(events []Event) string {
 	return ""
 }
 
-// patience is for how many looks an operation may not have begun yet that was asked for.
+// patience is for how many looks a deletion may not have begun yet that was asked for.
 const patience = 20
 
 // follow waits until the operation after that which began with event last has ended, and
 // tells what happens. An end in failure is an error.
-func (d *Deployer) follow(ctx context.Context, s *Existing, last string) (*Existing, error) {
+func (d *Deployer) follow(ctx context.Context, s *Existing, last string, patience int) (*Existing, error) {
 	told := map[string]bool{}
 	for look := 0; ; look++ {
 		now, err := d.Stacks.Look(ctx, s.ID)
@@ -215,7 +215,7 @@ func (d *Deployer) Down(ctx context.Context, t Teardown) (Plan, error) {
 		}
 		switch p.Do {
 		case Follow:
-			if _, err = d.follow(ctx, t.Stack, ""); errors.As(err, new(*hayrick.UserError)) {
+			if _, err = d.follow(ctx, t.Stack, "", 0); errors.As(err, new(*hayrick.UserError)) {
 				err = nil // how it ended does not matter to who removes it
 			}
 		case Remove:

@@ -21,7 +21,7 @@ type ChangeSets interface {
 	// under a name of the template and belongs to no stack is taken over, never made anew:
 	// the bucket that an earlier stack left.
 	Prepare(ctx context.Context, stack string, create bool, template []byte, values map[string]string) (set string, changes []Change, err error)
-	// Execute begins to carry a change set out.
+	// Execute begins to carry a change set out, and returns when its stack shows that.
 	Execute(ctx context.Context, set string) error
 	// Drop forgets a change set, and a stack that was only ever prepared.
 	Drop(ctx context.Context, set string) error
