@@ -200,6 +200,7 @@ func rulesOf(rules []s3types.LifecycleRule) []doctor.Rule {
 		if r.Status != s3types.ExpirationStatusEnabled {
 			continue
 		}
+		//lint:ignore SA1019 rules that were made with the old member are told with it
 		d := doctor.Rule{ID: aws.ToString(r.ID), Prefix: aws.ToString(r.Prefix)}
 		if f := r.Filter; f != nil && f.Prefix != nil {
 			d.Prefix = *f.Prefix

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"hayrick"
 	"hayrick/aws"
@@ -83,7 +82,9 @@ func stacksOf(t *testing.T, replies map[string][]string) (*aws.Stacks, *cfn) {
 	t.Cleanup(server.Close)
 	world := hayrick.RealWorld("test")
 	world.Clock = noSleep{world.Clock}
-	cfg := sdk.Config{Region: "eu-central-1", BaseEndpoint: &server.URL, Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")}
+	cfg := sdk.Config{Region: "eu-central-1", BaseEndpoint: &server.URL, Credentials: sdk.CredentialsProviderFunc(func(context.Context) (sdk.Credentials, error) {
+		return sdk.Credentials{AccessKeyID: "test", SecretAccessKey: "test"}, nil
+	})}
 	return aws.NewStacks(cfg, world, nil), c
 }
 
