@@ -3,7 +3,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The packages whose interleavings matter most.
 CORE = . ./manifest ./ratelimit ./coordinator ./worker ./retryplanner ./aggregator ./mem ./local ./internal/...
 
-.PHONY: help build test race lint localstack-up localstack-down localstack-smoke test-aws golden bench demo clean
+.PHONY: help build test race lint localstack-up localstack-down localstack-smoke test-aws merge-aws golden bench demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -30,12 +30,15 @@ localstack-down: ## stop them
 	localstack/down
 
 test-aws: localstack-up ## the adapters for AWS on the stand-ins
-	. localstack/env && $(GO) test -count=1 -tags standins ./aws && $(GO) test -count=1 -tags standins ./cmd/hayrick -run OnStandIns
+	. localstack/env && $(GO) test -count=1 -tags standins ./aws && $(GO) test -count=1 -timeout 20m -tags standins ./cmd/hayrick -run OnStandIns
 	@if [ -f localstack/run/moto.pid ]; then . localstack/env moto && $(GO) test -count=1 -tags moto ./cmd/hayrick -run OnMoto; \
 	else echo "NOT TRIED: infra up and down on an emulator of CloudFormation (pip install 'moto[server]')"; fi
 
 localstack-smoke: localstack-up ## one small job on the stand-ins, from doctor to audit
 	. localstack/env && localstack/smoke
+
+merge-aws: localstack-up ## a thousand results of a megabyte, merged on the stand-ins: what passes through
+	. localstack/env && HAYRICK_MERGE_RESULTS=1000 $(GO) test -count=1 -timeout 60m -tags standins ./cmd/hayrick -run TestUpperLevels -v
 
 golden: ## rewrite golden files; review the diff
 	$(GO) test ./manifest ./ratelimit ./retryplanner ./worker ./jobfile ./infra -rewrite

@@ -34,7 +34,7 @@ type Handler struct {
 
 // Input says where the items come from.
 type Input struct {
-	URI       string `json:"uri,omitempty"`   // a JSONL file; empty with Items
+	URI       string `json:"uri,omitempty"`   // a JSONL file, or a folder of them (it ends in a slash); empty with Items
 	Items     bool   `json:"items,omitempty"` // the handler lists its own items
 	Format    string `json:"format"`          // jsonl
 	Key       string `json:"key,omitempty"`   // the field that labels an item; "" = the ordinal
@@ -116,7 +116,7 @@ type Merge struct {
 	RowGroup    int64 `json:"row_group_rows"`       // rows a row group
 	PartBytes   Bytes `json:"part_bytes,omitempty"` // a dataset of parts of about so many bytes; 0 = one part
 	Dictionary  *bool `json:"dictionary,omitempty"` // force dictionaries on or off; nil = where they pay
-	ReadBack    *bool `json:"read_back,omitempty"`  // verify every merged file by reading it again; nil = yes
+	ReadBack    *bool `json:"read_back,omitempty"`  // verify every merged file by reading it again; nil = where its bytes pass through here
 }
 
 // DispositionOf resolves what follows from a failure of class: the job file first,

@@ -4,10 +4,13 @@ import "time"
 
 // Names of the queues.
 const (
-	QueueTasks    = "tasks"    // tasks to run and triggers ("last one out")
-	QueueFailures = "failures" // pointers to tasks with failed items: wakes stop_if
-	QueueDead     = "dead"     // messages received too often; each is a claim to check, not a failure
+	QueueTasks = "tasks" // tasks to run and triggers ("last one out")
+	QueueDead  = "dead"  // messages received too often; each is a claim to check, not a failure
 )
+
+// MaxReceives is how often a message is delivered before it is a dead letter. A
+// delivery counts also when the message is only put back.
+const MaxReceives = 100
 
 // Message is a pointer: it says what to look at, never what is true. Losing or
 // doubling one costs time. Its JSON stays below 2 KB.
@@ -33,4 +36,42 @@ type Delivery struct {
 	Message
 	Receipt string // names this delivery to Ack and Extend
 	Count   int    // how often the message has been received, from 1; an estimate
+}
+
+// Waits of a message that cannot be worked on now. They grow with every delivery, so
+// that a message that is looked at again and again does not become a dead letter.
+const (
+	faultWait    = time.Second
+	maxFaultWait = 15 * time.Minute // so that an outage of most of a day kills no message
+	maxHeldWait  = time.Hour
+)
+
+// AfterFault is how long a delivery that met a fault waits to be shown again: a
+// second, and twice as long each time after.
+func (d Delivery) AfterFault() time.Duration { return d.wait(faultWait, maxFaultWait) }
+
+// AfterLease is how long a delivery whose task another attempt holds waits to be shown
+// again: until the lease ends, which is left from now. Who still holds it then renews
+// it, so that each time after it waits twice as long. When that comes to an hour it is
+// done with: the holder lives, and should it die yet, a sweep sends the task again.
+func (d Delivery) AfterLease(left time.Duration) (wait time.Duration, done bool) {
+	wait = d.wait(max(left, faultWait), maxHeldWait)
+	return wait, wait == maxHeldWait
+}
+
+func (d Delivery) wait(first, most time.Duration) time.Duration {
+	for range d.Count - 1 {
+		if first *= 2; first >= most {
+			break
+		}
+	}
+	return min(first, most)
+}
+
+// Depth is how many messages of a job a queue has: waiting, delayed and in flight.
+type Depth struct {
+	Messages int
+	// Exact: these are the job's messages and no others, now. Else it is an estimate,
+	// late by up to a minute, and the messages of other jobs are part of it.
+	Exact bool
 }

@@ -152,4 +152,17 @@ type JobState struct {
 	Status     JobStatus `json:"status"`
 	Orders     int       `json:"orders"` // control orders seen
 	Updated    time.Time `json:"updated"`
+	Progress   Progress  `json:"progress,omitzero"`
+}
+
+// Progress is what sweepers remember of how a generation gets on, to tell messages
+// that are lost from messages that wait. It is a guess: forgotten, or overwritten by
+// an older one, it costs time or messages that are sent twice.
+type Progress struct {
+	Group  string    `json:"group"` // what is waited for: the open group
+	Done   int64     `json:"done"`  // members of its progress records
+	Since  time.Time `json:"since"` // since when no more of it was done, or sent again
+	WaitMS int64     `json:"wait_ms"`
+	Lot    int       `json:"lot"`  // tasks that were sent again the last time; 0 = never yet
+	Sent   int64     `json:"sent"` // Done at that time
 }

@@ -454,8 +454,8 @@ func TestOpenGroup(t *testing.T) {
 		if after := j.mem.Snapshot(); len(after) != len(before) {
 			t.Errorf("%s: %d objects, %d before", name, len(after), len(before))
 		}
-		if depth, err := j.mem.Depth(t.Context(), hayrick.QueueTasks, jobID); depth != 0 || err != nil {
-			t.Errorf("%s: %d messages", name, depth)
+		if depth, err := j.mem.Depth(t.Context(), hayrick.QueueTasks, jobID); depth.Messages != 0 || err != nil {
+			t.Errorf("%s: %d messages", name, depth.Messages)
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"time"
 
 	"hayrick"
 	"hayrick/internal/rows"
@@ -32,21 +31,14 @@ type Aggregator struct {
 	last *merging // guarded by mu: the generation that a merge was last run for
 }
 
-// How long a message waits that cannot be worked on now.
-const (
-	againPaused = 2 * time.Second
-	againHeld   = 5 * time.Second
-	againFault  = time.Second
-)
-
 // Do carries out a message of role aggregator: a merge task, or a trigger.
 func (a *Aggregator) Do(ctx context.Context, d hayrick.Delivery) (Verdict, error) {
 	switch st, err := a.State.JobState(ctx, d.JobID); {
 	case errors.Is(err, hayrick.ErrNotFound): // no news: the sweeper rebuilds it
 	case err != nil:
-		return Verdict{Again: againFault, Because: "read job state"}, fmt.Errorf("read state of %s: %w", d.JobID, err)
+		return Verdict{Again: d.AfterFault(), Because: "read job state"}, fmt.Errorf("read state of %s: %w", d.JobID, err)
 	case st.Generation == d.Generation && st.Status == hayrick.StatusPaused:
-		return Verdict{Again: againPaused, Because: "the job is paused"}, nil
+		return Verdict{Ack: true, Because: "the job is paused"}, nil // a resume sends it again
 	}
 	if d.TaskID != "" {
 		return a.Merge(ctx, d)
@@ -56,7 +48,7 @@ func (a *Aggregator) Do(ctx context.Context, d hayrick.Delivery) (Verdict, error
 		return Verdict{Ack: true, Because: err.Error()}, nil
 	}
 	if err != nil {
-		return Verdict{Again: againFault, Because: "advance the aggregation"}, err
+		return Verdict{Again: d.AfterFault(), Because: "advance the aggregation"}, err
 	}
 	return Verdict{Ack: true, Because: "advanced"}, nil
 }

@@ -131,7 +131,7 @@ func join(t testing.TB, s blobs, plan aggregator.ConcatPlan, sources []aggregato
 		ranges[i] = manifest.Range{Key: job.Abs(sources[c.Source].Name), Offset: c.Offset, Length: c.Length}
 	}
 	key := job.Part(0, 0, plan.OutputHash)
-	if err := s.Assemble(t.Context(), key, ranges, plan.Tail); err != nil {
+	if _, err := s.Assemble(t.Context(), key, ranges, plan.Tail); err != nil {
 		t.Fatal(err)
 	}
 	blob, err := s.OpenAt(t.Context(), key)

@@ -47,7 +47,7 @@ func (j *jobRig) finish() {
 	a := j.process("p-1")
 	for range 300 {
 		depth, err := j.mem.Depth(j.t.Context(), hayrick.QueueTasks, jobID)
-		if err == nil && depth == 0 {
+		if err == nil && depth.Messages == 0 {
 			body, _ := j.store.Raw(j.t.Context(), job.Manifest())
 			if strings.Contains(string(body), `"status":"SUCCEEDED"`) || strings.Contains(string(body), `"status":"FAILED"`) {
 				return

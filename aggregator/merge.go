@@ -23,16 +23,24 @@ const mergeLease = time.Minute
 // verdict says when to try again.
 func (a *Aggregator) Merge(ctx context.Context, d hayrick.Delivery) (Verdict, error) {
 	v, err := a.merge(ctx, d)
-	if errors.Is(err, hayrick.ErrConflict) {
-		return Verdict{Again: againHeld, Because: err.Error()}, nil
+	if by := (*heldError)(nil); errors.As(err, &by) {
+		// The first delivery of a message is not the one that the other attempt works on:
+		// it is a duplicate. Any other may be.
+		wait, done := d.AfterLease(by.Until.Sub(a.World.Clock.Now()))
+		return Verdict{Ack: done || d.Count <= 1, Again: wait, Because: err.Error()}, nil
 	}
 	if err != nil {
-		return Verdict{Again: againFault, Because: "merge"}, fmt.Errorf("merge %s of %s: %w", d.TaskID, d.JobID, gone(err))
+		return Verdict{Again: d.AfterFault(), Because: "merge"}, fmt.Errorf("merge %s of %s: %w", d.TaskID, d.JobID, gone(err))
 	}
 	return v, nil
 }
 
-// merge answers ErrConflict when another attempt is at it.
+// heldError: another attempt has the claim of a merge.
+type heldError struct{ hayrick.Claim }
+
+func (e *heldError) Error() string { return "held by " + e.Worker }
+
+// merge answers a *heldError when another attempt is at it.
 func (a *Aggregator) merge(ctx context.Context, d hayrick.Delivery) (Verdict, error) {
 	switch _, _, err := a.Store.Outcome(ctx, d.JobID, d.Generation); {
 	case err == nil:
@@ -65,7 +73,7 @@ func (a *Aggregator) merge(ctx context.Context, d hayrick.Delivery) (Verdict, er
 		}
 	}
 	if !runs.ended() {
-		return Verdict{Again: againFault, Because: "FAILED: " + runs.last().Task.Error.Message}, nil // again under the next id
+		return Verdict{Again: d.AfterFault(), Because: "FAILED: " + runs.last().Task.Error.Message}, nil // again under the next id
 	}
 	full, err := m.members.MarkDone(ctx, a.State, d.Block, d.Position, 0, 0)
 	if err != nil {
@@ -205,12 +213,16 @@ func unmergeable(err error) bool {
 }
 
 // claim asks for a task. A reply that was lost is asked for again: the same attempt
-// gets the claim that it may already have, instead of leaving it to run out.
+// gets the claim that it may already have, instead of leaving it to run out. A
+// *heldError says that another attempt has it.
 func (a *Aggregator) claim(ctx context.Context, ask hayrick.ClaimAsk) (c hayrick.Claim, err error) {
 	for range 3 {
 		if c, err = a.State.Claim(ctx, ask); !errors.Is(err, hayrick.ErrUnknown) {
 			break
 		}
+	}
+	if errors.Is(err, hayrick.ErrConflict) {
+		err = &heldError{c}
 	}
 	return c, err
 }

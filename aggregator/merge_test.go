@@ -86,8 +86,13 @@ func TestMergeIsClaimed(t *testing.T) {
 	waited := false
 	j.mem.Hook = hookAt(func(c mem.Call) bool { return c.Op == "Put" && strings.Contains(c.Key, "agg-0-1-0000") }, func() {
 		waited = true
-		v, err := other.Do(j.ctx("q"), ds[0])
-		if v.Ack || v.Again <= 0 || err != nil {
+		again := ds[0]
+		again.Count = 2
+		v, err := other.Do(j.ctx("q"), again)
+		if v.Ack || v.Again != 2*time.Minute || err != nil { // twice what the lease has left
+			t.Errorf("the other says %+v, %v", v, err)
+		}
+		if v, err = other.Do(j.ctx("q"), ds[0]); !v.Ack || err != nil { // a message of its own: a duplicate
 			t.Errorf("the other says %+v, %v", v, err)
 		}
 		// The first is taken for dead: its lease has run out.
@@ -216,7 +221,8 @@ func TestCancelledMerge(t *testing.T) {
 	}
 }
 
-// A paused job hands out no merges and plans none.
+// A paused job hands out no merges and plans none; its messages are done with, for a
+// resume sends what is open again.
 func TestPaused(t *testing.T) {
 	j, a, ds := planned(t)
 	state := func(s hayrick.JobStatus, g int) {
@@ -226,7 +232,7 @@ func TestPaused(t *testing.T) {
 	before := len(j.mem.Snapshot())
 	trigger := hayrick.Delivery{Message: hayrick.Message{JobID: jobID, Role: hayrick.RoleAggregator}}
 	for _, d := range []hayrick.Delivery{ds[0], trigger} {
-		if v, err := a.Do(t.Context(), d); v.Ack || v.Again <= 0 || err != nil {
+		if v, err := a.Do(t.Context(), d); !v.Ack || err != nil {
 			t.Errorf("%+v, %v", v, err)
 		}
 	}

@@ -76,8 +76,12 @@ func GroupRows(total, target int64) int64 {
 	return (total + groups - 1) / groups
 }
 
+// MaxSources is how many files are joined into one part: S3 joins 10,000 stretches,
+// the footer is one, and a few are longer than it takes at once.
+const MaxSources = 9000
+
 // PartsOf cuts the level-1 outputs, whose sizes are given, into parts of about
-// partBytes; 0 = one part. Each part is a span of outputs.
+// partBytes; 0 = one part, as far as MaxSources allows. Each part is a span of outputs.
 func PartsOf(sizes []int64, partBytes int64) []manifest.Span {
 	if len(sizes) == 0 {
 		return nil
@@ -86,7 +90,7 @@ func PartsOf(sizes []int64, partBytes int64) []manifest.Span {
 	open := manifest.Span{}
 	var size int64
 	for i, n := range sizes {
-		if open.Count > 0 && partBytes > 0 && size+n > partBytes {
+		if open.Count == MaxSources || open.Count > 0 && partBytes > 0 && size+n > partBytes {
 			parts = append(parts, open)
 			open, size = manifest.Span{First: int64(i)}, 0
 		}

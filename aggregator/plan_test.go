@@ -142,6 +142,8 @@ func TestPartsOf(t *testing.T) {
 		{[]int64{5, 6, 7}, 0, []manifest.Span{{First: 0, Count: 3}}},
 		{[]int64{50, 50, 1, 99, 100}, 100, []manifest.Span{{First: 0, Count: 2}, {First: 2, Count: 2}, {First: 4, Count: 1}}},
 		{[]int64{500, 1, 500}, 100, []manifest.Span{{First: 0, Count: 1}, {First: 1, Count: 1}, {First: 2, Count: 1}}}, // never none
+		{slices.Repeat([]int64{1}, 2*aggregator.MaxSources+1), 0, []manifest.Span{
+			{First: 0, Count: aggregator.MaxSources}, {First: aggregator.MaxSources, Count: aggregator.MaxSources}, {First: 2 * aggregator.MaxSources, Count: 1}}},
 	} {
 		if got := aggregator.PartsOf(c.sizes, c.part); !slices.Equal(got, c.want) {
 			t.Errorf("%v in parts of %d: %+v, want %+v", c.sizes, c.part, got, c.want)

@@ -35,8 +35,9 @@ type Blobs interface {
 	OpenAt(ctx context.Context, key string) (manifest.Blob, error)
 	// Assemble stores under key the given stretches of other objects in order, then
 	// tail, without the bytes passing through the caller where the store can do that.
-	// Durable on return, like Put.
-	Assemble(ctx context.Context, key string, parts []manifest.Range, tail []byte) error
+	// Durable on return, like Put. remote: the store copied them by itself, from the
+	// versions that it looked at first, and to read them back would move them all.
+	Assemble(ctx context.Context, key string, parts []manifest.Range, tail []byte) (remote bool, err error)
 }
 
 // Output is the published folder.

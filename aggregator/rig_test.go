@@ -399,7 +399,7 @@ func (j *jobRig) step(a *aggregator.Aggregator) (bool, error) {
 func (j *jobRig) drain(a *aggregator.Aggregator) error {
 	for range 5000 {
 		depth, err := j.mem.Depth(j.t.Context(), hayrick.QueueTasks, j.id)
-		if err != nil || depth == 0 {
+		if err != nil || depth.Messages == 0 {
 			return err
 		}
 		worked, err := j.step(a)
@@ -540,7 +540,7 @@ func (j *jobRig) whole(o manifest.Outcome) {
 	var hash rows.Hash
 	for _, p := range agg.Parts {
 		body := out[p.Name]
-		if manifest.SHA256([]byte(body)) != p.SHA256 || int64(len(body)) != p.Bytes || string(j.mem.Snapshot()[j.key.Abs(p.Key)]) != body {
+		if manifest.SHA256([]byte(body)) != p.SHA256 && !(j.mem.Remote && p.SHA256 == "") || int64(len(body)) != p.Bytes || string(j.mem.Snapshot()[j.key.Abs(p.Key)]) != body {
 			j.t.Fatalf("%s is published with %d bytes, the outcome says %d", p.Name, len(body), p.Bytes)
 		}
 		h, err := rows.ParseHash(p.RowHash)

@@ -178,7 +178,7 @@ func (a *Aggregator) part(ctx context.Context, job *jobOf, n int, sources []Sour
 	for try := 1; ; try++ {
 		key := job.key.Part(job.generation, n, hash)
 		p.Key = job.key.Rel(key)
-		p.SHA256, err = a.assemble(ctx, key, plan, ranges, sources)
+		p.SHA256, err = a.assemble(ctx, job, key, plan, ranges, sources)
 		if err == nil || !errors.Is(err, hayrick.ErrCorrupt) {
 			return p, plan.OutputHash, err
 		}
@@ -206,12 +206,44 @@ func (a *Aggregator) part(ctx context.Context, job *jobOf, n int, sources []Sour
 // partTries is under how many keys a root tries to make a part.
 const partTries = 4
 
-// assemble makes a part, or finds it made, and reads it back.
-func (a *Aggregator) assemble(ctx context.Context, key string, plan ConcatPlan, ranges []manifest.Range, sources []Source) (string, error) {
-	if err := a.Blobs.Assemble(ctx, key, ranges, plan.Tail); err != nil {
+// assemble makes a part, or finds it made, and reads it back: all of it and its
+// SHA-256, or, where the store has joined it in another place and the job file does not
+// ask for more, its length and its end. The sources were read back where they were
+// encoded.
+func (a *Aggregator) assemble(ctx context.Context, job *jobOf, key string, plan ConcatPlan, ranges []manifest.Range, sources []Source) (string, error) {
+	remote, err := a.Blobs.Assemble(ctx, key, ranges, plan.Tail)
+	if err != nil {
 		return "", err
 	}
+	if all := job.def.Merge.ReadBack; remote && (all == nil || !*all) {
+		return "", a.readEnd(ctx, key, plan)
+	}
 	return a.readBack(ctx, key, plan, ranges, sources)
+}
+
+// readEnd checks the length of a part, and its tail.
+func (a *Aggregator) readEnd(ctx context.Context, key string, plan ConcatPlan) error {
+	blob, err := a.Blobs.OpenAt(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer blob.Close()
+	if blob.Size() != plan.Bytes {
+		return fmt.Errorf("%s has %d bytes, planned %d: %w", key, blob.Size(), plan.Bytes, hayrick.ErrCorrupt)
+	}
+	return checkTail(key, blob, plan)
+}
+
+// checkTail compares the end of a part with the planned one.
+func checkTail(key string, blob manifest.Blob, plan ConcatPlan) error {
+	tail := make([]byte, len(plan.Tail))
+	if _, err := io.ReadFull(io.NewSectionReader(blob, plan.Bytes-int64(len(tail)), int64(len(tail))), tail); err != nil {
+		return fmt.Errorf("read back %s: %w", key, short(err))
+	}
+	if string(tail) != string(plan.Tail) {
+		return fmt.Errorf("the footer of %s is not the planned one: %w", key, hayrick.ErrCorrupt)
+	}
+	return nil
 }
 
 // sum is the SHA-256 of a stored object.
@@ -271,14 +303,10 @@ func (a *Aggregator) readBack(ctx context.Context, key string, plan ConcatPlan, 
 		}
 		at += c.Length
 	}
-	tail := make([]byte, len(plan.Tail))
-	if _, err := io.ReadFull(io.NewSectionReader(blob, at, int64(len(tail))), tail); err != nil {
-		return "", fmt.Errorf("read back %s: %w", key, short(err))
+	if err := checkTail(key, blob, plan); err != nil {
+		return "", err
 	}
-	if string(tail) != string(plan.Tail) {
-		return "", fmt.Errorf("the footer of %s is not the planned one: %w", key, hayrick.ErrCorrupt)
-	}
-	whole.Write(tail)
+	whole.Write(plan.Tail)
 	return hex.EncodeToString(whole.Sum(nil)), nil
 }
 

@@ -321,7 +321,7 @@ func (w *world) run(g manifest.Group, n int) (ends []taskDone) {
 
 func (w *world) task(group string, n int, id string, b manifest.Batch) taskDone {
 	ctx := w.t.Context()
-	r, err := w.mem.OpenInput(ctx, jobID, b.Object, b.Offset, b.Length)
+	r, err := w.mem.OpenInput(ctx, jobID, b)
 	w.must(err)
 	items, err := manifest.OpenBatch(b, r)
 	w.must(err)

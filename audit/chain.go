@@ -232,19 +232,8 @@ func (a *auditor) readDefinition(ctx context.Context) error {
 			a.checked.Data++
 		}
 	}
-	for _, in := range a.plan.Input {
-		rel, stored := strings.CutPrefix(in.Object, manifest.StoreScheme)
-		if !stored {
-			continue
-		}
-		if !strings.HasPrefix(rel, "input/") {
-			a.broken(CodeKey, a.job.Rel(a.job.Plan()), "the copy of its input lies under %s", rel)
-			continue
-		}
-		// A clone has no digest of its own; its batches have.
-		if _, ok := a.hash(ctx, rel, in.SHA256, in.Pin.Size); ok {
-			a.checked.Data++
-		}
+	if err := a.readInputs(ctx); err != nil {
+		return err
 	}
 	rel := a.job.Rel(a.job.Config(a.plan.DefinitionSHA256))
 	raw, ok := a.get(ctx, rel, a.plan.DefinitionSHA256)

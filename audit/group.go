@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 
 	"hayrick"
@@ -60,7 +59,13 @@ func (a *auditor) walkGroup(ctx context.Context, g manifest.Group, opener string
 		a.lost(CodeChain, opener, "%s has %d blocks and %d indexes", g.Name, len(blocks), len(index))
 		return errTorn
 	}
-	cover := coverage{a: a, group: g.Name, number: g.FirstTask}
+	var stops []func()
+	defer func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}()
+	cover := coverage{a: a, group: g.Name, number: g.FirstTask, reading: a.startReading(ctx, g.Name, &stops)}
 	var items, tasks int64
 	for n := range blocks {
 		block, ok := a.block(ctx, a.look, g.Name, n, blocks[n])
@@ -180,9 +185,10 @@ type coverage struct {
 	a     *auditor
 	group string
 
-	number   int64  // of the next task
-	object   string // that the last batch lies in
-	at, line int64  // where that batch ended
+	reading  *reading // of the initial group
+	number   int64    // of the next task
+	object   string   // that the last batch lies in
+	at, line int64    // where that batch ended
 	segments int
 }
 
@@ -208,13 +214,17 @@ func (c *coverage) next(ctx context.Context, index string, t manifest.BlockTask,
 
 // ofInput gives the items of the job their places in the ledger.
 func (c *coverage) ofInput(b manifest.Batch, bad func(string, ...any) error) error {
-	if b.Object != c.object {
-		if !slices.ContainsFunc(c.a.plan.Input, func(in manifest.InputID) bool { return in.Object == b.Object }) {
-			return bad("%s is no input of the plan", b.Object)
-		}
+	moved, ok := c.reading.to(b.Object)
+	if !ok {
+		return bad("%s is no input of the plan, or not in its place", b.Object)
+	}
+	if moved {
 		c.object, c.at, c.line = b.Object, 0, 1
 	}
+	stored := strings.HasPrefix(b.Object, manifest.StoreScheme)
 	switch {
+	case !stored && b.Version != c.reading.in.Pin.Version || stored && b.Version != "":
+		return bad("it is of version %q of %s, the plan has %q", b.Version, b.Object, c.reading.in.Pin.Version)
 	case b.Retry:
 		return bad("it is of a retry")
 	case b.FirstOrdinal != c.a.ledger.items:
@@ -225,6 +235,7 @@ func (c *coverage) ofInput(b manifest.Batch, bad func(string, ...any) error) err
 		return fmt.Errorf("more than %d items", int64(maxItems))
 	}
 	c.at, c.line = b.Offset+b.Length, b.FirstLine+int64(b.Items)
+	c.reading.items += int64(b.Items)
 	c.a.ledger.grow(int64(b.Items))
 	return nil
 }
@@ -245,8 +256,12 @@ func (c *coverage) ofSegment(ctx context.Context, b manifest.Batch, bad func(str
 	return nil
 }
 
-// end checks the segment that the last batch lies in: its batches are all of it.
+// end checks the segment that the last batch lies in: its batches are all of it; and
+// the inputs behind the last batch, which have none.
 func (c *coverage) end(ctx context.Context) {
+	if c.reading != nil {
+		c.reading.end()
+	}
 	rel, segment := strings.CutPrefix(c.object, manifest.StoreScheme)
 	if c.group == hayrick.GroupInitial || !segment {
 		return

@@ -342,6 +342,9 @@ func (l *look) readPart(ctx context.Context, p manifest.Part) {
 	}
 	l.checked.Data++
 	if !l.a.Deep {
+		if p.SHA256 == "" {
+			l.note("%s was joined by the store itself, and nobody has read it since: audit --deep does", p.Key)
+		}
 		return
 	}
 	n, h, schema, ok := l.decode(ctx, p.Key)

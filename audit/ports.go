@@ -25,7 +25,7 @@ type Output interface {
 // Inputs reads the bytes of a batch of the pinned input. ErrNotFound: the object is
 // not there.
 type Inputs interface {
-	OpenInput(ctx context.Context, jobID, object string, offset, length int64) (io.ReadCloser, error)
+	OpenInput(ctx context.Context, jobID string, b manifest.Batch) (io.ReadCloser, error)
 }
 
 // Lister names the runs of the store, of which several may publish in one folder.

@@ -165,6 +165,13 @@ func (l *look) readPublished(ctx context.Context, folder string, f committed) {
 		r.Close()
 	}
 	l.checked.Bytes += d.size
+	if err == nil && f.sha256 == "" { // nobody read the part when it was joined: the store's is what it has to be
+		stored, ok := l.digest(ctx, f.key)
+		if !ok {
+			return // which has been found
+		}
+		f.sha256 = stored.sha
+	}
 	switch {
 	case errors.Is(err, hayrick.ErrNotFound):
 		l.broken(CodePublished, key, "it is not there; %s", l.a.again())

@@ -235,7 +235,7 @@ func (l *look) readBatch(ctx context.Context, e *taskEnd) {
 	case l.a.Inputs == nil:
 		return
 	default:
-		r, err = l.a.Inputs.OpenInput(ctx, string(l.a.job), b.Object, b.Offset, b.Length)
+		r, err = l.a.Inputs.OpenInput(ctx, string(l.a.job), b)
 	}
 	if err == nil {
 		e.items, err = manifest.OpenBatch(b, r)

@@ -141,7 +141,7 @@ func TestStopsWithItsContext(t *testing.T) {
 // The promise is about what was run: an input that changed is told, no more.
 func TestInputChangedSince(t *testing.T) {
 	w := build(t, tiny())
-	r, _ := w.mem.OpenSource(t.Context(), "./users.jsonl", 0)
+	r, _, _ := w.mem.OpenSource(t.Context(), "./users.jsonl")
 	users, err := io.ReadAll(r)
 	w.must(err)
 	for _, change := range []func(){

@@ -29,39 +29,39 @@ type source struct {
 // a part of its own; only runs of small ones, and the tail, pass through here. Every
 // source is pinned by its ETag. The completion asks that the key is absent, so that
 // of two attempts one stores; a crash leaves an upload that nobody sees.
-func (s *Store) Assemble(ctx context.Context, key string, parts []manifest.Range, tail []byte) error {
+func (s *Store) Assemble(ctx context.Context, key string, parts []manifest.Range, tail []byte) (remote bool, err error) {
 	o, err := s.at(key)
 	if err == nil {
-		err = s.assemble(ctx, o, parts, tail)
+		remote, err = s.assemble(ctx, o, parts, tail)
 	}
 	if err != nil {
-		return fmt.Errorf("assemble %s: %w", key, err)
+		return false, fmt.Errorf("assemble %s: %w", key, err)
 	}
-	return nil
+	return remote, nil
 }
 
-func (s *Store) assemble(ctx context.Context, o object, parts []manifest.Range, tail []byte) error {
+func (s *Store) assemble(ctx context.Context, o object, parts []manifest.Range, tail []byte) (remote bool, err error) {
 	sources, err := s.pin(ctx, parts)
 	if err != nil {
-		return err
+		return false, err
 	}
 	want := int64(len(tail))
 	for _, p := range parts {
 		if size := sources[p.Key].size; p.Offset < 0 || p.Length < 0 || p.Offset > size || p.Length > size-p.Offset {
-			return fmt.Errorf("%s has %d bytes, not [%d, +%d): %w", p.Key, size, p.Offset, p.Length, hayrick.ErrCorrupt)
+			return false, fmt.Errorf("%s has %d bytes, not [%d, +%d): %w", p.Key, size, p.Offset, p.Length, hayrick.ErrCorrupt)
 		}
 		want += p.Length
 	}
 	pieces, err := planAssembly(parts, len(tail))
 	if err != nil {
-		return err
+		return false, err
 	}
 	if len(pieces) == 1 && pieces[0].tail { // too small for an upload in parts
 		body, err := s.join(ctx, pieces[0], sources, tail)
 		if err != nil {
-			return err
+			return false, err
 		}
-		return s.put(ctx, o, body)
+		return false, s.put(ctx, o, body)
 	}
 	err = s.multipart(ctx, o, true, func(ctx context.Context, m *multipart) error {
 		return s.each(ctx, len(pieces), func(ctx context.Context, i int) error {
@@ -77,18 +77,18 @@ func (s *Store) assemble(ctx context.Context, o object, parts []manifest.Range, 
 		})
 	})
 	if !errors.Is(err, hayrick.ErrConflict) {
-		return err
+		return true, err
 	}
 	// Somebody else's, or this call's own when the reply was lost. The key says which
 	// bytes it has to be.
 	h, err := s.head(ctx, o)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if size := aws.ToInt64(h.ContentLength); size != want {
-		return fmt.Errorf("it is there with %d bytes, not %d: %w", size, want, hayrick.ErrCorrupt)
+		return false, fmt.Errorf("it is there with %d bytes, not %d: %w", size, want, hayrick.ErrCorrupt)
 	}
-	return nil
+	return true, nil
 }
 
 // pin looks at every source once.

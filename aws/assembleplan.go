@@ -8,9 +8,10 @@ import (
 
 // What S3 asks of the parts of an upload.
 const (
-	minPartBytes = 5 << 20 // all but the last
-	maxCopyBytes = 1 << 30 // S3 takes 5 GiB; smaller copies run side by side
-	maxParts     = 10_000
+	minPartBytes  = 5 << 20 // all but the last
+	copyBytes     = 1 << 30 // of one copy, for many run side by side ...
+	mostCopyBytes = 5 << 30 // ... up to what S3 takes, where there would be too many
+	maxParts      = 10_000
 )
 
 // piece is one part of an assembled object: a stretch that S3 copies by itself, or
@@ -26,6 +27,17 @@ type piece struct {
 // so that as few bytes as possible pass through here: of each run of small ranges
 // itself and what it lacks to the smallest part from the range behind it.
 func planAssembly(ranges []manifest.Range, tail int) ([]piece, error) {
+	pieces := cutPieces(ranges, tail, copyBytes)
+	if len(pieces) > maxParts {
+		pieces = cutPieces(ranges, tail, mostCopyBytes)
+	}
+	if len(pieces) > maxParts {
+		return nil, fmt.Errorf("%d stretches make %d parts, and an upload has at most %d", len(ranges), len(pieces), maxParts)
+	}
+	return pieces, nil
+}
+
+func cutPieces(ranges []manifest.Range, tail int, copyBytes int64) []piece {
 	var pieces []piece
 	var glue []manifest.Range
 	var glued int64
@@ -47,7 +59,7 @@ func planAssembly(ranges []manifest.Range, tail int) ([]piece, error) {
 			continue
 		}
 		// Equal stretches: none of them is smaller than a part may be.
-		n := (r.Length + maxCopyBytes - 1) / maxCopyBytes
+		n := (r.Length + copyBytes - 1) / copyBytes
 		for i := range n {
 			from, to := r.Length*i/n, r.Length*(i+1)/n
 			pieces = append(pieces, piece{copy: manifest.Range{Key: r.Key, Offset: r.Offset + from, Length: to - from}})
@@ -56,10 +68,7 @@ func planAssembly(ranges []manifest.Range, tail int) ([]piece, error) {
 	if glued > 0 || tail > 0 || len(pieces) == 0 {
 		pieces = append(pieces, piece{glue: glue, tail: true})
 	}
-	if len(pieces) > maxParts {
-		return nil, fmt.Errorf("%d stretches of at least %d bytes make more parts than the %d of an upload", len(ranges), minPartBytes, maxParts)
-	}
-	return pieces, nil
+	return pieces
 }
 
 // joined leaves out what is empty and makes one range of those that follow each

@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -13,7 +14,7 @@ import (
 // to a part, and the tail.
 func TestPlanAssembly(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		length := rapid.OneOf(rapid.Int64Range(0, 64<<10), rapid.Int64Range(minPartBytes-2, minPartBytes+2), rapid.Int64Range(0, 4*minPartBytes), rapid.Int64Range(maxCopyBytes-1, 3*maxCopyBytes))
+		length := rapid.OneOf(rapid.Int64Range(0, 64<<10), rapid.Int64Range(minPartBytes-2, minPartBytes+2), rapid.Int64Range(0, 4*minPartBytes), rapid.Int64Range(copyBytes-1, 3*copyBytes))
 		var ranges []manifest.Range
 		var small, runs int64
 		for i := range rapid.IntRange(0, 30).Draw(t, "ranges") {
@@ -98,4 +99,26 @@ func make10001() []manifest.Range {
 		ranges[i] = manifest.Range{Key: "a", Offset: int64(i) * 2 * minPartBytes, Length: minPartBytes}
 	}
 	return ranges
+}
+
+// As many stretches as a part of a dataset may have fit into one upload, however large
+// they are and however small the ones between them.
+func TestPlanAssemblyOfTheMostStretches(t *testing.T) {
+	const most = 9000 // aggregator.MaxSources
+	for name, size := range map[string]func(i int) int64{
+		"large":                func(int) int64 { return 64 << 20 },
+		"small":                func(int) int64 { return 1000 },
+		"in turn":              func(i int) int64 { return []int64{1000, 64 << 20}[i%2] },
+		"in turn, just enough": func(i int) int64 { return []int64{1000, 2 * minPartBytes}[i%2] },
+		"huge":                 func(int) int64 { return 2 << 30 },
+	} {
+		var ranges []manifest.Range
+		for i := range most {
+			ranges = append(ranges, manifest.Range{Key: strconv.Itoa(i), Offset: 4, Length: size(i)})
+		}
+		pieces, err := planAssembly(ranges, 1000)
+		if err != nil || len(pieces) > maxParts {
+			t.Errorf("%s: %d parts, %v", name, len(pieces), err)
+		}
+	}
 }

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"hayrick"
 	"hayrick/manifest"
@@ -23,29 +25,75 @@ func (s *Store) Stat(ctx context.Context, uri string) (manifest.Pin, error) {
 	if err != nil {
 		return manifest.Pin{}, fmt.Errorf("stat input: %w", input(err))
 	}
-	pin := manifest.Pin{Size: aws.ToInt64(h.ContentLength), MTime: manifest.At(aws.ToTime(h.LastModified)), ETag: strings.Trim(aws.ToString(h.ETag), `"`)}
-	if v := aws.ToString(h.VersionId); v != "" && v != "null" {
-		pin.ETag = "version:" + v
-	}
-	return pin, nil
+	return pinOf(h.ContentLength, h.LastModified, h.ETag, h.VersionId), nil
 }
 
-// OpenSource reads the object at uri from offset to its end.
-func (s *Store) OpenSource(ctx context.Context, uri string, offset int64) (io.ReadCloser, error) {
-	return s.OpenInput(ctx, "", uri, offset, -1)
+// pinOf is a pin, of whichever reply. Listings and headers tell the time with
+// another precision: the second is what they share.
+func pinOf(size *int64, modified *time.Time, etag, version *string) manifest.Pin {
+	pin := manifest.Pin{Size: aws.ToInt64(size), MTime: manifest.At(aws.ToTime(modified).Truncate(time.Second)), ETag: strings.Trim(aws.ToString(etag), `"`)}
+	if v := aws.ToString(version); v != "null" { // that of an object from before the bucket kept versions
+		pin.Version = v
+	}
+	return pin
 }
 
-// OpenInput reads a range of an object at a URI, or of one below the job's folder.
-func (s *Store) OpenInput(ctx context.Context, jobID, uri string, offset, length int64) (io.ReadCloser, error) {
-	if rel, ok := strings.CutPrefix(uri, manifest.StoreScheme); ok {
-		return s.Open(ctx, manifest.Job(jobID).Abs(rel), offset, length)
+// ListSources calls fn for each object below the prefix at uri, a page at a time.
+func (s *Store) ListSources(ctx context.Context, uri string, fn func(object string, pin manifest.Pin) error) error {
+	under, err := locate(uri)
+	if err != nil {
+		return err
 	}
+	if under.bucket == s.name && strings.HasPrefix(manifest.Jobs, under.key) {
+		return &hayrick.UserError{What: fmt.Sprintf("%s holds the runs of this store", uri), Hint: "name the folder that the inputs lie in"}
+	}
+	err = s.entries(ctx, under, func(o types.Object) error {
+		key := aws.ToString(o.Key)
+		if !manifest.IsSource(strings.TrimPrefix(key, under.key)) {
+			return nil
+		}
+		return fn(object{under.bucket, key}.String(), pinOf(o.Size, o.LastModified, o.ETag, nil))
+	})
+	return input(err)
+}
+
+// OpenSource reads the object at uri whole. What is read is one version of it, in
+// whatever many requests.
+func (s *Store) OpenSource(ctx context.Context, uri string) (io.ReadCloser, manifest.Pin, error) {
 	o, err := locate(uri)
+	if err != nil {
+		return nil, manifest.Pin{}, err
+	}
+	r := &reader{ctx: ctx, s: s, o: o, left: -1, input: true}
+	if err := r.connect(); err != nil {
+		return nil, manifest.Pin{}, fmt.Errorf("open input: %w", input(err))
+	}
+	return r, r.pin, nil
+}
+
+// OpenInput reads the bytes of a batch: a range of an object at a URI, or of one
+// below the job's folder. The version that was indexed is read where S3 has it, after
+// the object was replaced or deleted too. Where it is gone, or there are no versions,
+// what is there now is read: the same bytes may have been stored again, and whether
+// they are the same the batch's SHA-256 tells, which an ETag does not.
+func (s *Store) OpenInput(ctx context.Context, jobID string, b manifest.Batch) (io.ReadCloser, error) {
+	if rel, ok := strings.CutPrefix(b.Object, manifest.StoreScheme); ok {
+		return s.Open(ctx, manifest.Job(jobID).Abs(rel), b.Offset, b.Length)
+	}
+	o, err := locate(b.Object)
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.open(ctx, o, offset, length)
-	if err != nil {
+	r := &reader{ctx: ctx, s: s, o: o, input: true, version: b.Version, offset: b.Offset, left: b.Length}
+	err = r.connect()
+	if r.version != "" && errors.Is(err, hayrick.ErrNotFound) {
+		r.version = ""
+		err = r.connect()
+	}
+	switch {
+	case err == errBeyond:
+		return io.NopCloser(strings.NewReader("")), nil
+	case err != nil:
 		return nil, fmt.Errorf("open input: %w", input(err))
 	}
 	return r, nil
@@ -53,10 +101,7 @@ func (s *Store) OpenInput(ctx context.Context, jobID, uri string, offset, length
 
 // Clone does nothing: a copy in S3 costs storage, and a batch's SHA-256 tells when
 // the object was replaced.
-func (s *Store) Clone(ctx context.Context, uri, key string) (bool, error) {
-	_, err := s.Stat(ctx, uri)
-	return false, err
-}
+func (s *Store) Clone(context.Context, string, string) (bool, error) { return false, nil }
 
 // input is err for an input: a bucket that is not there is its object not being
 // there.

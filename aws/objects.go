@@ -12,6 +12,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"hayrick"
 	"hayrick/manifest"
@@ -112,6 +113,13 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(manifest.Object
 }
 
 func (s *Store) list(ctx context.Context, under object, fn func(manifest.Object) error) error {
+	return s.entries(ctx, under, func(o types.Object) error {
+		return fn(manifest.Object{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size), ModTime: aws.ToTime(o.LastModified)})
+	})
+}
+
+// entries calls fn for every object below a prefix; it holds one page.
+func (s *Store) entries(ctx context.Context, under object, fn func(types.Object) error) error {
 	pages := s3.NewListObjectsV2Paginator(s.s3, &s3.ListObjectsV2Input{Bucket: &under.bucket, Prefix: &under.key})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
@@ -119,7 +127,7 @@ func (s *Store) list(ctx context.Context, under object, fn func(manifest.Object)
 			return fmt.Errorf("list %s: %w", under, explain(err))
 		}
 		for _, o := range page.Contents {
-			if err := fn(manifest.Object{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size), ModTime: aws.ToTime(o.LastModified)}); err != nil {
+			if err := fn(o); err != nil {
 				return err
 			}
 		}

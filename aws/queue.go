@@ -3,7 +3,9 @@ package aws
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -17,7 +19,7 @@ import (
 const (
 	batchSize     = 10               // messages a request
 	maxDelay      = 15 * time.Minute // SQS holds a new message back no longer
-	maxVisibility = 12 * time.Hour   // ... and hides a received one no longer
+	maxVisibility = 11 * time.Hour   // it refuses to hide one until later than 12 hours after it was received
 	maxLongPoll   = 20 * time.Second
 )
 
@@ -111,10 +113,12 @@ func (s *Store) Receive(ctx context.Context, queue string, max int, visibility, 
 			WaitTimeSeconds:             seconds(min(left, maxLongPoll)),
 			MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameApproximateReceiveCount},
 		})
-		if err != nil {
-			if len(ds) > 0 { // what came before is the caller's already
-				return ds, nil
-			}
+		switch {
+		case err != nil && len(ds) > 0: // what came before is the caller's already
+			return ds, nil
+		case overLimit(err): // until some are acknowledged, as if there were none
+			return nil, s.world.Clock.Sleep(ctx, end.Sub(s.world.Clock.Now()))
+		case err != nil:
 			return nil, fmt.Errorf("receive from %s: %w", queue, explain(err))
 		}
 		for _, m := range out.Messages {
@@ -124,8 +128,8 @@ func (s *Store) Receive(ctx context.Context, queue string, max int, visibility, 
 				continue // the dead letter queue gets it
 			}
 			if early := due.Sub(s.world.Clock.Now()); early > 0 {
-				if err := s.Extend(ctx, queue, early, d); err != nil {
-					return ds, err
+				if err := s.Extend(ctx, queue, early, d); err != nil { // it comes again, and is too early again
+					s.log.Debug("a message that is not due yet is not put off", "queue", queue, hayrick.KeyError, err)
 				}
 				continue
 			}
@@ -185,51 +189,78 @@ func (s *Store) Extend(ctx context.Context, queue string, visibility time.Durati
 
 // change does something to deliveries, ten a request. What SQS refuses for one of
 // them, because it is gone or was delivered again since, is no error: a message is a
-// hint.
+// hint. What fails on its side is tried again, and does not keep it from the others.
 func (s *Store) change(ctx context.Context, what, queue string, ds []hayrick.Delivery, do func(context.Context, string, []hayrick.Delivery) ([]types.BatchResultErrorEntry, error)) error {
 	url, err := s.queueURL(ctx, queue)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	for len(ds) > 0 {
-		n := min(batchSize, len(ds))
-		failed, err := do(ctx, url, ds[:n])
-		if err != nil {
-			return fmt.Errorf("%s in %s: %w", what, queue, explain(err))
+	var errs []error
+	for batch := range slices.Chunk(ds, batchSize) {
+		if err := s.changeBatch(ctx, batch, func(ds []hayrick.Delivery) ([]types.BatchResultErrorEntry, error) { return do(ctx, url, ds) }); err != nil {
+			errs = append(errs, fmt.Errorf("%s in %s: %w", what, queue, err))
 		}
-		for _, f := range failed {
-			if !f.SenderFault {
-				return fmt.Errorf("%s in %s: %w", what, queue, refused(f))
-			}
-		}
-		ds = ds[n:]
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+func (s *Store) changeBatch(ctx context.Context, ds []hayrick.Delivery, do func([]hayrick.Delivery) ([]types.BatchResultErrorEntry, error)) error {
+	for try := 0; ; try++ {
+		failed, err := do(ds)
+		if err != nil {
+			return explain(err)
+		}
+		var again []hayrick.Delivery
+		var last types.BatchResultErrorEntry
+		for _, f := range failed {
+			i, err := strconv.Atoi(aws.ToString(f.Id))
+			if f.SenderFault || err != nil || i < 0 || i >= len(ds) {
+				continue
+			}
+			again, last = append(again, ds[i]), f
+		}
+		if len(again) == 0 {
+			return nil
+		}
+		if try == conflictTries {
+			return refused(last)
+		}
+		if err := s.world.Clock.Sleep(ctx, s.jitter(conflictWait<<try)); err != nil {
+			return err
+		}
+		ds = again
+	}
+}
+
+// overLimit says that as many messages of the queue are in flight as there may be.
+func overLimit(err error) bool {
+	var over *types.OverLimit
+	return errors.As(err, &over)
 }
 
 // Depth estimates how many messages wait or are in flight. SQS does not tell jobs
 // apart: it is the depth of all jobs' messages.
-func (s *Store) Depth(ctx context.Context, queue, jobID string) (int, error) {
+func (s *Store) Depth(ctx context.Context, queue, jobID string) (hayrick.Depth, error) {
+	var d hayrick.Depth
 	url, err := s.queueURL(ctx, queue)
 	if err != nil {
-		return 0, fmt.Errorf("depth: %w", err)
+		return d, fmt.Errorf("depth: %w", err)
 	}
 	names := []types.QueueAttributeName{
 		types.QueueAttributeNameApproximateNumberOfMessages, types.QueueAttributeNameApproximateNumberOfMessagesNotVisible, types.QueueAttributeNameApproximateNumberOfMessagesDelayed,
 	}
 	out, err := s.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: names})
 	if err != nil {
-		return 0, fmt.Errorf("depth of %s: %w", queue, explain(err))
+		return d, fmt.Errorf("depth of %s: %w", queue, explain(err))
 	}
-	sum := 0
 	for _, name := range names {
 		n, err := strconv.Atoi(out.Attributes[string(name)])
 		if err != nil {
-			return 0, fmt.Errorf("depth of %s: %s is %q", queue, name, out.Attributes[string(name)])
+			return hayrick.Depth{}, fmt.Errorf("depth of %s: %s is %q", queue, name, out.Attributes[string(name)])
 		}
-		sum += n
+		d.Messages += n
 	}
-	return sum, nil
+	return d, nil
 }
 
 // queueURL is asked for once.
@@ -241,7 +272,7 @@ func (s *Store) queueURL(ctx context.Context, queue string) (string, error) {
 		return url, ctx.Err()
 	}
 	n := NamesOf(s.name)
-	name, ok := map[string]string{hayrick.QueueTasks: n.Tasks, hayrick.QueueFailures: n.Failures, hayrick.QueueDead: n.Dead}[queue]
+	name, ok := map[string]string{hayrick.QueueTasks: n.Tasks, hayrick.QueueDead: n.Dead}[queue]
 	if !ok {
 		return "", fmt.Errorf("there is no queue %q", queue)
 	}

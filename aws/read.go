@@ -3,6 +3,7 @@ package aws
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"hayrick"
 	"hayrick/manifest"
 )
 
@@ -48,6 +50,10 @@ type reader struct {
 	left   int64 // < 0: to the end
 	body   io.ReadCloser
 	broken int
+
+	input   bool         // of a job: nobody promises that it stays
+	version string       // asked for, in a bucket that keeps them; "" = the newest
+	pin     manifest.Pin // of what is read; its Size only where that is from the start to the end
 }
 
 func (r *reader) connect() error {
@@ -61,6 +67,9 @@ func (r *reader) connect() error {
 	if r.etag != "" {
 		in.IfMatch = &r.etag
 	}
+	if r.version != "" {
+		in.VersionId = &r.version
+	}
 	out, err := r.s.s3.GetObject(r.ctx, in)
 	switch {
 	case status(err) == http.StatusRequestedRangeNotSatisfiable:
@@ -70,7 +79,9 @@ func (r *reader) connect() error {
 	case err != nil:
 		return fmt.Errorf("read %s: %w", r.o, explain(err))
 	}
-	r.body, r.etag = out.Body, aws.ToString(out.ETag)
+	if r.body, r.etag = out.Body, aws.ToString(out.ETag); r.pin.ETag == "" {
+		r.pin = pinOf(out.ContentLength, out.LastModified, out.ETag, out.VersionId)
+	}
 	return nil
 }
 
@@ -100,6 +111,9 @@ func (r *reader) Read(p []byte) (int, error) {
 	case errBeyond:
 		return n, io.EOF
 	default:
+		if r.input && (errors.Is(err, hayrick.ErrCorrupt) || errors.Is(err, hayrick.ErrNotFound)) {
+			err = fmt.Errorf("%s was replaced or deleted while it was read: %w", r.o, hayrick.ErrInputChanged)
+		}
 		return n, err
 	}
 }

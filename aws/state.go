@@ -355,10 +355,14 @@ func (s *Store) JobState(ctx context.Context, jobID string) (hayrick.JobState, e
 	if err != nil {
 		return hayrick.JobState{}, fmt.Errorf("job state of %s: %w", jobID, err)
 	}
-	return hayrick.JobState{
+	st := hayrick.JobState{
 		JobID: jobID, Generation: int(number(it, "generation")), Status: hayrick.JobStatus(text(it, "status")),
 		Orders: int(number(it, "orders")), Updated: time.UnixMilli(number(it, "updated")).UTC(),
-	}, nil
+	}
+	if p := text(it, "progress"); p != "" && json.Unmarshal([]byte(p), &st.Progress) != nil {
+		st.Progress = hayrick.Progress{} // a guess that cannot be read is none
+	}
+	return st, nil
 }
 
 // PutJobState caches what the commits say of a job.
@@ -369,6 +373,13 @@ func (s *Store) PutJobState(ctx context.Context, st hayrick.JobState) error {
 	it := key("job#"+st.JobID, "-")
 	it["generation"], it["status"], it["orders"] = num(int64(st.Generation)), str(string(st.Status)), num(int64(st.Orders))
 	it["updated"], it[attrExpires] = num(st.Updated.UnixMilli()), s.expires()
+	if st.Progress != (hayrick.Progress{}) {
+		b, err := json.Marshal(st.Progress)
+		if err != nil {
+			return fmt.Errorf("put job state: %w", err)
+		}
+		it["progress"] = str(string(b))
+	}
 	if _, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{TableName: &s.name, Item: it}); err != nil {
 		return fmt.Errorf("put job state: %w", unknown(err))
 	}

@@ -26,7 +26,7 @@ import (
 // Scheme begins the name of a store on AWS: s3://lab-hayrick.
 const Scheme = "s3://"
 
-// Store is all ports on one bucket, one table and three queues, which share a name.
+// Store is all ports on one bucket, one table and two queues, which share a name.
 type Store struct {
 	name  string
 	world hayrick.World
@@ -42,12 +42,12 @@ type Store struct {
 
 // Names are what a store's parts are called. The template in infra/ makes them, and
 // nothing else has to be configured.
-type Names struct{ Bucket, Table, Tasks, Failures, Dead string }
+type Names struct{ Bucket, Table, Tasks, Dead string }
 
 // NamesOf derives the names of a store's parts from its own.
 func NamesOf(name string) Names {
 	q := strings.ReplaceAll(name, ".", "-") // no dots in a queue's name
-	return Names{Bucket: name, Table: name, Tasks: q + "-" + hayrick.QueueTasks, Failures: q + "-" + hayrick.QueueFailures, Dead: q + "-" + hayrick.QueueDead}
+	return Names{Bucket: name, Table: name, Tasks: q + "-" + hayrick.QueueTasks, Dead: q + "-" + hayrick.QueueDead}
 }
 
 var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)

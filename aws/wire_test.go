@@ -139,7 +139,7 @@ func TestAssembleMovesNoBytes(t *testing.T) {
 	w.up.Store(0)
 	w.down.Store(0)
 	for range 2 { // the second finds it there
-		if err := s.Assemble(t.Context(), job.Part(0, 0, "x"), parts, tail); err != nil {
+		if _, err := s.Assemble(t.Context(), job.Part(0, 0, "x"), parts, tail); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -172,7 +172,7 @@ func TestAssembleMixed(t *testing.T) {
 		want = append(want, b...)
 	}
 	want = append(want, "tail"...)
-	if err := s.Assemble(t.Context(), job.Part(0, 0, "x"), parts, []byte("tail")); err != nil {
+	if _, err := s.Assemble(t.Context(), job.Part(0, 0, "x"), parts, []byte("tail")); err != nil {
 		t.Fatal(err)
 	}
 	if got := read(t, s, job.Part(0, 0, "x")); !bytes.Equal(got, want) {

@@ -177,7 +177,7 @@ func assemble(ctx context.Context, c corpus, store *local.Store, sources []aggre
 	}
 	key := corpusJob.Part(0, 0, plan.OutputHash)
 	res.Path = c.path(key)
-	if err := store.Assemble(ctx, key, ranges, plan.Tail); err != nil {
+	if _, err := store.Assemble(ctx, key, ranges, plan.Tail); err != nil {
 		return res, err
 	}
 	res.Seconds = time.Since(start).Seconds()

@@ -3,8 +3,11 @@ package coordinator
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"hayrick"
@@ -143,39 +146,108 @@ func (c *Coordinator) plan(ctx context.Context, s Submission, run jobRun, defini
 	}, nil
 }
 
-// index takes the snapshot of the input, cuts it and writes the initial group.
+// index takes the snapshot of the input, cuts it and writes the initial group. A
+// batch lies in one object; ordinals run on from one to the next.
 func (c *Coordinator) index(ctx context.Context, s Submission, jobID string, src *source) (manifest.Group, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // a read that is under way when something fails is given up
-	r, err := c.snapshot(ctx, s, jobID, src)
-	if err != nil {
+	x := &indexing{
+		c: c, s: s, src: src, cut: Indexer{Items: s.Definition.Batch.Items, Limit: s.Definition.Input.Limit, Go: c.World.Go},
+		group: manifest.NewGroupWriter(c.Store, jobID, hayrick.GroupInitial, hayrick.RoleWorker, 0),
+	}
+	x.group.Go = c.World.Go
+	if err := x.all(ctx, jobID); err != nil {
 		return manifest.Group{}, err
 	}
-	defer r.Close()
-
-	x := Indexer{Object: src.id.Object, Items: s.Definition.Batch.Items, Limit: s.Definition.Input.Limit, Go: c.World.Go}
-	if s.Progress != nil {
-		x.Progress = func(bytes, items int64) { s.Progress(bytes, src.size, items) }
-	}
-	w := manifest.NewGroupWriter(c.Store, jobID, hayrick.GroupInitial, hayrick.RoleWorker, 0)
-	w.Go = c.World.Go
-	got, err := x.Index(ctx, r, func(b manifest.Batch) error { return w.Add(ctx, b) })
-	if err != nil {
-		return manifest.Group{}, err
-	}
-	if src.pinned() {
-		if err := c.unchanged(ctx, src, "read"); err != nil {
-			return manifest.Group{}, err
-		}
-	}
-	if x.Limit == 0 && got.Bytes != src.size {
-		return manifest.Group{}, changed(src.name(), "read")
-	}
-	if got.Items == 0 {
+	if src.id.Items == 0 {
 		return manifest.Group{}, &hayrick.UserError{What: src.name() + " holds no items", Hint: "give it at least one line, each a JSON value"}
 	}
+	return x.group.Close(ctx)
+}
+
+// indexing is the indexing of one input, object by object.
+type indexing struct {
+	c     *Coordinator
+	s     Submission
+	src   *source
+	cut   Indexer
+	group *manifest.GroupWriter
+	bytes int64 // of the objects before
+}
+
+// all indexes the input.
+func (x *indexing) all(ctx context.Context, jobID string) error {
+	if x.src.list == nil {
+		r, err := x.c.snapshot(ctx, x.s, jobID, x.src)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		if err := x.one(ctx, x.src, r); err != nil {
+			return err
+		}
+		if x.src.pinned() {
+			return x.c.unchanged(ctx, x.src, "read")
+		}
+		return nil
+	}
+	list, err := x.c.newObjects()
+	if err != nil {
+		return err
+	}
+	defer list.list.Close()
+	if x.cut.Items > 0 {
+		x.cut.free = x.cut.chunks()
+	}
+	pinned := false
+	if err := x.c.each(ctx, x.s, jobID, x.src.list, func(src *source, r io.Reader) (bool, error) {
+		if err := x.one(ctx, src, r); err != nil {
+			return false, err
+		}
+		pinned = pinned || src.pinned()
+		x.src.id.Items += src.id.Items
+		return x.s.Definition.Input.Limit > 0 && x.src.id.Items == x.s.Definition.Input.Limit, list.add(src.id)
+	}); err != nil {
+		return err
+	}
+	if pinned {
+		if err := x.c.unchangedList(ctx, x.src.id.URI, x.src.list, list.list.Count()); err != nil {
+			return err
+		}
+	}
+	if batch := x.s.Definition.Batch.Items; smallBatches(x.src.id.Items, x.group.Tasks(), batch) {
+		x.c.Log.Warn("the objects of the input are small, and a batch lies in one of them: joined, they would make fewer tasks",
+			hayrick.KeyJobID, jobID, "objects", list.list.Count(), "items", x.src.id.Items, "tasks", x.group.Tasks(), "batch_items", batch)
+	}
+	return list.put(ctx, x.c.Store, jobID, &x.src.id)
+}
+
+// one indexes one object.
+func (x *indexing) one(ctx context.Context, src *source, r io.Reader) error {
+	cut := x.cut
+	cut.Object, cut.Version, cut.First = src.id.Object, src.id.Pin.Version, x.src.id.Items
+	if strings.HasPrefix(cut.Object, manifest.StoreScheme) {
+		cut.Version = "" // that of the original
+	}
+	if cut.Limit > 0 {
+		cut.Limit -= x.src.id.Items
+	}
+	if x.s.Progress != nil {
+		cut.Progress = func(bytes, items int64) { x.s.Progress(x.bytes+bytes, x.src.size, cut.First+items) }
+	}
+	got, err := cut.Index(ctx, r, func(b manifest.Batch) error { return x.group.Add(ctx, b) })
+	if errors.Is(err, hayrick.ErrInputChanged) {
+		return changed(src.name(), "read")
+	}
+	if err != nil {
+		return err
+	}
+	if (cut.Limit == 0 || got.Items < cut.Limit) && got.Bytes != src.size {
+		return changed(src.name(), "read")
+	}
+	x.bytes += got.Bytes
 	src.id.Items = got.Items
-	return w.Close(ctx)
+	return nil
 }
 
 // start makes what follows from a plan: view, cached state, messages. It is a sweep
@@ -190,8 +262,12 @@ func (c *Coordinator) start(ctx context.Context, jobID string, fresh bool) error
 	}
 	d := Decide(k, c.World.Clock.Now())
 	open := k.Open
-	unsent := d.Status == hayrick.StatusRunning && k.Depth == 0 && (fresh || k.Cached != nil) &&
-		open != nil && open.Name == hayrick.GroupInitial && open.Members != nil && len(open.Records) == 0
+	unsent := d.Status == hayrick.StatusRunning && open != nil && open.Name == hayrick.GroupInitial && open.Members != nil && len(open.Records) == 0
+	if k.Depth.Exact {
+		unsent = unsent && k.Depth.Messages == 0 && (fresh || k.Cached != nil)
+	} else {
+		unsent = unsent && fresh
+	}
 	if unsent {
 		d.Scan = nil
 	}

@@ -45,10 +45,14 @@ const (
 // Memory does not grow with the stream, its lines or the number of batches.
 type Indexer struct {
 	Object   string                      // what the batches and errors name
+	Version  string                      // of it, for the batches
+	First    int64                       // the ordinal of the first item
 	Items    int                         // items a batch, at least 1
 	Limit    int64                       // only the first n items; 0 = all
 	Go       func(name string, f func()) // World.Go
 	Progress func(bytes, items int64)    // after each chunk, from one goroutine; may be nil
+
+	free chan *chunk // what x.chunks() made; nil = made for this stream
 
 	// For tests; 0 = as the constants say.
 	maxLine, maxBatch int64
@@ -76,16 +80,12 @@ func (x Indexer) Index(ctx context.Context, r io.Reader, emit func(manifest.Batc
 
 	// All chunks there are fit into each channel, so that only waiting for a free
 	// chunk ever blocks.
-	free := make(chan *chunk, chunkCount)
+	free := x.free
+	if free == nil {
+		free = x.chunks()
+	}
 	work := make(chan *chunk, chunkCount)
 	ordered := make(chan *chunk, chunkCount)
-	size := chunkItemBytes * min(x.Items, maxChunkBytes/chunkItemBytes)
-	if x.chunk > 0 {
-		size = x.chunk
-	}
-	for range chunkCount {
-		free <- &chunk{buf: make([]byte, size), hashed: make(chan struct{}, 1)}
-	}
 
 	var running sync.WaitGroup
 	start := func(name string, f func()) {
@@ -116,8 +116,8 @@ func (x Indexer) Index(ctx context.Context, r io.Reader, emit func(manifest.Batc
 				continue
 			}
 			if err := emit(manifest.Batch{
-				Object: x.Object, Offset: p.offset, Length: p.length,
-				FirstOrdinal: p.ordinal, FirstLine: p.line, Items: p.items,
+				Object: x.Object, Version: x.Version, Offset: p.offset, Length: p.length,
+				FirstOrdinal: x.First + p.ordinal, FirstLine: p.line, Items: p.items,
 				SHA256: string(hex.AppendEncode(digits[:0], c.sums[i][:])),
 			}); err != nil {
 				cancel(err)
@@ -127,6 +127,20 @@ func (x Indexer) Index(ctx context.Context, r io.Reader, emit func(manifest.Batc
 	}
 	running.Wait()
 	return Indexed{Bytes: s.at, Items: s.items}, context.Cause(ctx)
+}
+
+// chunks is the memory of an Indexer; after an Index without an error it is whole
+// again, for the next.
+func (x Indexer) chunks() chan *chunk {
+	free := make(chan *chunk, chunkCount)
+	size := chunkItemBytes * min(x.Items, maxChunkBytes/chunkItemBytes)
+	if x.chunk > 0 {
+		size = x.chunk
+	}
+	for range chunkCount {
+		free <- &chunk{buf: make([]byte, size), hashed: make(chan struct{}, 1)}
+	}
+	return free
 }
 
 // chunk is a stretch of the stream with the pieces of batches that lie in it, one a

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"hayrick"
 	"hayrick/manifest"
@@ -20,16 +21,17 @@ type Known struct {
 	Retries     []manifest.RetryPlan      // of the generation, in order
 	Aggregation *manifest.AggregationPlan // nil until merging is planned
 	Open        *OpenGroup                // nil once the outcome is there
-	Depth       int                       // messages of the job that wait or are in flight
+	Depth       hayrick.Depth             // messages of the job that wait or are in flight
 	Cached      *hayrick.JobState         // nil when the state store knows nothing
 	ViewStatus  hayrick.JobStatus         // what the job manifest says, "" when there is none
 }
 
 // OpenGroup is the group whose tasks run now.
 type OpenGroup struct {
-	Name    string
-	Members *manifest.Members    // nil when the generation has no rows to merge
-	Records []hayrick.BlockState // its progress records, those of other plans left out
+	Name      string
+	Members   *manifest.Members    // nil when the generation has no rows to merge
+	Records   []hayrick.BlockState // its progress records, those of other plans left out
+	NotBefore time.Time            // its tasks are to wait so long
 }
 
 // Known reads a snapshot. ErrNotFound: the job has no plan.
@@ -98,6 +100,9 @@ func (c *Coordinator) readOpen(ctx context.Context, k *Known) error {
 		return nil
 	}
 	k.Open = &OpenGroup{Name: name}
+	if n := len(k.Retries); n > 0 && k.Aggregation == nil {
+		k.Open.NotBefore = k.Retries[n-1].NotBefore.Time
+	}
 	if group == nil || group.Tasks == 0 {
 		return nil
 	}

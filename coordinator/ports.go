@@ -26,18 +26,24 @@ type State interface {
 // Queue is where tasks and triggers are sent.
 type Queue interface {
 	Send(ctx context.Context, queue string, msgs ...hayrick.Outgoing) error
-	// Depth estimates how many messages of a job are waiting or in flight.
-	Depth(ctx context.Context, queue, jobID string) (int, error)
+	// Depth says how many messages of a job are waiting, delayed or in flight.
+	Depth(ctx context.Context, queue, jobID string) (hayrick.Depth, error)
 }
 
 // Sources opens the inputs of job files.
 type Sources interface {
 	// Stat identifies the object at uri now; ErrNotFound when it is not there.
 	Stat(ctx context.Context, uri string) (manifest.Pin, error)
-	// OpenSource reads the object from offset to its end.
-	OpenSource(ctx context.Context, uri string, offset int64) (io.ReadCloser, error)
+	// ListSources calls fn for each object of the folder at uri, which ends in a slash,
+	// in the bytewise order of their names, down through all its folders, and leaves
+	// out what manifest.IsSource does; object is the URI of one. A pin may lack what
+	// only OpenSource tells, its Version. ErrNotFound: there is no such folder; where
+	// folders are but prefixes, nothing is listed then.
+	ListSources(ctx context.Context, uri string, fn func(object string, pin manifest.Pin) error) error
+	// OpenSource reads the object whole, and says which version of it that is.
+	OpenSource(ctx context.Context, uri string) (io.ReadCloser, manifest.Pin, error)
 	// Clone puts a copy of the object at uri under key where that costs no bytes, and
-	// says whether it did.
+	// says whether it did. It need not look at an object that it does not clone.
 	Clone(ctx context.Context, uri, key string) (bool, error)
 }
 

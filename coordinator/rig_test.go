@@ -131,7 +131,7 @@ func (r *rig) items(t *testing.T, p manifest.Plan) []string {
 			if id := block.Tasks[i].BatchID; id == nil || *id != b.BatchID {
 				t.Errorf("task %d of block %d does not name batch %s", i, n, b.BatchID)
 			}
-			body, err := r.mem.OpenInput(t.Context(), p.JobID, b.Object, b.Offset, b.Length)
+			body, err := r.mem.OpenInput(t.Context(), p.JobID, b)
 			if err != nil {
 				t.Fatal(err)
 			}

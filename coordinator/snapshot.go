@@ -21,11 +21,15 @@ import (
 )
 
 // source is the input of a submission before anything is written: a pinned object,
-// or the items that the handler listed, spooled to scratch.
+// a folder of them, or the items that the handler listed, spooled to scratch.
 type source struct {
 	id    manifest.InputID
 	spool *os.File // nil for an object
+	list  *listing // of a folder
 	size  int64
+
+	member bool // it is the n-th object of a folder
+	n      int
 }
 
 // pinned says that what gets indexed is the input itself, not a copy.
@@ -45,6 +49,17 @@ func (s *source) close() {
 	if s.spool != nil {
 		s.spool.Close()
 	}
+	if s.list != nil {
+		s.list.file.Close()
+	}
+}
+
+// keyName is what a copy of the source is called.
+func (s *source) keyName() string {
+	if s.member {
+		return memberName(s.n, s.id.URI)
+	}
+	return keyName(s.id.URI)
 }
 
 // source looks at the input: nothing of it is in the store yet.
@@ -53,12 +68,15 @@ func (c *Coordinator) source(ctx context.Context, s Submission) (*source, error)
 	if in.Items {
 		return c.spool(ctx, s)
 	}
+	if manifest.IsFolder(in.URI) {
+		return c.listFolder(ctx, s)
+	}
 	pin, err := c.Sources.Stat(ctx, in.URI)
 	if user := (*hayrick.UserError)(nil); errors.As(err, &user) {
 		return nil, user
 	}
 	if errors.Is(err, hayrick.ErrNotFound) {
-		return nil, &hayrick.UserError{What: fmt.Sprintf("the input %s is not there", in.URI), Hint: "check input.uri; a path is relative to the working directory"}
+		return nil, &hayrick.UserError{What: fmt.Sprintf("the input %s is not there", in.URI), Hint: "check input.uri; a path is relative to the working directory, and the name of a folder ends in a slash"}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look at the input %s: %w", in.URI, err)
@@ -156,7 +174,7 @@ func (c *Coordinator) snapshot(ctx context.Context, s Submission, jobID string, 
 		if err != nil {
 			return nil, err
 		}
-		key := job.Input(keyName(src.id.URI), sha)
+		key := job.Input(src.keyName(), sha)
 		body, err := c.openSource(ctx, src)
 		if err != nil {
 			return nil, err
@@ -177,7 +195,7 @@ func (c *Coordinator) snapshot(ctx context.Context, s Submission, jobID string, 
 		return inStore(key)
 
 	default:
-		key := job.Input(keyName(src.id.URI), c.World.NewAttemptID())
+		key := job.Input(src.keyName(), c.World.NewAttemptID())
 		cloned, err := c.Sources.Clone(ctx, src.id.URI, key)
 		if errors.Is(err, hayrick.ErrNotFound) {
 			return nil, changed(src.id.URI, "cloned")
@@ -208,8 +226,10 @@ func (c *Coordinator) unchanged(ctx context.Context, src *source, done string) e
 	return nil
 }
 
+// samePin compares versions where both are known.
 func samePin(a, b manifest.Pin) bool {
-	return a.Size == b.Size && a.MTime.Equal(b.MTime.Time) && a.DevInode == b.DevInode && a.ETag == b.ETag
+	return a.Size == b.Size && a.MTime.Equal(b.MTime.Time) && a.DevInode == b.DevInode && a.ETag == b.ETag &&
+		(a.Version == b.Version || a.Version == "" || b.Version == "")
 }
 
 func changed(uri, done string) error {
@@ -221,13 +241,18 @@ func changed(uri, done string) error {
 }
 
 func (c *Coordinator) openSource(ctx context.Context, src *source) (io.ReadCloser, error) {
-	r, err := c.Sources.OpenSource(ctx, src.id.URI, 0)
+	r, pin, err := c.Sources.OpenSource(ctx, src.id.URI)
 	if errors.Is(err, hayrick.ErrNotFound) {
 		return nil, changed(src.id.URI, "opened")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the input %s: %w", src.id.URI, err)
 	}
+	if !samePin(pin, src.id.Pin) {
+		r.Close()
+		return nil, changed(src.id.URI, "opened")
+	}
+	src.id.Pin = pin // a listing does not tell everything
 	return r, nil
 }
 

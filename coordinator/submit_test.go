@@ -478,12 +478,12 @@ func TestTwoJobsUnderOneID(t *testing.T) {
 // cut gives fewer bytes than the input is said to have.
 type cut struct{ Sources }
 
-func (c cut) OpenSource(ctx context.Context, uri string, offset int64) (io.ReadCloser, error) {
-	r, err := c.Sources.OpenSource(ctx, uri, offset)
+func (c cut) OpenSource(ctx context.Context, uri string) (io.ReadCloser, manifest.Pin, error) {
+	r, pin, err := c.Sources.OpenSource(ctx, uri)
 	return struct {
 		io.Reader
 		io.Closer
-	}{io.LimitReader(r, 20), r}, err
+	}{io.LimitReader(r, 20), r}, pin, err
 }
 
 func TestInputThatIsNotWhole(t *testing.T) {

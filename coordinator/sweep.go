@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 
 	"hayrick"
@@ -40,6 +41,9 @@ func (c *Coordinator) apply(ctx context.Context, k *Known, d Decision) error {
 			return err
 		}
 	}
+	// Before what it speaks of: a crash between leaves a resumed job whose messages are
+	// not sent again, and that stands still until they are taken for lost. The other way
+	// round workers would take them for those of a paused job.
 	if d.State != nil {
 		if err := c.State.PutJobState(ctx, *d.State); err != nil {
 			return fmt.Errorf("cache the state of %s: %w", k.Plan.JobID, err)
@@ -58,10 +62,8 @@ func (c *Coordinator) apply(ctx context.Context, k *Known, d Decision) error {
 			return fmt.Errorf("mark %d in record %d/%d of %s: %w", m.Position, m.Block.Level, m.Block.N, m.Block.Group, err)
 		}
 	}
-	for _, n := range d.Scan {
-		if err := c.scan(ctx, k, n); err != nil {
-			return fmt.Errorf("repair block %d of %s: %w", n, k.Open.Name, err)
-		}
+	if err := c.scanAll(ctx, k, d); err != nil {
+		return err
 	}
 	for _, m := range d.Triggers {
 		if err := c.Queue.Send(ctx, hayrick.QueueTasks, hayrick.Outgoing{Message: m}); err != nil {
@@ -71,16 +73,45 @@ func (c *Coordinator) apply(ctx context.Context, k *Known, d Decision) error {
 	return nil
 }
 
+// scanAll looks at blocks until a lot of tasks is sent again.
+func (c *Coordinator) scanAll(ctx context.Context, k *Known, d Decision) error {
+	lot := d.Lot
+	if lot == 0 {
+		lot = math.MaxInt
+	}
+	left := lot
+	for _, n := range d.Scan {
+		sent, err := c.scan(ctx, k, n, left, d.Blind)
+		if err != nil {
+			return fmt.Errorf("repair block %d of %s: %w", n, k.Open.Name, err)
+		}
+		if left -= sent; left <= 0 {
+			return nil
+		}
+	}
+	if d.Lot == 0 || left < lot {
+		return nil
+	}
+	// Somebody is at every task, and nothing was sent that would have to be waited for:
+	// should one of them die, that is to be seen as soon as now.
+	st := *d.State
+	st.Progress.WaitMS = k.Cached.Progress.WaitMS
+	if err := c.State.PutJobState(ctx, st); err != nil {
+		return fmt.Errorf("cache the state of %s: %w", k.Plan.JobID, err)
+	}
+	return nil
+}
+
 // scanners is how many tasks of a block are looked at side by side.
 const scanners = 16
 
 // scan looks for the tasks that a block does not have: it marks what has ended and
-// sends again what nobody is at.
-func (c *Coordinator) scan(ctx context.Context, k *Known, n int) error {
+// sends again what nobody is at, lot tasks at most. Blind, it sends all of them.
+func (c *Coordinator) scan(ctx context.Context, k *Known, n, lot int, blind bool) (sent int, err error) {
 	m := k.Open.Members
 	block, err := m.Block(ctx, c.Store, n)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	record, _ := k.Open.Record(0, n)
 	missing := make([]Missing, 0, len(block.Tasks))
@@ -89,6 +120,46 @@ func (c *Coordinator) scan(ctx context.Context, k *Known, n int) error {
 			missing = append(missing, Missing{Position: i, TaskID: t.TaskID})
 		}
 	}
+	if !blind {
+		if err := c.lookAll(ctx, k, missing); err != nil {
+			return 0, err
+		}
+	}
+	r := DecideMissing(missing, lot)
+	var full bool
+	for _, x := range r.Marks {
+		// Who committed it crashed before the mark, and perhaps before the view.
+		if err := c.Store.PutView(ctx, manifest.Job(k.Plan.JobID).TaskManifest(x.TaskID), manifest.TaskView(*x.Result)); err != nil {
+			return 0, err
+		}
+		if full, err = m.MarkDone(ctx, c.State, n, x.Position, int64(x.Result.OK), int64(x.Result.Failed)); err != nil {
+			return 0, err
+		}
+	}
+	role := hayrick.Role(block.Role)
+	var out []hayrick.Outgoing
+	delay := max(0, k.Open.NotBefore.Sub(c.World.Clock.Now()))
+	for _, x := range r.Send {
+		out = append(out, hayrick.Outgoing{Delay: delay, Message: hayrick.Message{
+			JobID: k.Plan.JobID, Generation: k.Generation, Role: role, Group: k.Open.Name, Block: n, Position: x.Position, TaskID: x.TaskID,
+		}})
+	}
+	if full { // the marks just made were the last
+		closer := hayrick.RoleRetryPlanner
+		if role == hayrick.RoleAggregator {
+			closer = hayrick.RoleAggregator
+		}
+		out = append(out, hayrick.Outgoing{Message: hayrick.Message{JobID: k.Plan.JobID, Generation: k.Generation, Role: closer, Group: k.Open.Name}})
+	}
+	if len(out) == 0 {
+		return 0, nil
+	}
+	c.Log.Info("messages sent again", hayrick.KeyJobID, k.Plan.JobID, hayrick.KeyGroup, k.Open.Name, "messages", len(out), "marked", len(r.Marks))
+	return len(r.Send), c.Queue.Send(ctx, hayrick.QueueTasks, out...)
+}
+
+// lookAll looks at tasks side by side.
+func (c *Coordinator) lookAll(ctx context.Context, k *Known, missing []Missing) error {
 	errs := make([]error, len(missing))
 	var wg sync.WaitGroup
 	for s := range min(scanners, len(missing)) {
@@ -101,39 +172,7 @@ func (c *Coordinator) scan(ctx context.Context, k *Known, n int) error {
 		})
 	}
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	r := DecideMissing(missing)
-	var full bool
-	for _, x := range r.Marks {
-		// Who committed it crashed before the mark, and perhaps before the view.
-		if err := c.Store.PutView(ctx, manifest.Job(k.Plan.JobID).TaskManifest(x.TaskID), manifest.TaskView(*x.Result)); err != nil {
-			return err
-		}
-		if full, err = m.MarkDone(ctx, c.State, n, x.Position, int64(x.Result.OK), int64(x.Result.Failed)); err != nil {
-			return err
-		}
-	}
-	role := hayrick.Role(block.Role)
-	var out []hayrick.Outgoing
-	for _, x := range r.Send {
-		out = append(out, hayrick.Outgoing{Message: hayrick.Message{
-			JobID: k.Plan.JobID, Generation: k.Generation, Role: role, Group: k.Open.Name, Block: n, Position: x.Position, TaskID: x.TaskID,
-		}})
-	}
-	if full { // the marks just made were the last
-		closer := hayrick.RoleRetryPlanner
-		if role == hayrick.RoleAggregator {
-			closer = hayrick.RoleAggregator
-		}
-		out = append(out, hayrick.Outgoing{Message: hayrick.Message{JobID: k.Plan.JobID, Generation: k.Generation, Role: closer, Group: k.Open.Name}})
-	}
-	if len(out) == 0 {
-		return nil
-	}
-	c.Log.Info("messages sent again", hayrick.KeyJobID, k.Plan.JobID, hayrick.KeyGroup, k.Open.Name, "messages", len(out), "marked", len(r.Marks))
-	return c.Queue.Send(ctx, hayrick.QueueTasks, out...)
+	return errors.Join(errs...)
 }
 
 func (c *Coordinator) look(ctx context.Context, k *Known, m *Missing) error {

@@ -25,7 +25,7 @@ func lab(t *testing.T, name string) *infra.Stack {
 func TestNames(t *testing.T) {
 	for _, name := range []string{"lab-hayrick", "lab.hayrick.2"} {
 		s, want := lab(t, name), aws.NamesOf(name)
-		got := aws.Names{Bucket: s.Bucket().Name, Table: s.Table().Name, Dead: s.Queues()[0].Name, Tasks: s.Queues()[1].Name, Failures: s.Queues()[2].Name}
+		got := aws.Names{Bucket: s.Bucket().Name, Table: s.Table().Name, Dead: s.Queues()[0].Name, Tasks: s.Queues()[1].Name}
 		if got != want {
 			t.Errorf("the template makes %+v, the adapters look for %+v", got, want)
 		}

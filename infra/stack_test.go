@@ -101,7 +101,7 @@ func TestQueuesAndFunctionsFitTogether(t *testing.T) {
 				dead[q.ARN] = true
 			}
 		}
-		if len(dead) != 1 || len(s.Queues()) != 3 || s.Queues()[0].DeadLetter != "" {
+		if len(dead) != 1 || len(s.Queues()) != 2 || s.Queues()[0].DeadLetter != "" {
 			t.Fatalf("%d dead of %d queues", len(dead), len(s.Queues()))
 		}
 		timeout := int64(0)
@@ -113,7 +113,7 @@ func TestQueuesAndFunctionsFitTogether(t *testing.T) {
 			if days := map[bool]string{true: "1209600", false: "604800"}[q.DeadLetter == ""]; q.Attributes["MessageRetentionPeriod"] != days {
 				t.Errorf("%s keeps messages for %s s, want %s", q.Name, q.Attributes["MessageRetentionPeriod"], days)
 			}
-			if q.DeadLetter != "" && (!dead[q.DeadLetter] || q.MaxReceive < 10) {
+			if q.DeadLetter != "" && (!dead[q.DeadLetter] || q.MaxReceive != hayrick.MaxReceives) {
 				t.Errorf("%s gives up to %q after %d deliveries", q.Name, q.DeadLetter, q.MaxReceive)
 			}
 			visibility, err := strconv.ParseInt(q.Attributes["VisibilityTimeout"], 10, 64)
@@ -188,7 +188,7 @@ var resourceless = []string{}
 
 func TestPoliciesAreNarrow(t *testing.T) {
 	policies := ourPolicies(t, lab(t))
-	if len(policies) != 5+1+3+3 { // roles, bucket, queues, inline ones of functions and schedule
+	if len(policies) != 5+1+2+3 { // roles, bucket, queues, inline ones of functions and schedule
 		t.Errorf("%d policies: %v", len(policies), slices.Sorted(maps.Keys(policies)))
 	}
 	for at, p := range policies {
@@ -353,7 +353,7 @@ func TestWithoutCodeNothingRuns(t *testing.T) {
 			t.Errorf("%s is made without code", r.ID)
 		}
 	}
-	if len(s.Outputs) != 10 || len(lab(t).Outputs) != 12 {
+	if len(s.Outputs) != 9 || len(lab(t).Outputs) != 11 {
 		t.Errorf("%d outputs without code, %d with", len(s.Outputs), len(lab(t).Outputs))
 	}
 	for _, o := range lab(t).Outputs {

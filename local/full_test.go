@@ -85,7 +85,8 @@ func childFull(dir string, args []string) error {
 		},
 		"replace": func() error { return s.Replace(ctx, job.Manifest(), make([]byte, fullObject)) },
 		"assemble": func() error {
-			return s.Assemble(ctx, job.Part(0, 0, "x"), []manifest.Range{{Key: job.Rows("task-0000", "a", "b"), Length: fullObject}}, nil)
+			_, err := s.Assemble(ctx, job.Part(0, 0, "x"), []manifest.Range{{Key: job.Rows("task-0000", "a", "b"), Length: fullObject}}, nil)
+			return err
 		},
 		"publish": func() error {
 			return s.PublishFile(ctx, filepath.Join(dir, "out"), "part-00000.parquet", job.Rows("task-0000", "a", "b"))
@@ -124,8 +125,8 @@ func childFull(dir string, args []string) error {
 	if keys != 1 || len(left) != 0 || len(published) != 0 {
 		return fmt.Errorf("a full disk left %d objects, %d temps, %d published files", keys, len(left), len(published))
 	}
-	if n, err := s.Depth(ctx, hayrick.QueueTasks, "full"); err != nil || n != 0 {
-		return fmt.Errorf("a send that failed left %d messages, %v", n, err)
+	if n, err := s.Depth(ctx, hayrick.QueueTasks, "full"); err != nil || n.Messages != 0 {
+		return fmt.Errorf("a send that failed left %+v messages, %v", n, err)
 	}
 
 	if err := free(); err != nil { // and everything goes on

@@ -8,6 +8,7 @@ import (
 
 	"hayrick"
 	"hayrick/local"
+	"hayrick/manifest"
 )
 
 // A pipe in place of an input must not be waited for, and is not the file that was
@@ -24,7 +25,7 @@ func TestInputThatIsNoFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{fifo, dir} {
-		_, err := s.OpenInput(t.Context(), "job", name, 0, -1)
+		_, err := s.OpenInput(t.Context(), "job", manifest.Batch{Object: name, Length: 1})
 		if user := (*hayrick.UserError)(nil); !errors.Is(err, hayrick.ErrNotFound) || !errors.As(err, &user) {
 			t.Errorf("%s: %v", name, err)
 		}

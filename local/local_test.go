@@ -66,6 +66,9 @@ func TestContract(t *testing.T) {
 				OutputURI: out + "/",
 				SetInput: func(name string, data []byte) string {
 					path := filepath.Join(dir, name)
+					if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+						t.Fatal(err)
+					}
 					if err := os.WriteFile(path, data, 0o644); err != nil {
 						t.Fatal(err)
 					}

@@ -136,8 +136,8 @@ func (b *blob) Size() int64 { return b.size }
 // Assemble builds an object from ranges of others and a literal tail, as Put
 // stores it; the bytes are copied inside the kernel, or shared where the file
 // system can. A range that its source does not have is hayrick.ErrCorrupt.
-func (s *Store) Assemble(ctx context.Context, key string, parts []manifest.Range, tail []byte) error {
-	_, err := s.store(ctx, key, func(dst *os.File) error {
+func (s *Store) Assemble(ctx context.Context, key string, parts []manifest.Range, tail []byte) (remote bool, err error) {
+	_, err = s.store(ctx, key, func(dst *os.File) error {
 		var src *os.File
 		var open string // the key of src: consecutive ranges often have the same
 		var begun, written int64
@@ -172,9 +172,9 @@ func (s *Store) Assemble(ctx context.Context, key string, parts []manifest.Range
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("assemble %s: %w", key, err)
+		return false, fmt.Errorf("assemble %s: %w", key, err)
 	}
-	return nil
+	return false, nil
 }
 
 // writeEvery is after how many bytes of a large object the disk gets to work on them,

@@ -13,9 +13,8 @@ import (
 )
 
 const (
-	maxReceives = 20                     // deliveries of a message before it is a dead letter
-	pollEvery   = 50 * time.Millisecond  // how soon a message of another process is seen
-	sweepEvery  = 200 * time.Millisecond // how often the dead are looked for
+	pollEvery  = 50 * time.Millisecond  // how soon a message of another process is seen
+	sweepEvery = 200 * time.Millisecond // how often the dead are looked for
 )
 
 // Send enqueues messages, all or none.
@@ -58,7 +57,7 @@ func (s *Store) Send(ctx context.Context, queue string, msgs ...hayrick.Outgoing
 // Receive delivers up to max messages, the longest visible first, and waits up to
 // wait for the first: a Send of this process wakes it at once, one of another
 // process within pollEvery. What a dead process had in flight is visible again. A
-// message that was delivered maxReceives times moves to the dead queue instead.
+// message that was delivered hayrick.MaxReceives times moves to the dead queue instead.
 func (s *Store) Receive(ctx context.Context, queue string, max int, visibility, wait time.Duration) ([]hayrick.Delivery, error) {
 	end := s.world.Clock.Now().Add(wait)
 	for {
@@ -140,7 +139,7 @@ func (t *tx) receive(queue string, max int, visibility time.Duration) (ds []hayr
 		}
 		dead := 0
 		for _, m := range next {
-			if m.receives < maxReceives || queue == hayrick.QueueDead {
+			if m.receives < hayrick.MaxReceives || queue == hayrick.QueueDead {
 				deliver = append(deliver, m)
 				continue
 			}
@@ -277,18 +276,19 @@ func (s *Store) Extend(ctx context.Context, queue string, visibility time.Durati
 }
 
 // Depth counts the messages of a job, waiting, delayed and in flight.
-func (s *Store) Depth(ctx context.Context, queue, jobID string) (n int, err error) {
-	err = s.state.read(ctx, func(c *conn) error {
+func (s *Store) Depth(ctx context.Context, queue, jobID string) (hayrick.Depth, error) {
+	d := hayrick.Depth{Exact: true}
+	err := s.state.read(ctx, func(c *conn) error {
 		row, err := c.one(`SELECT n FROM depths WHERE queue = ? AND job = ?`, queue, jobID)
 		if row != nil {
-			n = int(row[0].(int64))
+			d.Messages = int(row[0].(int64))
 		}
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("depth of %s: %w", queue, err)
+		return hayrick.Depth{}, fmt.Errorf("depth of %s: %w", queue, err)
 	}
-	return n, nil
+	return d, nil
 }
 
 // nextID gives a message id that was never used in this life of the state.

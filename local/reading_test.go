@@ -132,9 +132,11 @@ func TestReadOnly(t *testing.T) {
 	for _, open := range []func() (io.ReadCloser, error){
 		func() (io.ReadCloser, error) { return look.Open(ctx, job.Config("x"), 1, 3) },
 		func() (io.ReadCloser, error) {
-			return look.OpenInput(ctx, "j", manifest.StoreScheme+job.Rel(job.Config("x")), 1, 3)
+			return look.OpenInput(ctx, "j", manifest.Batch{Object: manifest.StoreScheme + job.Rel(job.Config("x")), Offset: 1, Length: 3})
 		},
-		func() (io.ReadCloser, error) { return look.OpenInput(ctx, "j", key, 1, 3) },
+		func() (io.ReadCloser, error) {
+			return look.OpenInput(ctx, "j", manifest.Batch{Object: key, Offset: 1, Length: 3})
+		},
 	} {
 		r, err := open()
 		if err != nil {

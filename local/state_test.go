@@ -182,8 +182,8 @@ func TestDepthCostsNothing(t *testing.T) {
 	if grown := rss(t) - before; grown > 32<<20 {
 		t.Errorf("100,000 messages took %d MiB of memory", grown>>20)
 	}
-	if n, err := s.Depth(ctx, hayrick.QueueTasks, "depth"); err != nil || n != 120_000 {
-		t.Errorf("depth is %d, %v", n, err)
+	if n, err := s.Depth(ctx, hayrick.QueueTasks, "depth"); err != nil || n.Messages != 120_000 {
+		t.Errorf("depth is %+v, %v", n, err)
 	}
 	for _, q := range []string{
 		`SELECT id, job, body, receives FROM messages WHERE queue = ? AND visible <= ? ORDER BY visible, id LIMIT ?`,

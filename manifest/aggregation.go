@@ -68,7 +68,7 @@ type Aggregation struct {
 type Part struct {
 	Name    string `json:"name"` // as published
 	Key     string `json:"key"`
-	SHA256  string `json:"sha256"`
+	SHA256  string `json:"sha256,omitempty"` // "" where the store joined it by itself: nobody read it
 	Bytes   int64  `json:"bytes"`
 	Rows    int64  `json:"rows"`
 	RowHash string `json:"row_hash"`

@@ -112,6 +112,9 @@ type Batch struct {
 	Offset       int64  `json:"offset"`
 	Retry        bool   `json:"retry,omitempty"`
 	SHA256       string `json:"sha256"`
+	// Version is that of Object which was indexed, where its store keeps versions: it
+	// can be read when the object has been replaced.
+	Version string `json:"version,omitempty"`
 }
 
 // RetryItem is one line of a retry segment: an item with what its earlier tasks

@@ -71,6 +71,9 @@ func (j Job) Bundle(sha string) string { return j.at("bundle-" + Short(sha) + ".
 // Input is a copy of the input named name.
 func (j Job) Input(name, sha string) string { return j.at("input", Short(sha)+"-"+name) }
 
+// InputObjects is the list of the objects of a folder of inputs.
+func (j Job) InputObjects(sha string) string { return j.at("input", "objects-"+Short(sha)+".jsonl") }
+
 // Index is the n-th index object of a group: the batches of its n-th block.
 func (j Job) Index(group string, n int, sha string) string {
 	return j.at("batches", group, fmt.Sprintf("index-%d-%s", n, Short(sha)))

@@ -1,5 +1,7 @@
 package manifest
 
+import "strings"
+
 // SchemaPlan is the schema of Plan.
 const SchemaPlan = "hayrick.plan/v1"
 
@@ -32,14 +34,21 @@ type JobFields struct {
 	Run         int    `json:"run"` // how many runs of the same definition and input came before
 }
 
-// InputID says what one input object was when it was indexed.
+// InputID says what one input object, or folder of them, was when it was indexed.
 type InputID struct {
 	URI    string `json:"uri"`    // as the job file names it
 	Object string `json:"object"` // what batches name: the same, resolved, or store:input/...
-	Pin    Pin    `json:"pin"`    // the object's identity at indexing
+	Pin    Pin    `json:"pin"`    // the object's identity at indexing; of a folder, that of its listing
 	Items  int64  `json:"items"`
 	SHA256 string `json:"sha256,omitempty"` // of a copy in the store
+
+	// Of a folder: the objects that were read, in the order of their ordinals.
+	Objects    []InputID `json:"objects,omitempty"`
+	ObjectsRef *Ref      `json:"objects_ref,omitempty"`
 }
+
+// InlineObjects is InlineList for the objects of a folder.
+const InlineObjects = 1024
 
 // Pin identifies a version of an input. Equal pins mean an unchanged input; a
 // batch's SHA-256 decides when they differ.
@@ -47,7 +56,23 @@ type Pin struct {
 	Size     int64  `json:"size"`
 	MTime    Time   `json:"mtime"`
 	DevInode string `json:"dev_inode,omitempty"`
-	ETag     string `json:"etag,omitempty"`
+	ETag     string `json:"etag,omitempty"`    // of a folder: "list:" and the SHA-256 of its listing
+	Version  string `json:"version,omitempty"` // where the store keeps versions; reads ask for it
+}
+
+// IsFolder says that uri names a folder of inputs rather than one.
+func IsFolder(uri string) bool { return strings.HasSuffix(uri, "/") }
+
+// IsSource says whether what lies under name in a folder of inputs is one of them.
+// What begins with a dot or an underscore is somebody's bookkeeping (_SUCCESS, .git,
+// .hayrick), and a name that ends in a slash is how consoles make folders.
+func IsSource(name string) bool {
+	for part := range strings.SplitSeq(name, "/") {
+		if part == "" || part[0] == '.' || part[0] == '_' {
+			return false
+		}
+	}
+	return true
 }
 
 // SchemaJob is the schema of JobManifest.

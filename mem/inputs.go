@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -39,34 +40,61 @@ func (s *Store) Stat(ctx context.Context, uri string) (manifest.Pin, error) {
 	})
 }
 
-// OpenSource reads an input from offset to its end.
-func (s *Store) OpenSource(ctx context.Context, uri string, offset int64) (io.ReadCloser, error) {
-	return do(ctx, s, "Inputs", "OpenSource", uri, func() (io.ReadCloser, error) {
+// ListSources calls fn for each input below the folder at uri.
+func (s *Store) ListSources(ctx context.Context, uri string, fn func(object string, pin manifest.Pin) error) error {
+	type entry struct {
+		uri string
+		pin manifest.Pin
+	}
+	list, err := do(ctx, s, "Inputs", "ListSources", uri, func() (list []entry, err error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, name := range slices.Sorted(maps.Keys(s.inputs)) {
+			if rel, ok := strings.CutPrefix(name, uri); ok && manifest.IsSource(rel) {
+				list = append(list, entry{name, s.inputs[name].pin})
+			}
+		}
+		return list, nil
+	})
+	for _, e := range list {
+		if err := fn(e.uri, e.pin); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// OpenSource reads an input whole.
+func (s *Store) OpenSource(ctx context.Context, uri string) (io.ReadCloser, manifest.Pin, error) {
+	var pin manifest.Pin
+	r, err := do(ctx, s, "Inputs", "OpenSource", uri, func() (io.ReadCloser, error) {
 		in, err := s.input(uri)
 		if err != nil {
 			return nil, err
 		}
-		return section(in.data, offset, -1), nil
+		pin = in.pin
+		return section(in.data, 0, -1), nil
 	})
+	return r, pin, err
 }
 
-// OpenInput reads a range of an input, or of an object below the job's folder.
-func (s *Store) OpenInput(ctx context.Context, jobID, object string, offset, length int64) (io.ReadCloser, error) {
-	return do(ctx, s, "Inputs", "OpenInput", object, func() (io.ReadCloser, error) {
-		if rel, ok := strings.CutPrefix(object, manifest.StoreScheme); ok {
+// OpenInput reads the bytes of a batch.
+func (s *Store) OpenInput(ctx context.Context, jobID string, b manifest.Batch) (io.ReadCloser, error) {
+	return do(ctx, s, "Inputs", "OpenInput", b.Object, func() (io.ReadCloser, error) {
+		if rel, ok := strings.CutPrefix(b.Object, manifest.StoreScheme); ok {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			data, err := s.get(manifest.Job(jobID).Abs(rel))
 			if err != nil {
-				return nil, fmt.Errorf("open input %s: %w", object, err)
+				return nil, fmt.Errorf("open input %s: %w", b.Object, err)
 			}
-			return section(data, offset, length), nil
+			return section(data, b.Offset, b.Length), nil
 		}
-		in, err := s.input(object)
+		in, err := s.input(b.Object)
 		if err != nil {
 			return nil, err
 		}
-		return section(in.data, offset, length), nil
+		return section(in.data, b.Offset, b.Length), nil
 	})
 }
 

@@ -113,7 +113,7 @@ func TestFaults(t *testing.T) {
 			return s.Snapshot()[job.Plan()] != nil
 		}
 		depth, err := s.Depth(context.Background(), hayrick.QueueTasks, "j")
-		return err == nil && depth > 0
+		return err == nil && depth.Messages > 0
 	}
 	var calls []mem.Call
 	s := mem.New(newClock())
@@ -232,8 +232,8 @@ func TestWipe(t *testing.T) {
 	if _, _, err := s.ReadClaim(ctx, ref); !errors.Is(err, hayrick.ErrNotFound) {
 		t.Errorf("after the wipe the claim reads %v", err)
 	}
-	if n, err := s.Depth(ctx, hayrick.QueueTasks, "j"); err != nil || n != 0 {
-		t.Errorf("depth %d, %v", n, err)
+	if n, err := s.Depth(ctx, hayrick.QueueTasks, "j"); err != nil || n.Messages != 0 {
+		t.Errorf("depth %+v, %v", n, err)
 	}
 	// A receipt of before the wipe names no message of after it.
 	if err := s.Send(ctx, hayrick.QueueTasks, hayrick.Outgoing{Message: hayrick.Message{JobID: "j"}}); err != nil {
@@ -242,7 +242,7 @@ func TestWipe(t *testing.T) {
 	if err := s.Ack(ctx, hayrick.QueueTasks, old...); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := s.Depth(ctx, hayrick.QueueTasks, "j"); err != nil || n != 1 {
-		t.Errorf("depth %d, %v", n, err)
+	if n, err := s.Depth(ctx, hayrick.QueueTasks, "j"); err != nil || n.Messages != 1 {
+		t.Errorf("depth %+v, %v", n, err)
 	}
 }

@@ -134,8 +134,8 @@ func (s *Store) OpenAt(ctx context.Context, key string) (manifest.Blob, error) {
 
 // Assemble builds an object from ranges of others and a literal tail, as Put
 // would store it. A range that its source does not have is hayrick.ErrCorrupt.
-func (s *Store) Assemble(ctx context.Context, key string, parts []manifest.Range, tail []byte) error {
-	return run(ctx, s, "Objects", "Assemble", key, func() error {
+func (s *Store) Assemble(ctx context.Context, key string, parts []manifest.Range, tail []byte) (remote bool, err error) {
+	return s.Remote, run(ctx, s, "Objects", "Assemble", key, func() error {
 		s.mu.Lock()
 		var data []byte
 		for _, p := range parts {

@@ -10,9 +10,6 @@ import (
 	"hayrick"
 )
 
-// maxReceives is how often a message is delivered before it is a dead letter.
-const maxReceives = 20
-
 // message is one queued message; it stays in the heap while it is in flight, with
 // the time at which it becomes visible again.
 type message struct {
@@ -107,7 +104,7 @@ func (s *Store) Send(ctx context.Context, name string, msgs ...hayrick.Outgoing)
 }
 
 // Receive delivers up to max messages, the longest visible first, and waits up to
-// wait for the first. A message that was delivered maxReceives times moves to the
+// wait for the first. A message that was delivered hayrick.MaxReceives times moves to the
 // dead queue instead.
 func (s *Store) Receive(ctx context.Context, name string, max int, visibility, wait time.Duration) ([]hayrick.Delivery, error) {
 	return do(ctx, s, "Queue", "Receive", name, func() ([]hayrick.Delivery, error) {
@@ -139,7 +136,7 @@ func (s *Store) receive(name string, max int, visibility time.Duration, actor st
 	for len(taken) < max && len(q.heap) > 0 && !q.heap[0].visible.After(now) {
 		m := q.heap[0]
 		q.remove(m)
-		if m.receives == maxReceives && name != hayrick.QueueDead {
+		if m.receives == hayrick.MaxReceives && name != hayrick.QueueDead {
 			m.receives, m.actor = 0, ""
 			s.queue(hayrick.QueueDead).add(m)
 			continue
@@ -190,11 +187,15 @@ func (s *Store) Extend(ctx context.Context, name string, visibility time.Duratio
 }
 
 // Depth counts the messages of a job, waiting, delayed and in flight.
-func (s *Store) Depth(ctx context.Context, name, jobID string) (int, error) {
-	return do(ctx, s, "Queue", "Depth", name, func() (int, error) {
+func (s *Store) Depth(ctx context.Context, name, jobID string) (hayrick.Depth, error) {
+	return do(ctx, s, "Queue", "Depth", name, func() (hayrick.Depth, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.queue(name).byJob[jobID], nil
+		q := s.queue(name)
+		if s.OneDepth {
+			return hayrick.Depth{Messages: len(q.heap)}, nil
+		}
+		return hayrick.Depth{Messages: q.byJob[jobID], Exact: true}, nil
 	})
 }
 

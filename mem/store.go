@@ -17,6 +17,10 @@ type Store struct {
 	Poll time.Duration
 	// CanClone makes Clone copy inputs, as a file system with reflinks does.
 	CanClone bool
+	// OneDepth makes Depth an estimate over all jobs, as that of SQS is.
+	OneDepth bool
+	// Remote makes Assemble say that it has joined bytes in another place, as S3 does.
+	Remote bool
 
 	clock hayrick.Clock
 

@@ -63,6 +63,7 @@ const (
 	keepsLate   flaw = "late tokens are used"
 	ignoresSkew flaw = "the life of a token ignores the clock bound"
 	lostUpdate  flaw = "reading and writing a bucket are two steps"
+	fullRate    flaw = "a burst too small for the timing is raised in silence"
 )
 
 // fleet is a simulated set of processes that share a bucket, in true time. Its
@@ -130,9 +131,18 @@ func (f *fleet) clock() time.Time {
 	return time.Unix(0, f.now+skew)
 }
 
+// limits are those that the fleet keeps to.
+func (f *fleet) limits() Limits {
+	lim := f.lim
+	if f.flaw == fullRate {
+		lim.Burst = max(lim.Burst, MinBurst(lim.Rate, lim.ClockBound, lim.Lateness))
+	}
+	return lim
+}
+
 // reserve is one step of the store.
 func (f *fleet) reserve(ask Ask) Grant {
-	now, lim := f.clock(), f.lim
+	now, lim := f.clock(), f.limits()
 	from := f.stored
 	if from == nil {
 		switch f.flaw {
@@ -173,7 +183,7 @@ func (f *fleet) reserve(ask Ask) Grant {
 // use grants the tokens of a lot, cost of them at once, each at a true time at
 // which some clock within the bound would let it.
 func (f *fleet) use(g Grant, cost int) {
-	life := f.lim.life()
+	life := f.limits().life()
 	if f.flaw == ignoresSkew {
 		life += 2 * int64(f.lim.ClockBound)
 	}
@@ -278,7 +288,8 @@ func simulate(t *testing.T, seed uint64, bad flaw) *fleet {
 			Lateness:   pick(50*time.Millisecond, 250*time.Millisecond),
 		},
 	}
-	lim.Burst = MinBurst(lim.Rate, lim.ClockBound, lim.Lateness) + []int{0, 1, 5, 50}[rng.IntN(4)]
+	least := MinBurst(lim.Rate, lim.ClockBound, lim.Lateness)
+	lim.Burst = []int{1, 2, (least + 1) / 2, least - 1, least, least + 1, least + 5, least + 50}[rng.IntN(8)]
 	if err := lim.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +343,7 @@ func TestBoundHoldsInEveryWindow(t *testing.T) {
 
 // A limiter that is wrong in one point does not pass the same test.
 func TestBoundCatchesFlaws(t *testing.T) {
-	for _, bad := range []flaw{startsFull, startsNow, forgetsSkew, keepsLate, ignoresSkew, lostUpdate} {
+	for _, bad := range []flaw{startsFull, startsNow, forgetsSkew, keepsLate, ignoresSkew, lostUpdate, fullRate} {
 		t.Run(string(bad), func(t *testing.T) {
 			for seed := range uint64(500) {
 				f := simulate(t, seed, bad)

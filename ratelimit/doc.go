@@ -13,14 +13,18 @@
 // rate x T + burst tokens, whatever crashes, stalls, is repeated, is answered but
 // not heard, or is wiped, as long as clocks are within their bound. In short:
 //
-//	slot     = 1/rate
-//	life     = (burst-1) slots - 2 x clock bound: a token with nominal time a is used in [a, a+life]
+//	slot     = 1/rate, or more: (1/rate + lateness + 2 x clock bound) / burst
+//	life     = burst x slot - 1/rate - 2 x clock bound: a token with nominal time a is used in [a, a+life]
 //	horizon  : no token is given out for a time later than now + horizon
 //
 // Nominal times are at least a slot apart. A window of length T, read on clocks
 // that are off by the bound at most, holds tokens with nominal times from a
-// stretch of T + life + 2 x clock bound = T + (burst-1) slots, in which there are
-// at most rate x T + burst of them. An idle bucket gives slots of the past, as
+// stretch of T + life + 2 x clock bound = T + burst x slot - 1/rate. For m+1 tokens
+// to be in it, that has to be m slots: T is 0 at least for m < burst, and
+// (m-burst) slots + 1/rate at least, which is (m+1-burst)/rate or more, for any other
+// m. So there are at most rate x T + burst. Where the burst is large enough for the
+// timing, the slot is 1/rate and the whole limit can be used; below that the tokens lie
+// farther apart, so far that each lives for the least lateness. An idle bucket gives slots of the past, as
 // far back as life reaches less the least lateness: that is the burst. A bucket
 // that is missing starts behind everything that a lost one can have given out:
 // with its first slot one horizon (and what clocks may differ) and one slot ahead.

@@ -9,7 +9,8 @@ import (
 )
 
 // Limits is what one bucket obeys: the promise to the upstream (Rate, Burst) and
-// what the store and its clocks allow (Timing). Everyone who shares a bucket holds
+// what the store and its clocks allow (Timing). A burst that is small for the timing
+// costs throughput, never the promise. Everyone who shares a bucket holds
 // the same Limits; with different ones the bound is not kept.
 type Limits struct {
 	Rate  hayrick.PerTime // tokens per time, in the long run
@@ -62,41 +63,51 @@ func (l Limits) Validate() error {
 		return &hayrick.UserError{What: "a rate needs a limit", Hint: "write limit: 10/s"}
 	case l.Rate.N > int64(l.Rate.Per)/int64(time.Microsecond):
 		return &hayrick.UserError{What: "a limit above 1000000/s cannot be kept", Hint: "write limit: 1000000/s, or leave the rate out"}
-	case l.slot() > int64(maxSlot):
+	case l.declared() > int64(maxSlot):
 		return &hayrick.UserError{What: "a limit below one a day is not supported", Hint: "write limit: 1/24h"}
 	case l.Horizon <= 0 || l.Horizon > maxHorizon || l.ClockBound < 0 || l.Lateness <= 0:
 		return fmt.Errorf("timing %+v: the horizon lies in (0, %v], the clock bound is not negative, the lateness is positive", l.Timing, maxHorizon)
 	}
-	if least := MinBurst(l.Rate, l.ClockBound, l.Lateness); l.Burst < least {
-		limit, _ := l.Rate.MarshalText()
-		return &hayrick.UserError{
-			What: fmt.Sprintf("burst %d is too small for %s with clocks up to %v off and tokens up to %v late", l.Burst, limit, l.ClockBound, l.Lateness),
-			Hint: fmt.Sprintf("write burst: %d", least),
-		}
+	if l.Burst < 1 {
+		return &hayrick.UserError{What: "a burst below 1 lets nothing through", Hint: "write burst: 1, or leave it out"}
 	}
 	return nil
 }
 
-// MinBurst is the smallest burst with which a limit can be kept: one token, and
-// what the rate lets through while clocks disagree and tokens come late.
+// MinBurst is the smallest burst with which the whole of a limit can be used: one
+// token, and what the rate lets through while clocks disagree and tokens come late.
 func MinBurst(rate hayrick.PerTime, clockBound, lateness time.Duration) int {
-	slot := Limits{Rate: rate}.slot()
+	slot := Limits{Rate: rate}.declared()
 	return int(1 + (int64(lateness+2*clockBound)+slot-1)/slot)
 }
+
+// Usable is the rate at which tokens are given out: the limit's, or what a burst below
+// MinBurst leaves of it.
+func (l Limits) Usable() float64 { return float64(time.Second) / float64(l.slot()) }
 
 // MaxTake is the most tokens one Take may ask for: what the burst lets through at
 // once after idleness.
 func (l Limits) MaxTake() int { return int(1 + l.credit()/l.slot()) }
 
-// slot is the least distance of two tokens in nanoseconds, rounded up so that
-// 1/slot never exceeds the rate.
-func (l Limits) slot() int64 { return (int64(l.Rate.Per) + l.Rate.N - 1) / l.Rate.N }
+// declared is a slot of the limit in nanoseconds, rounded up so that 1/slot never
+// exceeds the rate.
+func (l Limits) declared() int64 { return (int64(l.Rate.Per) + l.Rate.N - 1) / l.Rate.N }
+
+// slot is the least distance of two tokens in nanoseconds: the limit's, or so much more
+// that a burst of them covers what clocks may differ and tokens may be late.
+func (l Limits) slot() int64 {
+	declared, burst := l.declared(), int64(l.Burst)
+	return max(declared, (int64(l.Lateness+2*l.ClockBound)+declared+burst-1)/burst)
+}
 
 // life is how long after its nominal time a token is good, in nanoseconds. It is
 // what keeps the bound: see the package comment.
 func (l Limits) life() int64 {
-	slots := min(int64(l.Burst-1), int64(maxLife)/l.slot())
-	return slots*l.slot() - 2*int64(l.ClockBound)
+	slot, span := l.slot(), int64(maxLife)
+	if int64(l.Burst) <= 2*span/slot {
+		span = min(span, int64(l.Burst)*slot-l.declared())
+	}
+	return span - 2*int64(l.ClockBound)
 }
 
 // credit is how far back the slots of an idle bucket may be taken up, in

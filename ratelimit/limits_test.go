@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -16,18 +17,28 @@ func TestLimitsOfNamesTheRateAndTheRemedy(t *testing.T) {
 	if lim, err := LimitsOf(rate, OneMachine); err != nil || lim.MaxTake() != 9 {
 		t.Errorf("10/s with burst 10 on one machine: %+v, %v", lim, err)
 	}
-	_, err := LimitsOf(rate, ServiceTime)
+	// Among machines a burst of 24 is what all of 10/s takes; 10 of them leave 10 tokens in
+	// the 2.25 s of the timing and the slot that a burst may begin before.
+	if lim, err := LimitsOf(rate, ServiceTime); err != nil || lim.MaxTake() != 1 || math.Abs(lim.Usable()-10/2.35) > 1e-6 {
+		t.Errorf("10/s with burst 10 among machines: %v/s of %+v, %v", lim.Usable(), lim, err)
+	}
+	rate.Burst = MinBurst(rate.Limit, ServiceTime.ClockBound, ServiceTime.Lateness)
+	if lim, err := LimitsOf(rate, ServiceTime); err != nil || lim.Usable() != 10 || rate.Burst != 24 {
+		t.Errorf("10/s with burst %d among machines: %v/s, %v", rate.Burst, lim.Usable(), err)
+	}
+	rate.Burst = 0
+	_, err := LimitsOf(rate, OneMachine)
 	var bad *hayrick.UserError
-	if !errors.As(err, &bad) || !strings.HasPrefix(bad.What, "rate pds: burst 10 is too small for 10/s") || bad.Hint != "write burst: 24" {
-		t.Errorf("10/s with burst 10 among machines: %v", err)
+	if !errors.As(err, &bad) || !strings.HasPrefix(bad.What, "rate pds: a burst below 1") || bad.Hint != "write burst: 1, or leave it out" {
+		t.Errorf("no burst: %v", err)
 	}
 	if _, err := LimitsOf(rate, Timing{}); err == nil || errors.As(err, &bad) && bad.Hint == "" {
 		t.Errorf("no timing: %v", err)
 	}
 }
 
-// MinBurst is the smallest burst that Validate accepts, and whatever it accepts
-// gives tokens that live as long as they must and numbers that do not overflow.
+// MinBurst is the smallest burst that gives all of a limit, and whatever Validate
+// accepts gives tokens that live as long as they must and numbers that do not overflow.
 func TestMinBurstIsTheLeast(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rate := hayrick.PerTime{
@@ -40,13 +51,16 @@ func TestMinBurstIsTheLeast(t *testing.T) {
 			Lateness:   time.Duration(rapid.Int64Range(1, int64(2*time.Second)).Draw(t, "late")),
 		}}
 		least := MinBurst(rate, lim.ClockBound, lim.Lateness)
-		for burst, want := range map[int]bool{least - 1: false, least: true, least + 1: true, 1 << 40: true} {
+		for burst, all := range map[int]bool{1: least <= 1, least - 1: false, least: true, least + 1: true, 1 << 40: true} {
 			lim.Burst = burst
-			if err := lim.Validate(); (err == nil) != want {
-				t.Fatalf("burst %d where %d is the least: %v", burst, least, err)
+			if err := lim.Validate(); (err == nil) != (burst > 0) {
+				t.Fatalf("burst %d: %v", burst, err)
 			}
-			if !want {
+			if burst < 1 {
 				continue
+			}
+			if got := lim.slot() == lim.declared(); got != all {
+				t.Fatalf("burst %d where %d is the least: slots of %d, the limit's are %d", burst, least, lim.slot(), lim.declared())
 			}
 			if lim.life() < int64(lim.Lateness) || lim.life() > int64(maxLife) || lim.MaxTake() < 1 {
 				t.Fatalf("burst %d: life %v, at most %d at once", burst, time.Duration(lim.life()), lim.MaxTake())

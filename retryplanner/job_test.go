@@ -161,7 +161,7 @@ func (j *job) tasks(group string) []task {
 		j.must(err)
 		for i, t := range block.Tasks {
 			b := index.Batches[i]
-			r, err := j.mem.OpenInput(ctx, jobID, b.Object, b.Offset, b.Length)
+			r, err := j.mem.OpenInput(ctx, jobID, b)
 			j.must(err)
 			items, err := manifest.OpenBatch(b, r)
 			j.must(err)

@@ -63,13 +63,13 @@ func (g *bigGroup) Open(ctx context.Context, key string, offset, length int64) (
 	return io.NopCloser(bytes.NewReader(body)), err
 }
 
-func (g *bigGroup) OpenInput(_ context.Context, _, _ string, offset, length int64) (io.ReadCloser, error) {
+func (g *bigGroup) OpenInput(_ context.Context, _ string, b manifest.Batch) (io.ReadCloser, error) {
 	g.sample()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.reading++
 	g.most = max(g.most, g.reading)
-	return &bigInput{bytes.NewReader(g.input(offset)), g}, nil // offset is the task's number
+	return &bigInput{bytes.NewReader(g.input(b.Offset)), g}, nil // offset is the task's number
 }
 
 type bigInput struct {

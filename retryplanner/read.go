@@ -271,7 +271,7 @@ func (c *closing) failures(ctx context.Context, res manifest.Result) ([]failed, 
 // openBatch reads the records of a batch. ErrInputChanged: an input is not what was
 // planned, or is no more, and a person has to decide.
 func (c *closing) openBatch(ctx context.Context, b manifest.Batch) ([]manifest.BatchItem, error) {
-	r, err := c.Inputs.OpenInput(ctx, c.jobID, b.Object, b.Offset, b.Length)
+	r, err := c.Inputs.OpenInput(ctx, c.jobID, b)
 	if errors.Is(err, hayrick.ErrNotFound) {
 		if b.Retry {
 			return nil, gone(err)

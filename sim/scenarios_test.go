@@ -159,13 +159,18 @@ func TestAnItemThatPanicsTwiceIsPoison(t *testing.T) {
 // submitAs submits another definition and finishes.
 func (j *job) submitAs(def hayrick.JobDefinition) {
 	j.t.Helper()
+	j.finish(j.submitOnly(def))
+}
+
+func (j *job) submitOnly(def hayrick.JobDefinition) *Process {
+	j.t.Helper()
 	p := j.world.Start()
 	s, err := p.Coordinator.Submit(context.Background(), coordinator.Submission{Definition: def, ConfigTime: Epoch, CodeVersion: "hayrick sim"})
 	if err != nil {
 		j.t.Fatal(err)
 	}
 	j.id = s.JobID
-	j.finish(p)
+	return p
 }
 
 // 002-44

@@ -21,7 +21,8 @@ type attemptRun struct {
 	id    string
 	claim hayrick.Claim
 	start time.Time
-	began time.Time // the first item; what came before is no work to lose
+	began time.Time     // the first item; what came before is no work to lose
+	lent  time.Duration // what Worker.Left said at the start
 	mode  Mode
 
 	items   []item         // of the batch, in order
@@ -38,10 +39,11 @@ type attemptRun struct {
 	mu       sync.Mutex // guards what follows, and the journal's writes
 	journal  Journal    // nil until one is needed
 	memory   map[int][]byte
-	inMemory int // bytes of rows held in memory
-	next     int // the next item to hand out
-	ended    int // items that have ended, in all attempts whose journal this is
-	progress int // items that ended, or tries that were spent, in this attempt
+	inMemory int   // bytes of rows held in memory
+	unsaved  int64 // bytes of rows in memory and journal: what a checkpoint carries
+	next     int   // the next item to hand out
+	ended    int   // items that have ended, in all attempts whose journal this is
+	progress int   // items that ended, or tries that were spent, in this attempt
 	err      error
 	lost     map[int64]int // of the claim; only a solo attempt changes it
 	saved    time.Time     // of the last checkpoint
@@ -78,7 +80,7 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 	if a.claim.Fence > 1 {
 		switch done, err := a.finished(ctx); {
 		case err != nil:
-			return again(againFault, "read the result"), err
+			return fault("read the result"), err
 		case done:
 			return ack("already done"), nil
 		}
@@ -105,13 +107,13 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 		}
 	}()
 	if err := a.recall(ctx); err != nil {
-		return again(againFault, "read the journal"), err
+		return fault("read the journal"), err
 	}
 	if err := a.proveRunnable(ctx); err != nil {
-		return again(againFault, "keep the claim"), err
+		return fault("keep the claim"), err
 	}
 	if err := a.runItems(ctx); err != nil {
-		return again(againFault, "run the items"), err
+		return fault("run the items"), err
 	}
 	if a.ended < len(a.items) {
 		return a.handBack(ctx)
@@ -135,7 +137,7 @@ func (a *attemptRun) proveRunnable(ctx context.Context) error {
 // open reads the batch and checks it before anything of it is used. ok is false
 // when the attempt ends here with the verdict.
 func (a *attemptRun) open(ctx context.Context) (v Verdict, ok bool, err error) {
-	r, err := a.w.Inputs.OpenInput(ctx, a.ref.JobID, a.batch.Object, a.batch.Offset, a.batch.Length)
+	r, err := a.w.Inputs.OpenInput(ctx, a.ref.JobID, a.batch)
 	if errors.Is(err, hayrick.ErrNotFound) && !a.batch.Retry {
 		err = fmt.Errorf("%s is not there: %w", a.batch.Object, hayrick.ErrInputChanged)
 	}
@@ -150,7 +152,7 @@ func (a *attemptRun) open(ctx context.Context) (v Verdict, ok bool, err error) {
 		return a.pause(ctx, RuleInputChanged, reason)
 	}
 	if err != nil {
-		return again(againFault, "read the batch"), false, fmt.Errorf("read %s: %w", a.batch.BatchID, err)
+		return fault("read the batch"), false, fmt.Errorf("read %s: %w", a.batch.BatchID, err)
 	}
 	def := &a.job.Definition
 	for _, r := range def.Rates {
@@ -233,7 +235,7 @@ func (a *attemptRun) pause(ctx context.Context, rule, reason string) (v Verdict,
 		}
 		silenced, err := a.w.Orders.Pause(ctx, a.ref.JobID, a.ref.Generation, a.group, name, reason)
 		if err != nil {
-			return again(againFault, "pause the job"), false, fmt.Errorf("pause %s: %w", a.ref.JobID, err)
+			return fault("pause the job"), false, fmt.Errorf("pause %s: %w", a.ref.JobID, err)
 		}
 		if !silenced {
 			break
@@ -246,7 +248,7 @@ func (a *attemptRun) pause(ctx context.Context, rule, reason string) (v Verdict,
 	}
 	a.release(ctx)
 	a.w.Log.Error("the job is paused", hayrick.KeyJobID, a.ref.JobID, "rule", rule, "reason", reason)
-	return again(againPaused, "%s", reason), false, nil
+	return ack(reason), false, nil // a resume sends every open task again
 }
 
 // release ends the claim without counting it as vanished. Lost, it runs out.
@@ -322,7 +324,7 @@ func (a *attemptRun) load(ctx context.Context) error {
 	for i := range a.items {
 		at[a.items[i].Ordinal] = i
 	}
-	a.ended = 0
+	a.ended, a.unsaved = 0, 0
 	return a.journal.Each(ctx, func(e Entry) error {
 		i, ok := at[e.Ordinal]
 		if !ok {
@@ -334,6 +336,7 @@ func (a *attemptRun) load(ctx context.Context) error {
 			return fmt.Errorf("journal of %s: item %d: %v: %w", a.ref.TaskID, e.Ordinal, err, hayrick.ErrCorrupt)
 		}
 		x.schema = schema
+		a.unsaved += int64(len(e.Rows))
 		e.Key, e.Rows = x.Key, nil
 		x.Entry = e
 		if e.Ended {
@@ -366,7 +369,7 @@ func (a *attemptRun) known(e Entry) (*rows.Schema, error) {
 // forget discards the journal and what was read of it: the attempt starts clean.
 func (a *attemptRun) forget() {
 	a.journal.Close(true)
-	a.journal, a.ended = nil, 0
+	a.journal, a.ended, a.unsaved = nil, 0, 0
 	a.schema, a.lastSchema = rows.Schema{}, nil
 	for i := range a.items {
 		a.items[i].reset()

@@ -459,8 +459,15 @@ func TestRedelivery(t *testing.T) {
 func TestLease(t *testing.T) {
 	var r *rig
 	r = newRig(t, words(1), 1, func(ctx context.Context, it jobs.Item, emit jobs.Emit) jobs.Outcome {
-		if v, err := r.worker("other").Attempt(ctx, hayrick.Delivery{Message: r.message(0), Count: 1}); v.Ack || v.Because != "held by w" || err != nil {
-			t.Errorf("%+v, %v", v, err)
+		for count, want := range map[int]worker.Verdict{
+			1: {Ack: true, Because: "held by w, which has a message of its own"}, // a duplicate
+			2: {Again: 2 * lease, Because: "held by w"},                          // perhaps the one that w works on
+			5: {Again: 16 * lease, Because: "held by w"},
+			9: {Ack: true, Because: "held by w for long"},
+		} {
+			if v, err := r.worker("other").Attempt(ctx, hayrick.Delivery{Message: r.message(0), Count: count}); v != want || err != nil {
+				t.Errorf("delivery %d: %+v, %v", count, v, err)
+			}
 		}
 		until := r.claim(0).Until
 		for range 9 {

@@ -26,7 +26,7 @@ func (a *attemptRun) finish(ctx context.Context) (Verdict, error) {
 		err = a.putFailures(ctx, &res)
 	}
 	if err != nil {
-		return again(againFault, "put the results"), err
+		return fault("put the results"), err
 	}
 	return a.commit(ctx, res)
 }
@@ -192,12 +192,12 @@ func (a *attemptRun) commit(ctx context.Context, res manifest.Result) (Verdict, 
 	c, err := a.w.Store.CommitResult(ctx, res)
 	if err != nil {
 		// Undecided: the next attempt reads the key before it runs anything.
-		return again(againFault, "commit"), err
+		return fault("commit"), err
 	}
 	a.discardJournal(ctx) // its work is in the store now, by us or by another
 	a.view(ctx, c.Record)
 	if err := a.follow(ctx, c.Record); err != nil {
-		return again(againFault, "mark"), err
+		return fault("mark"), err
 	}
 	if !c.Won {
 		return ack("another attempt was first"), nil

@@ -45,6 +45,21 @@ func ModeOf(c hayrick.Claim) (mode Mode, because string) {
 	return ModeNormal, ""
 }
 
+// heldBy decides about the message of a task that another attempt has. The first
+// delivery of a message is not the one that the other attempt works on: it is a
+// duplicate, and done with. Any other may be, come again because its worker stands
+// still or is gone: it is looked at again when the lease ends, a number of times.
+func heldBy(d hayrick.Delivery, by hayrick.Claim, now time.Time) Verdict {
+	if d.Count <= 1 {
+		return ack("held by " + by.Worker + ", which has a message of its own")
+	}
+	wait, done := d.AfterLease(by.Until.Sub(now))
+	if done {
+		return ack("held by " + by.Worker + " for long")
+	}
+	return again(wait, "held by %s", by.Worker)
+}
+
 // Try is one ended try of an item, as NextTry judges it.
 type Try struct {
 	Outcome jobs.Outcome
@@ -99,6 +114,26 @@ func backoff(p hayrick.InTask, tries int) time.Duration {
 		d *= 2
 	}
 	return min(d, p.Max.D())
+}
+
+// What an attempt keeps of the time lent to it (Worker.Left) for its hand-back.
+const (
+	// A handler that does not heed its end is given up after handlerGrace; releasing the
+	// claim and sending the message take their time too.
+	handBackTime = handlerGrace + 5*time.Second
+	// A checkpoint is vacuumed, hashed and stored at so many bytes a second at least.
+	checkpointRate = 16 << 20
+	// What is in hand may take so long to end before it is stopped.
+	softTime = 30 * time.Second
+)
+
+// HandBack says how long before the end of the time lent to it an attempt hands out
+// nothing more (soft), and stops what is in hand (hard). What a checkpoint has to
+// carry asks for more; of a short time less is kept, so that there is one to work in.
+func HandBack(lent time.Duration, unsaved int64) (soft, hard time.Duration) {
+	carry := time.Duration(float64(unsaved) / checkpointRate * float64(time.Second))
+	hard = min(min(handBackTime, lent/4)+carry, lent/2)
+	return hard + min(softTime, lent/20), hard
 }
 
 // MaxMessage bounds the message of a failure, in bytes.

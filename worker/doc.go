@@ -1,13 +1,13 @@
 // Package worker runs tasks. An Attempt is one try of one task:
 //
 //	redelivery, or fence > 1: read results.done -> there: mark, acknowledge, leave
-//	claim                     -> held by another: leave the message
+//	claim                     -> held by another: a duplicate is done with, a redelivery left until the lease ends
 //	read and hash the batch   -> changed: one automatic pause, no outcome
 //	journal of an earlier attempt, or the highest checkpoint: ended items are kept
 //	run the items             -> each item's end and rows together, ordinal is the key
 //	put rows and failures     under content-hashed, attempt-unique keys
 //	put-if-absent results.done -> the one end of the task, ours or another's
-//	view, mark, trigger, failure pointer; acknowledge last
+//	view, mark, trigger; acknowledge last
 //
 // Everything up to the commit may be repeated by any number of attempts at once;
 // everything after it only repeats what the commit says. So a crash at any line

@@ -25,7 +25,7 @@ func (a *attemptRun) handBack(ctx context.Context) (Verdict, error) {
 	if a.late && a.progress == 0 {
 		// A whole attempt went into items that do not end: charge those in hand.
 		if err := a.chargeTimeout(ctx); err != nil {
-			return again(againFault, "charge the time-out"), err
+			return fault("charge the time-out"), err
 		}
 		if a.ended == len(a.items) {
 			return a.finish(ctx)
@@ -33,7 +33,7 @@ func (a *attemptRun) handBack(ctx context.Context) (Verdict, error) {
 	}
 	if a.progress > 0 {
 		if err := a.checkpoint(ctx); err != nil {
-			return again(againFault, "checkpoint"), err
+			return fault("checkpoint"), err
 		}
 	}
 	a.release(ctx)
@@ -43,8 +43,10 @@ func (a *attemptRun) handBack(ctx context.Context) (Verdict, error) {
 	}
 	if err := a.w.Queue.Send(ctx, hayrick.QueueTasks, hayrick.Outgoing{Message: msg}); err != nil {
 		// The old message stays and says the same.
-		return again(0, "hand back"), fmt.Errorf("hand back %s: %w", a.ref.TaskID, err)
+		return fault("hand back"), fmt.Errorf("hand back %s: %w", a.ref.TaskID, err)
 	}
+	a.w.Log.Info("task handed back", hayrick.KeyJobID, a.ref.JobID, hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyFence, a.claim.Fence,
+		"items", len(a.items), "ended", a.ended, "progress", a.progress)
 	return ack("handed back"), nil
 }
 
@@ -52,6 +54,10 @@ func (a *attemptRun) handBack(ctx context.Context) (Verdict, error) {
 // came without anything having ended. An item that only waited for a token has not
 // been tried.
 func (a *attemptRun) chargeTimeout(ctx context.Context) error {
+	over := fmt.Sprintf("task's %s", a.job.Definition.Run.TaskTimeout.D())
+	if took := a.w.World.Clock.Now().Sub(a.began); took < a.job.Definition.Run.TaskTimeout.D() {
+		over = fmt.Sprintf("worker's %s", a.lent.Round(time.Second))
+	}
 	for i := range a.items {
 		x := &a.items[i]
 		if !x.inHand {
@@ -59,7 +65,7 @@ func (a *attemptRun) chargeTimeout(ctx context.Context) error {
 		}
 		a.update(func() { x.Tries++ })
 		n := NextTry(a.job.Definition.Retry, Try{
-			Outcome: jobs.Fail(hayrick.ClassTimeout, "in hand when the task's %s were over and nothing had ended", a.job.Definition.Run.TaskTimeout.D()),
+			Outcome: jobs.Fail(hayrick.ClassTimeout, "in hand when the %s were over and nothing had ended", over),
 			InTask:  x.Tries - x.in.Tries,
 		}, 0)
 		var err error

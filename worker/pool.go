@@ -189,7 +189,7 @@ func (p *Pool) begin(d hayrick.Delivery) bool {
 
 func (p *Pool) do(ctx context.Context, d hayrick.Delivery) {
 	start := p.World.Clock.Now()
-	v := Verdict{Again: againPaused, Because: "not a role of this process"}
+	v := again(d.AfterFault(), "not a role of this process")
 	var err error
 	if do, ok := p.Do[d.Role]; ok && !p.draining() {
 		v, err = do(ctx, d)

@@ -48,9 +48,9 @@ func (r *rig) visible(queue string) (ids []string) {
 
 func (r *rig) depth() int {
 	r.t.Helper()
-	n, err := r.mem.Depth(r.t.Context(), hayrick.QueueTasks, jobID)
+	d, err := r.mem.Depth(r.t.Context(), hayrick.QueueTasks, jobID)
 	r.must(err)
-	return n
+	return d.Messages
 }
 
 // Short tasks are received and acknowledged by the group.
@@ -229,7 +229,7 @@ func TestPoolFollowsTheVerdict(t *testing.T) {
 		later time.Duration
 		want  string
 	}{
-		{0, ""}, {2 * time.Second, "agg-0"}, {time.Hour, "task-0000"}, {time.Hour, "task-0001"},
+		{0, ""}, {time.Minute, "agg-0"}, {time.Hour, "task-0000"}, {time.Hour, "task-0001"},
 	} {
 		r.clock.pass(c.later)
 		if got := strings.Join(r.visible(hayrick.QueueTasks), " "); got != c.want {

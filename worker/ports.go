@@ -41,10 +41,12 @@ type Queue interface {
 	Extend(ctx context.Context, queue string, visibility time.Duration, ds ...hayrick.Delivery) error
 }
 
-// Inputs reads the bytes of a batch: Object is a path or URI of the input, or
-// manifest.StoreScheme and a key below the job's folder.
+// Inputs reads the bytes of a batch: its Object is a path or URI of the input, or
+// manifest.StoreScheme and a key below the job's folder. Of an object with versions
+// the one that was indexed is read where it is still there, else the newest: the
+// batch's SHA-256 decides. ErrNotFound: the object is not there.
 type Inputs interface {
-	OpenInput(ctx context.Context, jobID, object string, offset, length int64) (io.ReadCloser, error)
+	OpenInput(ctx context.Context, jobID string, b manifest.Batch) (io.ReadCloser, error)
 }
 
 // Limiter hands out tokens of global buckets.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"hayrick"
 	"hayrick/internal/rows"
@@ -26,8 +27,9 @@ func (a *attemptRun) runItems(ctx context.Context) error {
 	defer end(nil)
 	a.soft, a.stopWaiting = context.WithCancel(a.hard)
 	defer a.stopWaiting()
+	a.began = a.w.World.Clock.Now()
 	a.w.World.Go("deadline", func() {
-		if a.w.World.Clock.Sleep(a.hard, def.Run.TaskTimeout.D()) == nil {
+		if a.untilOver() {
 			end(errDeadline)
 		}
 	})
@@ -40,7 +42,6 @@ func (a *attemptRun) runItems(ctx context.Context) error {
 			}
 		})
 	}
-	a.began = a.w.World.Clock.Now()
 	slots := max(1, def.Run.ItemsInFlight)
 	if a.mode == ModeSolo {
 		slots = 1
@@ -58,6 +59,34 @@ func (a *attemptRun) runItems(ctx context.Context) error {
 	}
 	a.late = context.Cause(a.hard) == errDeadline
 	return a.err
+}
+
+// untilOver waits until the attempt's time is over; false = it has ended before. On
+// the way it stops the handing out of items as HandBack says.
+func (a *attemptRun) untilOver() bool {
+	limit := a.job.Definition.Run.TaskTimeout.D()
+	if a.w.Left == nil {
+		return a.w.World.Clock.Sleep(a.hard, limit) == nil
+	}
+	for {
+		a.mu.Lock()
+		soft, hard := HandBack(a.lent, a.unsaved)
+		a.mu.Unlock()
+		left := a.w.Left()
+		wait := min(left-hard, limit-a.w.World.Clock.Now().Sub(a.began))
+		switch {
+		case wait <= 0:
+			return true
+		case left <= soft:
+			a.stopWaiting()
+		default:
+			wait = min(wait, left-soft)
+		}
+		// What is unsaved grows meanwhile, and with it the time that saving it takes.
+		if a.w.World.Clock.Sleep(a.hard, min(wait, time.Second)) != nil {
+			return false
+		}
+	}
 }
 
 // runSlot runs one item after the other. An error ends the attempt: the other
@@ -272,6 +301,7 @@ func (a *attemptRun) spent(ctx context.Context, i int) error {
 // record keeps an entry: in memory at first, in the journal once the attempt is
 // long or large. Called with mu held.
 func (a *attemptRun) record(ctx context.Context, i int, body []byte) error {
+	a.unsaved += int64(len(body))
 	if a.journal == nil {
 		if len(body) > 0 {
 			a.memory[i] = body

@@ -150,7 +150,7 @@ func (a *attemptRun) await(ctx context.Context, ended <-chan handled) (h handled
 	defer stop()
 	over := make(chan struct{})
 	a.w.World.Go("grace", func() {
-		if a.w.World.Clock.Sleep(grace, handlerGrace) == nil {
+		if a.w.World.Clock.Sleep(grace, a.patience()) == nil {
 			close(over)
 		}
 	})
@@ -160,6 +160,14 @@ func (a *attemptRun) await(ctx context.Context, ended <-chan handled) (h handled
 	case <-over:
 		return h, true
 	}
+}
+
+// patience is handlerGrace, or less where the process itself ends soon.
+func (a *attemptRun) patience() time.Duration {
+	if a.w.Left == nil {
+		return handlerGrace
+	}
+	return min(handlerGrace, a.w.Left()/2)
 }
 
 // withTimeout bounds one try. The timer is the world's, so that virtual time

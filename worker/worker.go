@@ -11,7 +11,7 @@ import (
 	"hayrick/manifest"
 )
 
-// Worker runs attempts of worker tasks. All fields but Drain are required.
+// Worker runs attempts of worker tasks. All fields but Drain and Left are required.
 type Worker struct {
 	Store    *manifest.Store
 	Claims   Claims
@@ -28,6 +28,9 @@ type Worker struct {
 	CodeVersion string
 	// Drain, when closed, asks attempts to end what is in hand, hand back and leave.
 	Drain <-chan struct{}
+	// Left is how long the process may still run; nil = as long as it takes. Attempts
+	// hand back before it is over (HandBack), as they do at task_timeout.
+	Left func() time.Duration
 }
 
 // Verdict is what becomes of a message after an attempt.
@@ -44,47 +47,57 @@ func again(d time.Duration, because string, args ...any) Verdict {
 	return Verdict{Again: d, Because: fmt.Sprintf(because, args...)}
 }
 
-// How long a message waits that cannot be worked on now.
-const (
-	againPaused = 2 * time.Second
-	againHeld   = 5 * time.Second
-	againFault  = 1 * time.Second
-)
+// fault is the verdict of an attempt that could not go on: when to try again is for
+// Attempt to say.
+func fault(doing string) Verdict { return Verdict{Because: doing} }
 
 // Attempt tries the task that d points at. An error means that the attempt could
 // not go on; nothing is committed then and the verdict says when to try again.
 func (w *Worker) Attempt(ctx context.Context, d hayrick.Delivery) (Verdict, error) {
+	v, err := w.attempt(ctx, d)
+	if err != nil {
+		v = again(d.AfterFault(), "%s", v.Because)
+	}
+	return v, err
+}
+
+func (w *Worker) attempt(ctx context.Context, d hayrick.Delivery) (Verdict, error) {
 	job, err := w.Jobs.Open(ctx, d.JobID)
 	if errors.Is(err, hayrick.ErrNotFound) {
 		return ack("the job has no plan"), nil
 	}
 	if err != nil {
-		return again(againFault, "open job"), fmt.Errorf("open job %s: %w", d.JobID, err)
+		return fault("open job"), fmt.Errorf("open job %s: %w", d.JobID, err)
 	}
 	switch status, err := w.status(ctx, d); {
 	case err != nil:
-		return again(againFault, "read job state"), err
+		return fault("read job state"), err
 	case status.Terminal():
 		return ack("the generation has ended"), nil
 	case status == hayrick.StatusPaused:
-		return again(againPaused, "the job is paused"), nil
+		// Put back, it would be delivered again and again until somebody resumes the job,
+		// and be a dead letter then. A resume sends every open task again.
+		return ack("the job is paused"), nil
 	}
 	t, err := w.task(ctx, job, d)
 	if errors.Is(err, hayrick.ErrNotFound) {
 		return ack("no such task"), nil
 	}
 	if err != nil {
-		return again(againFault, "read the task"), err
+		return fault("read the task"), err
 	}
 	if d.Count > 1 { // a redelivery: whoever had it may have finished
 		switch done, err := t.finished(ctx); {
 		case err != nil:
-			return again(againFault, "read the result"), err
+			return fault("read the result"), err
 		case done:
 			return ack("already done"), nil
 		}
 	}
 	a := &attemptRun{task: t, id: w.World.NewAttemptID(), start: w.World.Clock.Now()}
+	if w.Left != nil {
+		a.lent = w.Left()
+	}
 	// A lost reply is asked for again: the same attempt gets the claim that it may
 	// already have, instead of leaving it to run out.
 	err = decided(func() (err error) {
@@ -94,11 +107,11 @@ func (w *Worker) Attempt(ctx context.Context, d hayrick.Delivery) (Verdict, erro
 		return err
 	})
 	if errors.Is(err, hayrick.ErrConflict) {
-		return again(againHeld, "held by %s", a.claim.Worker), nil
+		return heldBy(d, a.claim, w.World.Clock.Now()), nil
 	}
 	// A crash from here to the commit leaves a lease that runs out, a journal, and data
 	// objects that nothing names.
-	v := again(againFault, "claim")
+	v := fault("claim")
 	if err != nil {
 		err = fmt.Errorf("claim %s: %w", t.ref.TaskID, err)
 	} else {
@@ -211,18 +224,9 @@ func (t *task) follow(ctx context.Context, res manifest.Result) error {
 	if err != nil {
 		return err
 	}
-	msg := hayrick.Message{JobID: t.ref.JobID, Generation: t.ref.Generation, Group: t.group}
-	if res.Failed > 0 {
-		// A hint that wakes stop_if. Lost, the next sweep looks anyway.
-		p := msg
-		p.Role, p.TaskID, p.Block, p.Position = hayrick.RoleWorker, t.ref.TaskID, t.block, t.position
-		if err := t.w.Queue.Send(ctx, hayrick.QueueFailures, hayrick.Outgoing{Message: p}); err != nil {
-			t.w.Log.Debug("failure pointer not sent", hayrick.KeyTaskID, t.ref.TaskID, hayrick.KeyError, err)
-		}
-	}
 	if full {
 		// Last one out. Lost, the sweeper derives it from the full root.
-		msg.Role = hayrick.RoleRetryPlanner
+		msg := hayrick.Message{JobID: t.ref.JobID, Generation: t.ref.Generation, Role: hayrick.RoleRetryPlanner, Group: t.group}
 		if err := t.w.Queue.Send(ctx, hayrick.QueueTasks, hayrick.Outgoing{Message: msg}); err != nil {
 			t.w.Log.Debug("trigger not sent", hayrick.KeyGroup, t.group, hayrick.KeyError, err)
 		}

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"hayrick/aggregator"
@@ -95,12 +97,20 @@ func (s awsStore) Stat(ctx context.Context, uri string) (manifest.Pin, error) {
 	return s.Store.Stat(ctx, uri)
 }
 
-// OpenSource reads the input at uri from offset to its end.
-func (s awsStore) OpenSource(ctx context.Context, uri string, offset int64) (io.ReadCloser, error) {
+// ListSources calls fn for each object of the folder at uri.
+func (s awsStore) ListSources(ctx context.Context, uri string, fn func(string, manifest.Pin) error) error {
 	if onThisMachine(uri) {
-		return local.Files{}.Open(ctx, uri, offset, -1)
+		return local.Files{}.ListSources(ctx, uri, fn)
 	}
-	return s.Store.OpenSource(ctx, uri, offset)
+	return s.Store.ListSources(ctx, uri, fn)
+}
+
+// OpenSource reads the input at uri whole.
+func (s awsStore) OpenSource(ctx context.Context, uri string) (io.ReadCloser, manifest.Pin, error) {
+	if onThisMachine(uri) {
+		return local.Files{}.OpenSource(ctx, uri)
+	}
+	return s.Store.OpenSource(ctx, uri)
 }
 
 // Clone copies a file of this machine into the store; what lies in S3 is pinned.
@@ -119,6 +129,9 @@ func (s awsStore) Clone(ctx context.Context, uri, key string) (bool, error) {
 // scratchBase is the folder that scratch lies in where nothing better is found: that
 // of the store, or of a store on this machine.
 func (c *cli) scratchBase() string {
+	if c.get(runtimeAPI) != "" { // nothing else can be written there
+		return filepath.Join(os.TempDir(), "hayrick")
+	}
 	if c.onAWS() {
 		return ".hayrick"
 	}

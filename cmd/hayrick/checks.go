@@ -145,24 +145,69 @@ func (c *cli) checkInput(ctx context.Context, sources coordinator.Sources, def h
 	if def.Input.Items {
 		return nil
 	}
-	r, err := sources.OpenSource(ctx, def.Input.URI, 0)
+	if !manifest.IsFolder(def.Input.URI) {
+		return c.checkObject(ctx, sources, def, def.Input.URI)
+	}
+	left, seen := checkedObjects, 0
+	if def.Input.Limit > 0 {
+		left = 1 // it may end there
+	}
+	err := sources.ListSources(ctx, def.Input.URI, func(object string, _ manifest.Pin) error {
+		if err := c.checkObject(ctx, sources, def, object); err != nil {
+			return err
+		}
+		if seen++; seen == left {
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	var user *hayrick.UserError
+	switch {
+	case err == nil && seen > 0:
+		return nil
+	case errors.As(err, &user):
+		if errors.Is(err, hayrick.ErrNotFound) && user.Exit == 0 {
+			return &hayrick.UserError{What: user.What, Hint: user.Hint, Exit: exitNotFound}
+		}
+		return user
+	case err == nil, errors.Is(err, hayrick.ErrNotFound):
+		return &hayrick.UserError{What: fmt.Sprintf("there is nothing below the input %s", def.Input.URI), Hint: "check input.uri; names that begin with . or _ do not count", Exit: exitNotFound}
+	}
+	return fmt.Errorf("list the input %s: %w", def.Input.URI, err)
+}
+
+// checkedObjects is at how many objects of a folder a check looks.
+const checkedObjects = 10
+
+var errEnough = errors.New("enough was looked at")
+
+// checkObject reads the first items of one object.
+func (c *cli) checkObject(ctx context.Context, sources coordinator.Sources, def hayrick.JobDefinition, uri string) error {
+	r, _, err := sources.OpenSource(ctx, uri)
+	var user *hayrick.UserError
+	if errors.Is(err, hayrick.ErrNotFound) && errors.As(err, &user) { // what is there is no file
+		return &hayrick.UserError{What: user.What, Hint: user.Hint, Exit: exitNotFound}
+	}
 	if errors.Is(err, hayrick.ErrNotFound) {
-		return &hayrick.UserError{What: fmt.Sprintf("the input %s is not there", def.Input.URI), Hint: "check input.uri; a path is relative to the working directory", Exit: exitNotFound}
+		return &hayrick.UserError{What: fmt.Sprintf("the input %s is not there", uri), Hint: "check input.uri; a path is relative to the working directory, and the name of a folder ends in a slash", Exit: exitNotFound}
 	}
 	if err != nil {
-		return fmt.Errorf("read the input %s: %w", def.Input.URI, err)
+		return fmt.Errorf("read the input %s: %w", uri, err)
 	}
 	defer r.Close()
 	bad, whole, err := damagedLines(r, def)
 	if err != nil {
-		return fmt.Errorf("read the input %s: %w", def.Input.URI, err)
+		return fmt.Errorf("read the input %s: %w", uri, err)
 	}
 	if len(bad) == 0 {
 		return nil
 	}
 	skip := def.Input.OnBadItem == "skip"
 	if !c.json && !(skip && c.quiet) {
-		c.sayDamaged(def.Input.URI, bad, whole)
+		c.sayDamaged(uri, bad, whole)
 	}
 	if skip {
 		c.tell("such items are listed as permanent, class %s (input.on_bad_item: skip)", hayrick.ClassBadItem)
@@ -176,7 +221,7 @@ func (c *cli) checkInput(ctx context.Context, sources coordinator.Sources, def h
 	if !whole {
 		lines = fmt.Sprintf("%s of the first %s lines", number(int64(len(bad))), number(checkedLines))
 	}
-	what := fmt.Sprintf("%s of %s %s", lines, def.Input.URI, no)
+	what := fmt.Sprintf("%s of %s %s", lines, uri, no)
 	if c.json {
 		what += fmt.Sprintf("; the first is line %s: %s", bad[0].place(), bad[0].what)
 	}

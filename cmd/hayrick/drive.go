@@ -19,7 +19,6 @@ const (
 	// visibility hides a message in hand; the pool extends it. A process that dies frees
 	// its messages at once, so this is for one that stands still.
 	visibility = time.Minute
-	againFault = time.Second
 	// sweepEvery is how often a run is swept while it is worked on, and lookEvery how
 	// often its progress is read.
 	sweepEvery = time.Second
@@ -68,6 +67,7 @@ type drive struct {
 	faults map[hayrick.Role]int // in a row
 	inHand int
 	worked time.Time // when the last delivery ended
+	waits  time.Time // until then a message waits that met a fault
 }
 
 // run drains the queue with slots tasks at once. look is asked again and again, and
@@ -156,6 +156,9 @@ func (d *drive) watched(role hayrick.Role, do worker.Do) worker.Do {
 		d.count(1)
 		defer d.count(-1)
 		v, err := do(ctx, m)
+		if err != nil {
+			d.await(v.Again)
+		}
 		if d.judge(role, err, ctx) {
 			d.stop.stop(err)
 		}
@@ -185,14 +188,24 @@ func (d *drive) count(n int) {
 	d.worked = time.Now()
 }
 
-// idle is for how long nothing has been in hand.
+// await counts a message that met a fault as work until it is shown again: the last
+// process in the store does not leave meanwhile.
+func (d *drive) await(again time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if at := time.Now().Add(again); at.After(d.waits) {
+		d.waits = at
+	}
+}
+
+// idle is for how long nothing has been in hand or waited for.
 func (d *drive) idle() time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.inHand > 0 {
 		return 0
 	}
-	return time.Since(d.worked)
+	return min(time.Since(d.worked), time.Since(d.waits))
 }
 
 // hopeless says that trying again here and now changes nothing. A file that is gone

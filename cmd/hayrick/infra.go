@@ -13,7 +13,7 @@ func infraCommand(c *cli) *cobra.Command {
 the policies of those who may use them, and the functions that work and sweep.
 Idle, it costs well under a dollar a month.`,
 		Example:     "  hayrick -C s3://lab-hayrick infra up --set BudgetEmail=you@example.com\n  hayrick -C s3://lab-hayrick infra down\n  hayrick infra print > hayrick.yaml",
-		Annotations: endsWith(exitUnwell, exitNotFound, exitConflict),
+		Annotations: endsWith(exitUnwell, exitNotFound, exitConflict), SuggestionsMinimumDistance: 2,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil

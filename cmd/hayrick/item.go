@@ -214,7 +214,7 @@ func (r *roles) itemIn(ctx context.Context, k *coordinator.Known, group string, 
 }
 
 func (r *roles) openBatch(ctx context.Context, jobID string, b manifest.Batch) ([]manifest.BatchItem, error) {
-	in, err := r.store.OpenInput(ctx, jobID, b.Object, b.Offset, b.Length)
+	in, err := r.store.OpenInput(ctx, jobID, b)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", b.BatchID, err)
 	}

@@ -33,6 +33,9 @@ const gcPercent = 200
 // and leaves the rest for later, the second ends the process. A terminal that goes
 // away is an interrupt too; whoever is kept by nohup from hearing of it goes on.
 func realMain() int {
+	if startedByLambda(os.Args, os.Getenv) {
+		return serveLambda(context.Background(), os.Getenv, os.Stderr)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	drain := make(chan struct{})

@@ -48,7 +48,7 @@ type outputPart struct {
 	Path   string `json:"path"`
 	Bytes  int64  `json:"bytes"`
 	Rows   int64  `json:"rows"`
-	SHA256 string `json:"sha256"`
+	SHA256 string `json:"sha256,omitempty"`
 }
 
 type outputList struct {
@@ -177,7 +177,11 @@ func (c *cli) sayResult(res result, took time.Duration, again string) {
 		return
 	}
 	for _, p := range res.Output.Parts {
-		c.print("  %s   %s   %s   sha256 %s", p.Path, count(p.Rows, "row"), size(p.Bytes), short(p.SHA256))
+		sum := ""
+		if p.SHA256 != "" {
+			sum = "   sha256 " + short(p.SHA256)
+		}
+		c.print("  %s   %s   %s%s", p.Path, count(p.Rows, "row"), size(p.Bytes), sum)
 	}
 	for _, l := range res.Output.Lists {
 		c.print("  %s   %s", l.Path, count(l.Count, "item"))

@@ -16,6 +16,7 @@ import (
 	"hayrick/jobfile"
 	"hayrick/jobs"
 	"hayrick/manifest"
+	"hayrick/ratelimit"
 )
 
 // submitOptions are the flags of run and submit.
@@ -249,6 +250,15 @@ func submitter(c *cli) string {
 	return name + "@" + host
 }
 
+// usable is how much of a limit can be used on the store, a second.
+func (c *cli) usable(rate hayrick.Rate) float64 {
+	l, err := ratelimit.LimitsOf(rate, c.timing())
+	if err != nil {
+		return rate.Limit.PerSecond() // checkFile has refused it
+	}
+	return l.Usable()
+}
+
 // tellPlan says what is about to happen.
 func (c *cli) tellPlan(r *roles, f jobfile.File, s coordinator.Submitted) {
 	p, def := s.Plan, f.Definition
@@ -259,6 +269,7 @@ func (c *cli) tellPlan(r *roles, f jobfile.File, s coordinator.Submitted) {
 		number(int64(def.Batch.Items)), def.Run.MaxParallel, count(int64(def.Run.ItemsInFlight), "item"), c.storeDir)
 	for _, rate := range def.Rates {
 		limit, _ := rate.Limit.MarshalText()
+		usable := c.usable(rate)
 		switch {
 		case !rate.Auto:
 			c.tell("       rate %s: %s, as the handler asks", rate.Name, limit)
@@ -266,7 +277,11 @@ func (c *cli) tellPlan(r *roles, f jobfile.File, s coordinator.Submitted) {
 			c.tell("       rate %s: %s for each %s", rate.Name, limit, strings.TrimSuffix(strings.TrimPrefix(rate.Key, "$(item."), ")"))
 		default:
 			c.tell("       rate %s: %s; %s take %s at least", rate.Name, limit, count(p.Items, "item"),
-				ago(time.Duration(float64(p.Items)/rate.Limit.PerSecond()*float64(time.Second))))
+				ago(time.Duration(float64(p.Items)/usable*float64(time.Second))))
+		}
+		if t := c.timing(); usable < rate.Limit.PerSecond()*0.999 {
+			c.tell("       rate %s: kept at %.3g/s, for tokens here may be %v late and clocks %v off; with burst: %d it is %s",
+				rate.Name, usable, t.Lateness, t.ClockBound, ratelimit.MinBurst(rate.Limit, t.ClockBound, t.Lateness), limit)
 		}
 	}
 }

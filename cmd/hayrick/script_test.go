@@ -19,9 +19,11 @@ import (
 )
 
 // TestMain makes the test binary the command itself when a script asks for it, so
-// that scripts run, signal and kill real processes.
+// that scripts run, signal and kill real processes, and the function's bootstrap.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"hayrick": func() { os.Exit(realMain()) }})
+	command := func() { os.Exit(realMain()) }
+	handlers[countedName] = counted
+	testscript.Main(m, map[string]func(){"hayrick": command, bootstrap: command})
 }
 
 // The scripts are what a person types and gets. 002-50: one command runs a job from

@@ -36,7 +36,11 @@ type status struct {
 	Generation  int               `json:"generation"`
 	Reason      string            `json:"reason,omitempty"` // why it is paused
 	SubmittedAt manifest.Time     `json:"submitted_at"`
-	Messages    int               `json:"messages"` // waiting or in flight
+	// Messages is how many wait or are in flight; on AWS of all runs, by its estimate.
+	Messages int `json:"messages"`
+	// DeadLetters is how many messages were delivered too often: null where that is not
+	// for the caller to see. On AWS it is of all runs.
+	DeadLetters *int `json:"dead_letters"`
 	// Others is how many other processes have the store open: without one nothing is
 	// working on a run that has not ended.
 	Others int `json:"others"`
@@ -83,7 +87,7 @@ func (r *roles) statusOf(ctx context.Context, k *coordinator.Known) (status, err
 	d := coordinator.Decide(k, r.world.Clock.Now())
 	s := status{
 		Schema: "hayrick.status/v1", JobID: k.Plan.JobID, JobType: k.Plan.Job.JobType, Status: d.Status, Generation: k.Generation,
-		SubmittedAt: k.Plan.SubmittedAt, Messages: k.Depth, tally: tallyOf(k),
+		SubmittedAt: k.Plan.SubmittedAt, Messages: k.Depth.Messages, tally: tallyOf(k),
 	}
 	if k.Outcome != nil {
 		res := resultOf(k)
@@ -96,9 +100,21 @@ func (r *roles) statusOf(ctx context.Context, k *coordinator.Known) (status, err
 	if d.Status == hayrick.StatusPaused {
 		s.Reason = coordinator.Apply(k.Orders, k.Generation).Reason
 	}
+	s.DeadLetters = r.deadLetters(ctx, k.Plan.JobID)
 	var err error
 	s.Others, err = r.store.Others()
 	return s, err
+}
+
+// deadLetters counts the dead letters of a run. They are no part of how it stands, for
+// their tasks are sent again: what keeps them from being counted is no error.
+func (r *roles) deadLetters(ctx context.Context, jobID string) *int {
+	d, err := r.store.Depth(ctx, hayrick.QueueDead, jobID)
+	if err != nil {
+		r.log.Debug("dead letters not counted", hayrick.KeyError, err)
+		return nil
+	}
+	return &d.Messages
 }
 
 func (c *cli) sayStatus(s status, now time.Time, again string) error {
@@ -139,6 +155,10 @@ func (c *cli) sayStatus(s status, now time.Time, again string) error {
 		c.print("paused: %s", c.advise(s.Reason, again))
 	case s.Others == 0:
 		c.print("nothing is working on this job: hayrick resume %s", s.JobID)
+	}
+	if s.DeadLetters != nil && *s.DeadLetters > 0 {
+		c.print("%s: delivered %d times in vain; their tasks are sent again, and the workers' logs say what they met",
+			count(int64(*s.DeadLetters), "dead letter"), hayrick.MaxReceives)
 	}
 	return nil
 }

@@ -40,7 +40,11 @@ func runSubmit(ctx context.Context, c *cli, o submitOptions) error {
 		return err
 	}
 	defer r.close()
-	c.tell("work on it with: hayrick worker")
+	if c.onAWS() {
+		c.tell("the store's functions work on it; where there are none: hayrick worker")
+	} else {
+		c.tell("work on it with: hayrick worker")
+	}
 	if c.json {
 		return c.printJSON(submitted{"hayrick.submitted/v1", s.JobID, s.Plan.Items, s.Plan.Group.Tasks, s.Resumed})
 	}

@@ -54,12 +54,17 @@ func open(ctx context.Context, c *cli) (*roles, error) {
 	if err != nil {
 		return nil, err
 	}
+	return on(c, st, timing), nil
+}
+
+// on is open on a store at hand.
+func on(c *cli, st backend, timing ratelimit.Timing) *roles {
 	r := &roles{cli: c, store: st, timing: timing, lister: st, stop: newStopper()}
 	r.manifests = &manifest.Store{Objects: st, Clock: c.world.Clock}
 	r.coordinator = &coordinator.Coordinator{
 		Store: r.manifests, State: st, Queue: st, Sources: st, Lister: st, World: c.world, Log: c.log,
 	}
-	return r, nil
+	return r
 }
 
 // openToRead opens a store that is there to look at its objects alone: nothing in it is
@@ -82,7 +87,13 @@ func openToWork(ctx context.Context, c *cli) (*roles, error) {
 	if err != nil {
 		return nil, errors.Join(temporary(err), r.close())
 	}
-	st := r.store
+	r.work(scratch)
+	return r, nil
+}
+
+// work adds the roles that do something.
+func (r *roles) work(scratch string) {
+	c, st := r.cli, r.store
 	r.coordinator.Scratch = scratch
 	r.limits = &meter{granted: map[string]int64{}, Limiter: &ratelimit.Limiter{Store: st, World: c.world, Timing: r.timing, Log: c.log}}
 	r.jobs = &worker.Jobs{Store: r.manifests, Handlers: handlers, World: c.world, Log: c.log}
@@ -96,7 +107,6 @@ func openToWork(ctx context.Context, c *cli) (*roles, error) {
 		Store: r.manifests, State: st, Queue: st, Blobs: st, Output: st, World: c.world, Log: c.log, CodeVersion: codeVersion(),
 		Temp: func() (manifest.Temp, error) { return unnamedFile(scratch) },
 	}
-	return r, nil
 }
 
 func (r *roles) close() error {
@@ -128,7 +138,7 @@ func (r *roles) closeGroup(ctx context.Context, d hayrick.Delivery) (worker.Verd
 	case errors.Is(err, hayrick.ErrNotFound):
 		return worker.Verdict{Ack: true, Because: "no such group in this generation"}, nil
 	case err != nil:
-		return worker.Verdict{Again: againFault, Because: "close the group"}, err
+		return worker.Verdict{Again: d.AfterFault(), Because: "close the group"}, err
 	case done.Ended || done.Closed:
 		return worker.Verdict{Ack: true, Because: "closed"}, nil
 	}
@@ -141,7 +151,7 @@ func (r *roles) closeGroup(ctx context.Context, d hayrick.Delivery) (worker.Verd
 		}})
 	}
 	if err := r.store.Send(ctx, hayrick.QueueTasks, out...); err != nil {
-		return worker.Verdict{Again: againFault, Because: "send what is missing"}, err
+		return worker.Verdict{Again: d.AfterFault(), Because: "send what is missing"}, err
 	}
 	return worker.Verdict{Ack: true, Because: "not closed"}, nil
 }
@@ -157,7 +167,7 @@ func (r *roles) pauseChanged(ctx context.Context, d hayrick.Delivery, changed er
 		reason := fmt.Sprintf("%v; restore the file and `hayrick resume %s`, or `hayrick cancel %s` and `hayrick run --new`", changed, d.JobID, d.JobID)
 		silenced, err := r.coordinator.Pause(ctx, d.JobID, d.Generation, d.Group, rule, reason)
 		if err != nil {
-			return worker.Verdict{Again: againFault, Because: "pause the job"}, err
+			return worker.Verdict{Again: d.AfterFault(), Because: "pause the job"}, err
 		}
 		if !silenced {
 			return worker.Verdict{Ack: true, Because: "the input has changed"}, nil // a resume leads back here by a sweep

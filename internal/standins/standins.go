@@ -26,7 +26,7 @@ const account = "000000000000"
 
 // Make makes the parts of a store: those that are there are in its way.
 func Make(ctx context.Context, cfg sdk.Config, name string) error {
-	stack, err := infra.Resolve(infra.Params{Values: map[string]string{"Name": name, "BudgetEmail": "nobody@example.invalid"}, Account: account, Region: cfg.Region})
+	stack, err := stackOf(cfg, name)
 	if err == nil {
 		err = errors.Join(bucket(ctx, cfg, stack), table(ctx, cfg, stack), queues(ctx, cfg, stack))
 	}
@@ -34,6 +34,10 @@ func Make(ctx context.Context, cfg sdk.Config, name string) error {
 		return fmt.Errorf("make the store %s: %w (localstack/up starts the stand-ins)", name, err)
 	}
 	return nil
+}
+
+func stackOf(cfg sdk.Config, name string) (*infra.Stack, error) {
+	return infra.Resolve(infra.Params{Values: map[string]string{"Name": name, "BudgetEmail": "nobody@example.invalid"}, Account: account, Region: cfg.Region})
 }
 
 // S3 is a client as the adapter makes it.

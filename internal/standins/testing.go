@@ -31,3 +31,15 @@ func Store(t testing.TB, cfg sdk.Config) string {
 	}
 	return name
 }
+
+// Queues makes the queues of a store again, where a stand-in has lost them.
+func Queues(t testing.TB, cfg sdk.Config, name string) {
+	t.Helper()
+	stack, err := stackOf(cfg, name)
+	if err == nil {
+		err = queues(t.Context(), cfg, stack)
+	}
+	if err != nil {
+		t.Fatalf("make the queues of %s: %v", name, err)
+	}
+}

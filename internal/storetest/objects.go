@@ -74,7 +74,7 @@ func testNotFound(h *harness) {
 	h.is(err, hayrick.ErrNotFound)
 	_, err = h.Objects.Open(h.Ctx, manifest.Jobs+string(job), 0, -1) // a folder is no object
 	h.is(err, hayrick.ErrNotFound)
-	h.is(h.Objects.Assemble(h.Ctx, job.Part(0, 0, "x"), []manifest.Range{{Key: job.Config("no")}}, nil), hayrick.ErrNotFound)
+	h.is(h.assemble(job.Part(0, 0, "x"), []manifest.Range{{Key: job.Config("no")}}, ""), hayrick.ErrNotFound)
 }
 
 func testPutAgain(h *harness) {
@@ -266,7 +266,7 @@ func testKeys(h *harness) {
 			b.Close()
 			h.Errorf("open at accepts key %q", key)
 		}
-		if err := h.Objects.Assemble(h.Ctx, key, nil, []byte("x")); err == nil {
+		if err := h.assemble(key, nil, "x"); err == nil {
 			h.Errorf("assemble accepts key %q", key)
 		}
 	}
@@ -292,6 +292,11 @@ func testOpenAt(h *harness) {
 	}
 }
 
+func (h *harness) assemble(key string, parts []manifest.Range, tail string) error {
+	_, err := h.Objects.Assemble(h.Ctx, key, parts, []byte(tail))
+	return err
+}
+
 func testAssemble(h *harness) {
 	a, b := strings.Repeat("abcdefghij", 30_000), strings.Repeat("0123456789", 30_000)
 	h.put(job.Config("a"), a)
@@ -302,17 +307,17 @@ func testAssemble(h *harness) {
 	}
 	want := b[3:250_003] + a + "j" + "tail"
 	for range 2 { // doing it again is harmless
-		h.must(h.Objects.Assemble(h.Ctx, job.Part(0, 0, "x"), parts, []byte("tail")))
+		h.must(h.assemble(job.Part(0, 0, "x"), parts, "tail"))
 		if got := h.read(job.Part(0, 0, "x"), 0, -1); got != want {
 			h.Fatalf("assembled %d bytes that differ from the %d wanted", len(got), len(want))
 		}
 	}
-	h.must(h.Objects.Assemble(h.Ctx, job.Part(0, 1, "x"), nil, nil))
+	h.must(h.assemble(job.Part(0, 1, "x"), nil, ""))
 	if got := h.read(job.Part(0, 1, "x"), 0, -1); got != "" {
 		h.Errorf("nothing assembled is %q", got)
 	}
 	for _, beyond := range []manifest.Range{{Key: job.Config("a"), Offset: 299_999, Length: 2}, {Key: job.Config("a"), Offset: 400_000, Length: 1}, {Key: job.Config("a"), Offset: -1, Length: 2}} {
-		h.is(h.Objects.Assemble(h.Ctx, job.Part(0, 2, "x"), []manifest.Range{parts[0], beyond}, nil), hayrick.ErrCorrupt)
+		h.is(h.assemble(job.Part(0, 2, "x"), []manifest.Range{parts[0], beyond}, ""), hayrick.ErrCorrupt)
 	}
 	_, err := h.Objects.Open(h.Ctx, job.Part(0, 2, "x"), 0, -1)
 	h.is(err, hayrick.ErrNotFound)

@@ -305,6 +305,9 @@ func testJobState(h *harness) {
 	for _, want := range []hayrick.JobState{
 		{JobID: string(job), Generation: 0, Status: hayrick.StatusRunning, Orders: 1, Updated: h.Clock.Now().UTC().Truncate(time.Millisecond)},
 		{JobID: string(job), Generation: 1, Status: hayrick.StatusPaused, Orders: 2, Updated: h.Clock.Now().UTC().Truncate(time.Millisecond)},
+		{JobID: string(job), Generation: 1, Status: hayrick.StatusRunning, Orders: 3, Updated: h.Clock.Now().UTC().Truncate(time.Millisecond), Progress: hayrick.Progress{
+			Group: hayrick.GroupInitial, Done: 1 << 40, Since: h.Clock.Now().UTC().Truncate(time.Millisecond), WaitMS: 120_000, Lot: 1024, Sent: 77,
+		}},
 	} {
 		h.must(h.State.PutJobState(h.Ctx, want))
 		got, err := h.another().State.JobState(h.Ctx, string(job))

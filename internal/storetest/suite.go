@@ -98,6 +98,7 @@ func Run(t *testing.T, open func(t *testing.T) Ports) {
 		{"Inputs", func(p Ports) bool { return p.Inputs != nil }, inputTests},
 		{"State", func(p Ports) bool { return p.State != nil }, stateTests},
 		{"Queue", func(p Ports) bool { return p.Queue != nil }, queueTests},
+		{"Repair", func(p Ports) bool { return p.Objects != nil && p.State != nil && p.Queue != nil && p.Inputs != nil }, repairTests},
 		{"Buckets", func(p Ports) bool { return p.Buckets != nil }, bucketTests},
 	} {
 		for _, name := range slices.Sorted(maps.Keys(group.tests)) {

@@ -40,10 +40,11 @@ var mayImport = map[string][]string{
 	"local": {"", "manifest", "ratelimit", "internal/durable", "doctor"},
 	"aws":   {"", "manifest", "ratelimit", "infra", "doctor"},
 
-	"infra":              {""},
-	"doctor":             {"infra"},
-	"internal/standins":  {"aws", "infra"},
-	"localstack/mkstore": {"aws", "internal/standins"},
+	"infra":               {""},
+	"doctor":              {"infra"},
+	"internal/standins":   {"aws", "infra"},
+	"localstack/mkstore":  {"aws", "internal/standins"},
+	"internal/lambdatest": {"infra"},
 
 	"sim":                {"", "manifest", "jobs", "ratelimit", "internal/rows", "mem", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/storetest": {"", "manifest", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit"},

@@ -1,0 +1,192 @@
+//go:build standins
+
+package aws_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"hayrick"
+	"hayrick/aws"
+	"hayrick/internal/standins"
+	"hayrick/manifest"
+)
+
+// anotherBucket is one that is not the store's.
+func anotherBucket(t *testing.T, cfg sdk.Config) string {
+	t.Helper()
+	return standins.Store(t, cfg)
+}
+
+func inputOf(t *testing.T, s *aws.Store, b manifest.Batch) (string, error) {
+	t.Helper()
+	r, err := s.OpenInput(t.Context(), string(job), b)
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	body, err := io.ReadAll(r)
+	return string(body), err
+}
+
+// Where the bucket keeps versions, the one that was pinned is read after it was
+// replaced, and after it was deleted; once it is gone for good, what was stored again.
+func TestAVersionIsReadWhereThereIsOne(t *testing.T) {
+	cfg := standins.Config(t)
+	w := newWire()
+	s := storeOn(t, w)
+	bucket := anotherBucket(t, cfg)
+	client := standins.S3(cfg)
+	if _, err := client.PutBucketVersioning(t.Context(), &s3.PutBucketVersioningInput{
+		Bucket: &bucket, VersioningConfiguration: &types.VersioningConfiguration{Status: types.BucketVersioningStatusEnabled},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	uri := aws.Scheme + bucket + "/in/users.jsonl"
+	put(t, cfg, bucket, "in/users.jsonl", []byte("0123456789"))
+	looked, err := s.Stat(t.Context(), uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, pin, err := s.OpenSource(t.Context(), uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	if pin.Version == "" || pin != looked {
+		t.Fatalf("opened with %+v, looked at with %+v", pin, looked)
+	}
+	b := manifest.Batch{Object: uri, Version: pin.Version, Offset: 2, Length: 3}
+	reads := func(what, want string) {
+		t.Helper()
+		if got, err := inputOf(t, s, b); err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", what, got, err, want)
+		}
+	}
+	reads("at first", "234")
+	put(t, cfg, bucket, "in/users.jsonl", []byte("other bytes"))
+	reads("replaced", "234")
+	if _, err := client.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: &bucket, Key: sdk.String("in/users.jsonl")}); err != nil {
+		t.Fatal(err)
+	}
+	reads("deleted", "234")
+	if _, err := client.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: &bucket, Key: sdk.String("in/users.jsonl"), VersionId: &pin.Version}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := inputOf(t, s, b); !errors.Is(err, hayrick.ErrNotFound) {
+		t.Errorf("gone for good: %v", err)
+	}
+	put(t, cfg, bucket, "in/users.jsonl", []byte("0123456789"))
+	reads("stored again", "234")
+}
+
+// An object that is replaced between two requests for one body is not read on: the two
+// halves would be of different versions.
+func TestAnInputReplacedWhileItIsRead(t *testing.T) {
+	cfg := standins.Config(t)
+	w := newWire()
+	s := storeOn(t, w)
+	bucket := anotherBucket(t, cfg)
+	uri := aws.Scheme + bucket + "/in.jsonl"
+	for what, change := range map[string]func(){
+		"replaced": func() { put(t, cfg, bucket, "in.jsonl", random(2, 2<<20)) },
+		"deleted": func() {
+			if _, err := standins.S3(cfg).DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: &bucket, Key: sdk.String("in.jsonl")}); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		put(t, cfg, bucket, "in.jsonl", random(1, 2<<20))
+		gets := 0
+		w.mu.Lock()
+		w.broken = nil
+		w.mu.Unlock()
+		r, _, err := s.OpenSource(t.Context(), uri)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		w.mu.Lock()
+		w.broken = func(*http.Request) string {
+			if gets++; gets == 1 {
+				return "cut"
+			}
+			if gets == 2 {
+				change()
+			}
+			return ""
+		}
+		w.mu.Unlock()
+		if r, _, err = s.OpenSource(t.Context(), uri); err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.ReadAll(r)
+		r.Close()
+		if !errors.Is(err, hayrick.ErrInputChanged) || !strings.Contains(err.Error(), uri) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// A prefix of any length is listed page by page, as the consumer takes it.
+func TestAPrefixIsListedInPages(t *testing.T) {
+	cfg := standins.Config(t)
+	w := newWire()
+	s := storeOn(t, w)
+	bucket := anotherBucket(t, cfg)
+	var want []string
+	for i := range 2100 {
+		key := fmt.Sprintf("in/%04d.jsonl", i)
+		put(t, cfg, bucket, key, []byte("{}\n"))
+		want = append(want, aws.Scheme+bucket+"/"+key)
+	}
+	put(t, cfg, bucket, "in/", nil)            // as consoles make folders
+	put(t, cfg, bucket, "in/sub/", nil)        // likewise
+	put(t, cfg, bucket, "inside", []byte("x")) // another name that begins alike
+	var got []string
+	if err := s.ListSources(t.Context(), aws.Scheme+bucket+"/in/", func(object string, pin manifest.Pin) error {
+		if got = append(got, object); pin.Size != 3 || pin.ETag == "" {
+			return fmt.Errorf("%s is listed with %+v", object, pin)
+		}
+		return nil
+	}); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%d objects, %v; want %d", len(got), err, len(want))
+	}
+	if n := w.calls["GET"]; n != 3 {
+		t.Errorf("%d requests for %d objects, want 3", n, len(want))
+	}
+	enough := errors.New("enough")
+	if err := s.ListSources(t.Context(), aws.Scheme+bucket+"/in/", func(string, manifest.Pin) error { return enough }); err != enough || w.calls["GET"] != 4 {
+		t.Errorf("one object took %d requests, %v", w.calls["GET"]-3, err)
+	}
+	n := 0
+	count := func(string, manifest.Pin) error { n++; return nil }
+	if err := s.ListSources(t.Context(), aws.Scheme+"hayrick-test-no-such-bucket/in/", count); !errors.Is(err, hayrick.ErrNotFound) || n > 0 {
+		t.Errorf("no bucket: %d, %v", n, err)
+	}
+}
+
+// The folder of the runs is no input, nor is the bucket that it lies in.
+func TestTheStoreIsNoInput(t *testing.T) {
+	cfg := standins.Config(t)
+	name := standins.Store(t, cfg)
+	s := aws.New(cfg, name, hayrick.RealWorld("host/1"), nil)
+	put(t, cfg, name, "in/a", []byte("x"))
+	for prefix, want := range map[string]bool{"": false, "jobs/": false, "in/": true} {
+		n := 0
+		err := s.ListSources(t.Context(), aws.Scheme+name+"/"+prefix, func(string, manifest.Pin) error { n++; return nil })
+		var user *hayrick.UserError
+		if listed := err == nil && n == 1; listed != want || !want && (!errors.As(err, &user) || user.Hint == "") {
+			t.Errorf("%q: %d objects, %v", prefix, n, err)
+		}
+	}
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"hayrick"
+	"hayrick/worker"
+)
+
+// work carries out the messages of an event with the pool and the roles of `hayrick
+// worker`, and says which are to come again. Every one that is not done with is shown
+// again as its role wants it; the answer only keeps the event source mapping from
+// deleting it.
+//
+// A crash, or the end of the time, at any line leaves all messages of the event in the
+// queue: they come again when their visibility ends, and what was committed is found
+// done.
+func (f *function) work(ctx context.Context, t lent, messages []events.SQSMessage) events.SQSEventResponse {
+	if err := clearScratch(f.scratch); err != nil {
+		f.log.Warn("what an earlier invocation left stays", hayrick.KeyError, err)
+	}
+	s := sortMessages(messages, f.world.Clock.Now())
+	for _, err := range s.odd {
+		f.log.Error("a message that is none of ours is left in the queue", hayrick.KeyError, err)
+	}
+	for i, d := range s.early {
+		if err := f.store.Extend(ctx, hayrick.QueueTasks, s.until[i].Sub(f.world.Clock.Now()), d); err != nil {
+			f.log.Warn("a message that is not due yet comes early", hayrick.KeyJobID, d.JobID, hayrick.KeyTaskID, d.TaskID, hayrick.KeyError, err)
+		}
+	}
+	ctx, cancel := t.until(ctx)
+	defer cancel()
+	q := newEventQueue(ctx, f.store, f.world.Clock, s.work)
+	defer q.end()
+	pool := f.lend(t).pool(max(1, len(s.work)))
+	for role, do := range pool.Do {
+		pool.Do[role] = f.inTime(q, do)
+	}
+	pool.Queue = q
+	pool.Idle = func(context.Context) bool { return true }
+	if err := pool.Run(ctx); err != nil {
+		f.log.Error("the invocation did not get to its messages", hayrick.KeyError, err)
+	}
+	return answer(messages, q.acked)
+}
+
+// lend is the roles with a worker that knows how long it has.
+func (f *function) lend(t lent) *roles {
+	r, w := *f.roles, *f.worker
+	w.Left = t.left
+	r.worker = &w
+	return &r
+}
+
+// inTime is do for a message of q. Only tasks of workers can be handed back: for what
+// else did not end in time somebody has to give the function more of it.
+func (f *function) inTime(q *eventQueue, do worker.Do) worker.Do {
+	return func(ctx context.Context, d hayrick.Delivery) (worker.Verdict, error) {
+		defer q.done()
+		v, err := do(ctx, d)
+		if err != nil && ctx.Err() != nil {
+			f.log.Error("the time of an invocation was not enough; the message comes again",
+				hayrick.KeyRole, d.Role, hayrick.KeyJobID, d.JobID, hayrick.KeyGroup, d.Group, hayrick.KeyTaskID, d.TaskID,
+				"doing", v.Because, hayrick.KeyError, err, "hint", "raise TimeoutSeconds of the stack, or run `hayrick worker` on a machine")
+		}
+		return v, err
+	}
+}
