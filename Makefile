@@ -3,7 +3,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The packages whose interleavings matter most.
 CORE = . ./manifest ./ratelimit ./coordinator ./worker ./retryplanner ./aggregator ./mem ./local ./internal/...
 
-.PHONY: help build test race lint localstack-up localstack-down test-aws merge-aws golden bench demo clean
+.PHONY: help build test race lint localstack-up localstack-down localstack-smoke test-aws merge-aws golden bench demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -19,8 +19,9 @@ race: ## the core under the race detector (needs gcc)
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
-	$(GO) vet -tags standins ./...
+	$(GO) vet -tags standins,moto ./...
 	$(GO) run $(STATICCHECK) ./...
+	@if command -v cfn-lint >/dev/null; then cfn-lint infra/template.yaml; else echo "NOT TRIED: cfn-lint on infra/template.yaml (pip install cfn-lint)"; fi
 
 localstack-up: ## start the stand-ins of S3, DynamoDB and SQS (no Docker, no account)
 	localstack/up
@@ -30,6 +31,11 @@ localstack-down: ## stop them
 
 test-aws: localstack-up ## the adapters for AWS on the stand-ins
 	. localstack/env && $(GO) test -count=1 -tags standins ./aws && $(GO) test -count=1 -timeout 20m -tags standins ./cmd/hayrick -run OnStandIns
+	@if [ -f localstack/run/moto.pid ]; then . localstack/env moto && $(GO) test -count=1 -tags moto ./cmd/hayrick -run OnMoto; \
+	else echo "NOT TRIED: infra up and down on an emulator of CloudFormation (pip install 'moto[server]')"; fi
+
+localstack-smoke: localstack-up ## one small job on the stand-ins, from doctor to audit
+	. localstack/env && localstack/smoke
 
 merge-aws: localstack-up ## a thousand results of a megabyte, merged on the stand-ins: what passes through
 	. localstack/env && HAYRICK_MERGE_RESULTS=1000 $(GO) test -count=1 -timeout 60m -tags standins ./cmd/hayrick -run TestUpperLevels -v

@@ -47,16 +47,16 @@ func explain(err error) error {
 	case throttles.IsErrorThrottle(err).Bool(), status(err) == http.StatusServiceUnavailable, status(err) == http.StatusTooManyRequests:
 		return fmt.Errorf("%w: %w", hayrick.ErrThrottled, err)
 	case c == "NoSuchBucket":
-		return &hayrick.UserError{What: "the bucket does not exist", Hint: "check the store's name and AWS_REGION, or make it: `hayrick infra print` is its template", Exit: 4, Err: err}
+		return &hayrick.UserError{What: "the bucket does not exist", Hint: "check the store's name and AWS_REGION, or make it: `hayrick infra up`", Exit: 4, Err: err}
 	case c == "ResourceNotFoundException":
-		return &hayrick.UserError{What: "the table does not exist", Hint: "check the store's name and AWS_REGION, or make it: `hayrick infra print` is its template", Exit: 4, Err: err}
+		return &hayrick.UserError{What: "the table does not exist", Hint: "check the store's name and AWS_REGION, or make it: `hayrick infra up`", Exit: 4, Err: err}
 	case c == "QueueDoesNotExist", c == "AWS.SimpleQueueService.NonExistentQueue":
-		return &hayrick.UserError{What: "the queue does not exist", Hint: "check the store's name and AWS_REGION, or make it: `hayrick infra print` is its template", Exit: 4, Err: err}
+		return &hayrick.UserError{What: "the queue does not exist", Hint: "check the store's name and AWS_REGION, or make it: `hayrick infra up`", Exit: 4, Err: err}
 	case status(err) == http.StatusNotFound, c == "NoSuchKey", c == "NotFound":
 		return fmt.Errorf("%w: %w", hayrick.ErrNotFound, err)
 	case status(err) == http.StatusForbidden, status(err) == http.StatusUnauthorized, c == "AccessDeniedException",
 		c == "UnrecognizedClientException", c == "InvalidSignatureException", c == "ExpiredTokenException":
-		return &hayrick.UserError{What: "AWS refuses the request", Hint: "check the credentials, and the policies of the role: `hayrick infra print` has them", Exit: exitCredentials, Err: err}
+		return &hayrick.UserError{What: "AWS refuses the request", Hint: "check the credentials, and the policies of the role (`hayrick infra print` has them); `hayrick doctor` says which part refuses", Exit: exitCredentials, Err: err}
 	case noCredentials(err):
 		return &hayrick.UserError{What: "there are no AWS credentials", Hint: "set AWS_PROFILE, or log in: `aws sso login`", Exit: exitCredentials, Err: err}
 	}

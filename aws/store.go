@@ -60,7 +60,7 @@ func NameOf(uri string) (string, error) {
 	if !ok || !validName.MatchString(name) {
 		return "", &hayrick.UserError{
 			What: fmt.Sprintf("%q names no store on AWS", uri),
-			Hint: "write s3://<name>: the bucket, the table and the queues that the template of `hayrick infra print` makes under this name",
+			Hint: "write s3://<name>: 3 to 48 lower-case letters, digits, dots and dashes, the name of a bucket; `hayrick infra up` makes the store",
 		}
 	}
 	return name, nil
@@ -99,16 +99,7 @@ func New(cfg aws.Config, name string, world hayrick.World, log *slog.Logger) *St
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	adaptive := func() aws.Retryer {
-		return retry.NewAdaptiveMode(func(o *retry.AdaptiveModeOptions) {
-			o.StandardOptions = append(o.StandardOptions, func(o *retry.StandardOptions) {
-				o.MaxAttempts, o.MaxBackoff = maxAttempts, maxBackoff
-			})
-		})
-	}
-	cfg.Logger = logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) {
-		log.Debug("aws", "said", fmt.Sprintf(format, v...))
-	})
+	cfg = tuned(cfg, log)
 	clock := &Clock{Clock: world.Clock}
 	world.Clock = clock
 	cfg.APIOptions = append(slices.Clone(cfg.APIOptions), clock.listen)
@@ -124,6 +115,26 @@ func New(cfg aws.Config, name string, world hayrick.World, log *slog.Logger) *St
 		queues:  map[string]string{},
 		buckets: map[string]bucket{},
 	}
+}
+
+// adaptive is a retryer of one client: it slows down when the service throttles.
+func adaptive() aws.Retryer {
+	return retry.NewAdaptiveMode(func(o *retry.AdaptiveModeOptions) {
+		o.StandardOptions = append(o.StandardOptions, func(o *retry.StandardOptions) {
+			o.MaxAttempts, o.MaxBackoff = maxAttempts, maxBackoff
+		})
+	})
+}
+
+// tuned is a configuration of which the SDK speaks to log; nil is silence.
+func tuned(cfg aws.Config, log *slog.Logger) aws.Config {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	cfg.Logger = logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) {
+		log.Debug("aws", "said", fmt.Sprintf(format, v...))
+	})
+	return cfg
 }
 
 const (

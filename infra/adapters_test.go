@@ -40,6 +40,10 @@ var (
 	paginator = regexp.MustCompile(`\b(s3|dynamodb)\.New([A-Za-z0-9]+)Paginator\(`)
 )
 
+// administration are the files for those who make, look over and remove stores. No role
+// of a store may do what they do.
+var administration = []string{"stacks.go", "data.go", "doctor.go"}
+
 // Every operation that the adapters call is allowed to a role, and no role may do what
 // no adapter calls.
 func TestPoliciesAllowWhatTheAdaptersCall(t *testing.T) {
@@ -49,7 +53,7 @@ func TestPoliciesAllowWhatTheAdaptersCall(t *testing.T) {
 	}
 	called := map[string]string{} // permission -> operation
 	for _, f := range files {
-		if strings.HasSuffix(f, "_test.go") {
+		if strings.HasSuffix(f, "_test.go") || slices.Contains(administration, filepath.Base(f)) {
 			continue
 		}
 		text, err := os.ReadFile(f)

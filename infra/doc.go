@@ -19,5 +19,7 @@
 // operators listed in iam.go; a policy with another one, a policy variable or a
 // principal other than everybody is refused whole, whatever is asked of it.
 //
-// Nothing here talks to AWS.
+//	facts --DecideUp, DecideDown--> the next step;  Deployer: read the facts, decide, do it, again
+//
+// Nothing here talks to AWS: what a Deployer works on are the ports in ports.go.
 package infra

@@ -32,13 +32,15 @@ type Output struct{ Name, Description, Value string }
 
 // Resolve says what CloudFormation makes of the template. What is made under other
 // parameters only is not in the Stack.
-func Resolve(p Params) (*Stack, error) { return resolve(template, p) }
-
-func resolve(text []byte, p Params) (*Stack, error) {
-	doc, err := parseTemplate(text)
+func Resolve(p Params) (*Stack, error) {
+	doc, err := ownDocument()
 	if err != nil {
 		return nil, err
 	}
+	return resolve(doc, p)
+}
+
+func resolve(doc *document, p Params) (*Stack, error) {
 	if p.Partition == "" {
 		p.Partition = "aws"
 	}
@@ -213,7 +215,7 @@ func (r *resolver) resource(id string) (Resource, bool, error) {
 		return Resource{}, false, fmt.Errorf("it has no properties")
 	}
 	out := Resource{
-		ID: id, Type: plain(spec["Type"]), Keep: spec["DeletionPolicy"] == "Retain",
+		ID: id, Type: plain(spec["Type"]), Keep: spec["DeletionPolicy"] == "Retain" || spec["DeletionPolicy"] == "RetainExceptOnCreate",
 		Properties: props, DependsOn: slices.Sorted(maps.Keys(r.used)),
 	}
 	if kind, ok := kinds[out.Type]; ok {

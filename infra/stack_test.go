@@ -109,6 +109,10 @@ func TestQueuesAndFunctionsFitTogether(t *testing.T) {
 			timeout = number(t, w.Properties["Timeout"])
 		}
 		for _, q := range s.Queues() {
+			// A dead message keeps its age: SQS gives it no new life.
+			if days := map[bool]string{true: "1209600", false: "604800"}[q.DeadLetter == ""]; q.Attributes["MessageRetentionPeriod"] != days {
+				t.Errorf("%s keeps messages for %s s, want %s", q.Name, q.Attributes["MessageRetentionPeriod"], days)
+			}
 			if q.DeadLetter != "" && (!dead[q.DeadLetter] || q.MaxReceive != hayrick.MaxReceives) {
 				t.Errorf("%s gives up to %q after %d deliveries", q.Name, q.DeadLetter, q.MaxReceive)
 			}
@@ -116,7 +120,7 @@ func TestQueuesAndFunctionsFitTogether(t *testing.T) {
 			if err != nil || visibility < 6*timeout || visibility == 0 || visibility > 12*3600 {
 				t.Errorf("%s hides messages for %d s (%v), the function takes %d", q.Name, visibility, err, timeout)
 			}
-			if q.Attributes["MessageRetentionPeriod"] != "1209600" || q.Attributes["SqsManagedSseEnabled"] != "true" {
+			if q.Attributes["SqsManagedSseEnabled"] != "true" {
 				t.Errorf("%s: %v", q.Name, q.Attributes)
 			}
 		}
@@ -256,8 +260,8 @@ func TestLimitsOfAWS(t *testing.T) {
 
 func TestBucketKeepsWhatItIsGiven(t *testing.T) {
 	for days, want := range map[string][]LifecycleRule{
-		"0":   {{"abandoned-uploads", "", 2, 0}},
-		"400": {{"abandoned-uploads", "", 2, 0}, {"old-jobs", manifest.Jobs, 0, 400}},
+		"0":   {{"abandoned-uploads", "", 2, 0}, {"doctor", "doctor/", 0, 1}},
+		"400": {{"abandoned-uploads", "", 2, 0}, {"doctor", "doctor/", 0, 1}, {"old-jobs", manifest.Jobs, 0, 400}},
 	} {
 		s := stack(t, map[string]string{"KeepDays": days})
 		b := s.Bucket()
@@ -381,7 +385,7 @@ func TestParameters(t *testing.T) {
 		{"Name", "lab", ""}, {"Name", "my.lab-2", ""}, {"Name", "Lab", "3 to 48"}, {"Name", "la", "3 to 48"}, {"Name", "lab-", "3 to 48"},
 		{"Name", strings.Repeat("n", 49), "3 to 48"}, {"Name", "lab\n", "3 to 48"},
 		{"CodeKey", "code/a.zip", ""}, {"CodeKey", "", ""}, {"CodeKey", "jobs/a.zip", "code/<file>"}, {"CodeKey", "code/../a", "code/<file>"},
-		{"MaxConcurrency", "1000", ""}, {"MaxConcurrency", "7", "AllowedValues"}, {"MaxConcurrency", "many", "not a number"},
+		{"MaxConcurrency", "1000", ""}, {"MaxConcurrency", "7", "AllowedValues"}, {"MaxConcurrency", "many", "AllowedValues"}, {"MemoryMiB", "many", "not a number"},
 		{"TimeoutSeconds", "900", ""}, {"TimeoutSeconds", "901", "AllowedValues"},
 		{"MemoryMiB", "256", ""}, {"MemoryMiB", "10240", ""}, {"MemoryMiB", "255", "MinValue: 256"}, {"MemoryMiB", "10241", "MaxValue: 10240"},
 		{"Architecture", "x86_64", ""}, {"Architecture", "riscv", "AllowedValues"},
@@ -455,7 +459,7 @@ func TestTemplatesAreReadStrictly(t *testing.T) {
 		{"Parameters: {}\n", "0 resources"},
 		{bucket("a"), "0 of AWS::DynamoDB::Table"},
 	} {
-		if _, err := resolve([]byte(c.text), Params{Account: "111122223333", Region: "r"}); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := resolveText(c.text, Params{Account: "111122223333", Region: "r"}); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s\n%v, want %q", c.text, err, c.want)
 		}
 	}
@@ -475,8 +479,16 @@ func TestAccessorsLeaveNothingOut(t *testing.T) {
 		if changed == string(template) {
 			t.Fatalf("%q is not in the template", c.after)
 		}
-		if _, err := resolve([]byte(changed), labParams(nil)); err == nil {
+		if _, err := resolveText(changed, labParams(nil)); err == nil {
 			t.Errorf("%q goes unnoticed", c.add)
 		}
 	}
+}
+
+func resolveText(text string, p Params) (*Stack, error) {
+	doc, err := parseTemplate([]byte(text))
+	if err != nil {
+		return nil, err
+	}
+	return resolve(doc, p)
 }

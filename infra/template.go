@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
@@ -14,6 +15,9 @@ var template []byte
 
 // Template is the CloudFormation template, as `hayrick infra print` shows it.
 func Template() []byte { return append([]byte(nil), template...) }
+
+// ownDocument is the template, read once.
+var ownDocument = sync.OnceValues(func() (*document, error) { return parseTemplate(template) })
 
 // document is a template before anything is known of its parameters. Values are what
 // JSON has, with int64 for integers; an intrinsic in its short form, !Sub x, is its long

@@ -8,9 +8,12 @@ import (
 
 func infraCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "infra", Short: "What a store on AWS is made of: its template, and the zip of its functions",
-		Example:     "  hayrick infra print > hayrick.yaml\n  hayrick infra zip",
-		Annotations: endsWith(exitNotFound), SuggestionsMinimumDistance: 2,
+		Use: "infra <print|up|down|zip>", Short: "Make, update and take down a store on AWS",
+		Long: `A store on AWS is one CloudFormation stack: a bucket, a table and queues of one name,
+the policies of those who may use them, and the functions that work and sweep.
+Idle, it costs well under a dollar a month.`,
+		Example:     "  hayrick -C s3://lab-hayrick infra up --set BudgetEmail=you@example.com\n  hayrick -C s3://lab-hayrick infra down\n  hayrick infra print > hayrick.yaml",
+		Annotations: endsWith(exitUnwell, exitNotFound, exitConflict), SuggestionsMinimumDistance: 2,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil
@@ -19,17 +22,15 @@ func infraCommand(c *cli) *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(infraPrintCommand(c), infraZipCommand(c))
+	cmd.AddCommand(infraPrintCommand(c), infraUpCommand(c), infraDownCommand(c), infraZipCommand(c))
 	return cmd
 }
 
 func infraPrintCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use: "print", Short: "Print the template of a store on AWS",
-		Long: `Print the CloudFormation template of a store on AWS: a bucket, a table and three
-queues of one name, and the roles that may use them. Deploy it with what deploys
-your stacks; then -C s3://<name> is the store.`,
-		Example:     "  hayrick infra print > hayrick.yaml\n  hayrick -C s3://lab-hayrick run jobs/backfill",
+		Use: "print", Short: "Print the template of the stack",
+		Long:        "Print the CloudFormation template of a store, to read it, or to deploy it with what\ndeploys your stacks.",
+		Example:     "  hayrick infra print > hayrick.yaml",
 		Annotations: map[string]string{exitsNote: "0 2 75"},
 		Args:        arguments(0, 0),
 		RunE: func(*cobra.Command, []string) error {

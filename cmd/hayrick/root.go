@@ -99,7 +99,7 @@ or by @name (the latest run of that job).`,
 		{"do", runCommand}, {"do", submitCommand}, {"do", workerCommand},
 		{"do", pauseCommand}, {"do", resumeCommand}, {"do", cancelCommand},
 		{"see", lsCommand}, {"see", statusCommand}, {"see", failuresCommand}, {"see", inspectCommand}, {"see", auditCommand},
-		{"", infraCommand}, {"", lambdaCommand}, {"", versionCommand}, {"", jobFileTopic}, {"", exitCodesTopic},
+		{"", doctorCommand}, {"", infraCommand}, {"", lambdaCommand}, {"", versionCommand}, {"", jobFileTopic}, {"", exitCodesTopic},
 	} {
 		cmd := add.make(c)
 		cmd.GroupID = add.group

@@ -1,16 +1,15 @@
-// Package standins makes stores on whatever AWS_* points to, for tests: on the
-// stand-ins that localstack/up starts, an emulator, or an account. What it makes has
-// the properties of infra's template.
+// Package standins makes stores on whatever AWS_* points to: on the stand-ins that
+// localstack/up starts, an emulator, or an account. What it makes has the properties of
+// infra's template.
 //
-// Only tests with the build tag standins import it: they need the servers.
+// Tests with the build tag standins import it, for they need the servers, and
+// localstack/mkstore.
 package standins
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
-	"testing"
+	"fmt"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -19,53 +18,26 @@ import (
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
-	"hayrick/aws"
 	"hayrick/infra"
 )
 
 // account is the one that stand-ins play.
 const account = "000000000000"
 
-// Config is what production uses: the environment.
-func Config(t testing.TB) sdk.Config {
-	t.Helper()
-	cfg, err := aws.LoadConfig(t.Context())
-	if err != nil {
-		t.Fatalf("%v (. localstack/env sets the environment)", err)
-	}
-	return cfg
-}
-
-// Store makes the parts of a new store and returns its name.
-func Store(t testing.TB, cfg sdk.Config) string {
-	t.Helper()
-	var b [6]byte
-	rand.Read(b[:])
-	name := "hayrick-test-" + hex.EncodeToString(b[:])
+// Make makes the parts of a store: those that are there are in its way.
+func Make(ctx context.Context, cfg sdk.Config, name string) error {
 	stack, err := stackOf(cfg, name)
 	if err == nil {
-		err = errors.Join(bucket(t.Context(), cfg, stack), table(t.Context(), cfg, stack), queues(t.Context(), cfg, stack))
+		err = errors.Join(bucket(ctx, cfg, stack), table(ctx, cfg, stack), queues(ctx, cfg, stack))
 	}
 	if err != nil {
-		t.Fatalf("make the store %s: %v (localstack/up starts the stand-ins)", name, err)
+		return fmt.Errorf("make the store %s: %w (localstack/up starts the stand-ins)", name, err)
 	}
-	return name
+	return nil
 }
 
 func stackOf(cfg sdk.Config, name string) (*infra.Stack, error) {
 	return infra.Resolve(infra.Params{Values: map[string]string{"Name": name, "BudgetEmail": "nobody@example.invalid"}, Account: account, Region: cfg.Region})
-}
-
-// Queues makes the queues of a store again, where a stand-in has lost them.
-func Queues(t testing.TB, cfg sdk.Config, name string) {
-	t.Helper()
-	stack, err := stackOf(cfg, name)
-	if err == nil {
-		err = queues(t.Context(), cfg, stack)
-	}
-	if err != nil {
-		t.Fatalf("make the queues of %s: %v", name, err)
-	}
 }
 
 // S3 is a client as the adapter makes it.

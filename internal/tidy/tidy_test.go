@@ -37,17 +37,19 @@ var mayImport = map[string][]string{
 	"audit":        {"", "manifest", "internal/rows"},
 
 	"mem":   {"", "manifest", "ratelimit"},
-	"local": {"", "manifest", "ratelimit", "internal/durable"},
-	"aws":   {"", "manifest", "ratelimit"},
+	"local": {"", "manifest", "ratelimit", "internal/durable", "doctor"},
+	"aws":   {"", "manifest", "ratelimit", "infra", "doctor"},
 
-	"infra":               {},
+	"infra":               {""},
+	"doctor":              {"infra"},
 	"internal/standins":   {"aws", "infra"},
+	"localstack/mkstore":  {"aws", "internal/standins"},
 	"internal/lambdatest": {"infra"},
 
 	"sim":                {"", "manifest", "jobs", "ratelimit", "internal/rows", "mem", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/storetest": {"", "manifest", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/tidy":      {},
-	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/backfill", "jobfile", "ratelimit", "internal/rows", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra"},
+	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/backfill", "jobfile", "ratelimit", "internal/rows", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor"},
 }
 
 // impure is what a decide.go or plan.go may not import: the world.

@@ -66,9 +66,15 @@ func public(ip netip.Addr) bool {
 
 // guardedDial dials public addresses only. The check sits between resolution and
 // connect, on the very address that is connected to, so a resolver that answers
-// differently the second time gains nothing; redirects dial through it too.
+// differently the second time gains nothing; redirects dial through it too. No job file
+// can ask for another dialer: the demo's connects to its own servers and nothing else.
 func guardedDial(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := net.Dialer{Timeout: 10 * time.Second, ControlContext: checkAddress}
+	return dialGuarded(ctx, nil, network, addr)
+}
+
+// dialGuarded is guardedDial with a resolver of the test's; nil is the system's.
+func dialGuarded(ctx context.Context, resolver *net.Resolver, network, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 10 * time.Second, Resolver: resolver, ControlContext: checkAddress}
 	return d.DialContext(ctx, network, addr)
 }
 
