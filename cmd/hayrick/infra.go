@@ -11,7 +11,7 @@ func infraCommand(c *cli) *cobra.Command {
 		Use: "infra <print|up|down|zip>", Short: "Make, update and take down a store on AWS",
 		Long: `A store on AWS is one CloudFormation stack: a bucket, a table and queues of one name,
 the policies of those who may use them, and the functions that work and sweep.
-Idle, it costs well under a dollar a month.`,
+Idle, it costs about a dollar a month, without functions nothing but storage.`,
 		Example:     "  hayrick -C s3://lab-hayrick infra up --set BudgetEmail=you@example.com\n  hayrick -C s3://lab-hayrick infra down\n  hayrick infra print > hayrick.yaml",
 		Annotations: endsWith(exitUnwell, exitNotFound, exitConflict), SuggestionsMinimumDistance: 2,
 		Args: func(cmd *cobra.Command, args []string) error {
