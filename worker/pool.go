@@ -53,7 +53,9 @@ type held struct {
 const (
 	queueGroup  = 10 // messages a queue call carries at most on every backend
 	receiveWait = time.Second
-	shortTask   = 100 * time.Millisecond // tasks below are worth receiving ahead of a free slot
+	// aheadFor is how long a group of messages may take to be worked off that is received
+	// ahead of free slots: what waits here, nobody else works on.
+	aheadFor = time.Second
 )
 
 // Run drains the queue until ctx or Drain ends it, or Idle says so. It returns
@@ -61,7 +63,7 @@ const (
 func (p *Pool) Run(ctx context.Context) error {
 	p.inHand = map[string]*held{}
 	p.wake = make(chan struct{}, 1)
-	p.took = shortTask // until it is known, nothing is taken ahead of a free slot
+	p.took = p.shortTask() // until it is known, nothing is taken ahead of a free slot
 	stopKeeping := p.keep(ctx)
 	defer stopKeeping()
 	work := make(chan hayrick.Delivery, p.Slots+queueGroup)
@@ -159,18 +161,21 @@ func (p *Pool) draining() bool {
 	}
 }
 
+// shortTask is how short tasks have to be to be received in whole groups, ahead of
+// free slots: a queue call a task would cost more than the task, in time or in money.
+func (p *Pool) shortTask() time.Duration { return aheadFor * time.Duration(p.Slots) / queueGroup }
+
 // room is how many messages may be received now: as many as slots are free, and a
-// group ahead while tasks are so short that a queue call per task would cost more
-// than the task.
+// group ahead while tasks are short.
 func (p *Pool) room() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	limit := p.Slots
-	if p.took < shortTask {
+	if p.took < p.shortTask() {
 		limit += queueGroup
 	}
 	free := limit - len(p.inHand)
-	if p.took < shortTask && free < queueGroup {
+	if p.took < p.shortTask() && free < queueGroup {
 		return 0 // wait for a whole group
 	}
 	return min(max(free, 0), queueGroup)
@@ -281,7 +286,7 @@ func (p *Pool) sort(waited map[string]bool) (working, back []hayrick.Delivery) {
 		case before[receipt]:
 			back = append(back, h.Delivery)
 			delete(p.inHand, receipt)
-			p.took = shortTask // tasks are not so short after all
+			p.took = p.shortTask() // tasks are not so short after all
 		default:
 			waited[receipt] = true
 		}

@@ -1,5 +1,5 @@
 // Package noop is the handler that does nothing: it takes every item and emits no
-// rows. What a job with it costs is what Hayrick costs.
+// rows unless it is told to. What a job with it costs is what Hayrick costs.
 package noop
 
 import (
@@ -22,6 +22,8 @@ type params struct {
 	Wait hayrick.Duration
 	// Items is how many items it lists, for input.items: true.
 	Items int64
+	// Rows is how many rows it emits for an item: {"ordinal": 7, "row": 0}.
+	Rows int64
 }
 
 type handler struct {
@@ -29,7 +31,7 @@ type handler struct {
 	clock hayrick.Clock
 }
 
-// Factory builds the handler. Its parameters are wait: 10ms and items: 1000.
+// Factory builds the handler. Its parameters are wait: 10ms, items: 1000 and rows: 1.
 func Factory(_ context.Context, env jobs.Env) (jobs.Handler, error) {
 	h := handler{clock: env.World.Clock}
 	if len(env.Params) == 0 {
@@ -54,6 +56,10 @@ func Factory(_ context.Context, env jobs.Env) (jobs.Handler, error) {
 			if err := json.Unmarshal(raw, &h.params.Items); err != nil || h.params.Items < 1 {
 				return nil, wrong(".items", fmt.Sprintf("%s is not a number of items, from 1", raw))
 			}
+		case "rows":
+			if err := json.Unmarshal(raw, &h.Rows); err != nil || h.Rows < 0 {
+				return nil, wrong(".rows", fmt.Sprintf("%s is not a number of rows", raw))
+			}
 		default:
 			return nil, wrong("."+name, "is not a parameter of noop")
 		}
@@ -62,7 +68,7 @@ func Factory(_ context.Context, env jobs.Env) (jobs.Handler, error) {
 }
 
 func wrong(param, what string) error {
-	return &hayrick.UserError{What: "handler.params" + param + ": " + what, Hint: "the parameters of noop are a time to wait and a number of items to list, such as {wait: 10ms, items: 1000}"}
+	return &hayrick.UserError{What: "handler.params" + param + ": " + what, Hint: "the parameters of noop are a time to wait, a number of items to list and of rows an item, such as {wait: 10ms, items: 1000, rows: 1}"}
 }
 
 // Items lists {"n": 0}, {"n": 1} and on.
@@ -81,10 +87,16 @@ func (h handler) Items(ctx context.Context, emit func(json.RawMessage) error) er
 	return nil
 }
 
-// Handle waits as long as it was told to, and no longer than ctx.
-func (h handler) Handle(ctx context.Context, _ jobs.Item, _ jobs.Emit) jobs.Outcome {
+// Handle waits as long as it was told to, and no longer than ctx, and emits the rows
+// that it was told to.
+func (h handler) Handle(ctx context.Context, it jobs.Item, emit jobs.Emit) jobs.Outcome {
 	if h.Wait > 0 && h.clock.Sleep(ctx, h.Wait.D()) != nil {
 		return jobs.Fail(hayrick.ClassTimeout, "stopped before %s were over", h.Wait.D())
+	}
+	for n := range h.Rows {
+		if err := emit(jobs.Row{{Name: "ordinal", Value: it.Ordinal}, {Name: "row", Value: n}}); err != nil {
+			return jobs.Fail(hayrick.ClassTimeout, "stopped after %d rows: %v", n, err)
+		}
 	}
 	return jobs.OK()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -39,6 +40,22 @@ func TestHandle(t *testing.T) {
 	}
 }
 
+func TestRows(t *testing.T) {
+	h, err := Factory(t.Context(), jobs.Env{Params: json.RawMessage(`{"rows":2}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	emit := func(r jobs.Row) error { got += fmt.Sprint(r); return nil }
+	if out := h.Handle(t.Context(), jobs.Item{Ordinal: 7}, emit); !out.OK() || got != "[{ordinal 7} {row 0}][{ordinal 7} {row 1}]" {
+		t.Errorf("outcome %+v with rows %s", out, got)
+	}
+	full := func(jobs.Row) error { return errors.New("full") }
+	if out := h.Handle(t.Context(), jobs.Item{}, full); out.OK() {
+		t.Error("ok without its rows")
+	}
+}
+
 func TestItems(t *testing.T) {
 	for params, want := range map[string]string{`{"items":3}`: `{"n":0}{"n":1}{"n":2}`, "": "noop lists no items unless it is told how many"} {
 		h, err := Factory(t.Context(), jobs.Env{Params: json.RawMessage(params)})
@@ -61,6 +78,7 @@ func TestParams(t *testing.T) {
 		`{"wait":5}`:    "handler.params.wait: 5 is not a duration",
 		`{"wait":"5"}`:  `handler.params.wait: "5" is not a duration; write it with a unit, such as 90s or 5m`,
 		`{"items":0}`:   "handler.params.items: 0 is not a number of items, from 1",
+		`{"rows":-1}`:   "handler.params.rows: -1 is not a number of rows",
 		`[]`:            "handler.params: is not a mapping",
 	} {
 		_, err := Factory(t.Context(), jobs.Env{Params: json.RawMessage(params)})

@@ -1,0 +1,174 @@
+// Package wirecount counts requests to AWS on the wire: a proxy for each service
+// stands between a program and the servers that AWS_ENDPOINT_URL_* name, passes
+// everything on as it is, and notes what it was. So the counts are those of what was
+// sent, by any number of processes, and not of what the code means to send.
+//
+// Only tests and benchmarks use it.
+package wirecount
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// services are those that have an endpoint each.
+var services = []string{"S3", "DYNAMODB", "SQS"}
+
+// Meter counts requests by service and operation, such as s3.PutObject.
+type Meter struct {
+	servers []*http.Server
+	env     map[string]string
+
+	mu   sync.Mutex
+	n    map[string]int64            // by operation; those that were refused count too
+	keys map[string]map[string]int64 // of S3, by operation and kind of key
+}
+
+// Start puts a proxy before the endpoint of every service that the environment names.
+func Start() (*Meter, error) {
+	m := &Meter{env: map[string]string{}, n: map[string]int64{}, keys: map[string]map[string]int64{}}
+	for _, service := range services {
+		name := "AWS_ENDPOINT_URL_" + service
+		at := os.Getenv(name)
+		if at == "" {
+			at = os.Getenv("AWS_ENDPOINT_URL")
+		}
+		target, err := url.Parse(at)
+		if err != nil || at == "" {
+			m.Close()
+			return nil, fmt.Errorf("%s is %q: name the server to stand before", name, at)
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			m.Close()
+			return nil, fmt.Errorf("listen before %s: %w", service, err)
+		}
+		srv := &http.Server{Handler: m.proxy(service, target), ErrorLog: log.New(io.Discard, "", 0)}
+		m.servers = append(m.servers, srv)
+		m.env[name] = "http://" + l.Addr().String()
+		go srv.Serve(l)
+	}
+	return m, nil
+}
+
+// Env is what to set for a program that is to be counted.
+func (m *Meter) Env() map[string]string { return maps.Clone(m.env) }
+
+// Close ends the proxies.
+func (m *Meter) Close() {
+	for _, s := range m.servers {
+		s.Close()
+	}
+}
+
+func (m *Meter) proxy(service string, target *url.URL) http.Handler {
+	pass := http.DefaultTransport.(*http.Transport).Clone()
+	pass.MaxIdleConnsPerHost = 256
+	pass.DisableCompression = true
+	return &httputil.ReverseProxy{
+		Transport: pass,
+		ErrorLog:  log.New(io.Discard, "", 0),
+		Rewrite: func(r *httputil.ProxyRequest) {
+			m.note(service, r.In)
+			r.SetURL(target)
+			r.Out.Host = r.In.Host // it is signed
+		},
+	}
+}
+
+func (m *Meter) note(service string, r *http.Request) {
+	op, key := operation(service, r)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.n[op]++
+	if key != "" {
+		if m.keys[op] == nil {
+			m.keys[op] = map[string]int64{}
+		}
+		m.keys[op][key]++
+	}
+}
+
+// operation names a request as AWS does, and says of which kind an S3 key is.
+func operation(service string, r *http.Request) (op, key string) {
+	if service != "S3" {
+		_, name, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+		return strings.ToLower(service) + "." + name, ""
+	}
+	q := r.URL.Query()
+	_, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	switch {
+	case r.Method == http.MethodGet && path == "":
+		return "s3.ListObjectsV2", ""
+	case r.Method == http.MethodGet:
+		op = "GetObject"
+	case r.Method == http.MethodHead:
+		op = "HeadObject"
+	case r.Method == http.MethodDelete && q.Has("uploadId"):
+		op = "AbortMultipartUpload"
+	case r.Method == http.MethodDelete:
+		op = "DeleteObject"
+	case r.Method == http.MethodPut && q.Has("partNumber") && r.Header.Get("X-Amz-Copy-Source") != "":
+		op = "UploadPartCopy"
+	case r.Method == http.MethodPut && q.Has("partNumber"):
+		op = "UploadPart"
+	case r.Method == http.MethodPut && r.Header.Get("X-Amz-Copy-Source") != "":
+		op = "CopyObject"
+	case r.Method == http.MethodPut:
+		op = "PutObject"
+	case r.Method == http.MethodPost && q.Has("uploads"):
+		op = "CreateMultipartUpload"
+	case r.Method == http.MethodPost && q.Has("uploadId"):
+		op = "CompleteMultipartUpload"
+	default:
+		op = r.Method
+	}
+	return "s3." + op, kind(path)
+}
+
+// kind is a key without what tells objects of a kind apart.
+func kind(path string) string {
+	parts := strings.Split(path, "/")
+	if len(parts) > 2 && parts[0] == "jobs" {
+		parts = parts[2:]
+	}
+	for i, p := range parts {
+		if j := strings.IndexAny(p, "-0123456789"); j > 0 {
+			parts[i] = p[:j] + "*" + p[max(strings.LastIndexByte(p, '.'), j):]
+			if !strings.Contains(p, ".") {
+				parts[i] = p[:j] + "*"
+			}
+		}
+	}
+	return strings.Join(parts, "/")
+}
+
+// Counts is what was counted so far, by operation.
+func (m *Meter) Counts() map[string]int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.n)
+}
+
+// Keys is what was counted so far of the objects of S3, for people: a line each.
+func (m *Meter) Keys() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var b strings.Builder
+	for _, op := range slices.Sorted(maps.Keys(m.keys)) {
+		for _, key := range slices.Sorted(maps.Keys(m.keys[op])) {
+			fmt.Fprintf(&b, "%8d %s %s\n", m.keys[op][key], op, key)
+		}
+	}
+	return b.String()
+}
