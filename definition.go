@@ -24,6 +24,7 @@ type JobDefinition struct {
 	Retry       Retry   `json:"retry"`
 	Output      Output  `json:"output"`
 	Merge       Merge   `json:"merge"`
+	Budget      *Budget `json:"budget,omitempty"`
 }
 
 // Handler names the user's code.
@@ -117,6 +118,12 @@ type Merge struct {
 	PartBytes   Bytes `json:"part_bytes,omitempty"` // a dataset of parts of about so many bytes; 0 = one part
 	Dictionary  *bool `json:"dictionary,omitempty"` // force dictionaries on or off; nil = where they pay
 	ReadBack    *bool `json:"read_back,omitempty"`  // verify every merged file by reading it again; nil = where its bytes pass through here
+}
+
+// Budget is what a run may cost; it is paused before it passes that.
+type Budget struct {
+	USD  float64  `json:"usd,omitempty"`  // estimated high; 0 = any
+	Wall Duration `json:"wall,omitempty"` // since the submission, pauses left out; 0 = any
 }
 
 // DispositionOf resolves what follows from a failure of class: the job file first,

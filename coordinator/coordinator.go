@@ -16,7 +16,7 @@ import (
 
 // Coordinator submits jobs, sweeps them and gives orders. It holds no state of its
 // own: any number of them, in any processes, may work on the same jobs. All fields
-// are needed.
+// but Money are needed.
 type Coordinator struct {
 	Store   *manifest.Store
 	State   State
@@ -26,6 +26,7 @@ type Coordinator struct {
 	World   hayrick.World
 	Log     *slog.Logger
 	Scratch string // folder for spooled items and bundles; made when it is missing
+	Money   *Money // nil: the store costs nothing
 }
 
 // Submission is what `run` and `submit` ask for.

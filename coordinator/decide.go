@@ -51,7 +51,11 @@ func Decide(k *Known, now time.Time) Decision {
 		d.Because = append(d.Because, "paused: "+effect.Reason)
 	default:
 		d.advance(k, now)
-		if p := stopIf(k, effect); p != nil {
+		p := stopIf(k, effect)
+		if p == nil {
+			p = overBudget(k, effect, now)
+		}
+		if p != nil {
 			d.Pause, d.Status = p, hayrick.StatusPaused
 			d.Because = append(d.Because, p.Reason)
 		}

@@ -24,6 +24,7 @@ type Known struct {
 	Depth       hayrick.Depth             // messages of the job that wait or are in flight
 	Cached      *hayrick.JobState         // nil when the state store knows nothing
 	ViewStatus  hayrick.JobStatus         // what the job manifest says, "" when there is none
+	Money       *Money                    // nil: the store costs nothing
 }
 
 // OpenGroup is the group whose tasks run now.
@@ -36,7 +37,7 @@ type OpenGroup struct {
 
 // Known reads a snapshot. ErrNotFound: the job has no plan.
 func (c *Coordinator) Known(ctx context.Context, jobID string) (*Known, error) {
-	k := &Known{}
+	k := &Known{Money: c.Money}
 	var err error
 	if k.Plan, _, err = c.Store.Plan(ctx, jobID); err != nil {
 		return nil, err

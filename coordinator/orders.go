@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"hayrick"
 	"hayrick/manifest"
@@ -13,15 +14,29 @@ import (
 type Effect struct {
 	Paused    bool
 	Reason    string // of the pause that holds, for people
+	Rule      string // that gave the pause that holds; "" = a person did
 	Cancelled bool   // final: nothing lifts it
 	Applied   int    // orders 0..Applied-1 were looked at; what plans record
 
-	given map[automatic]bool
+	// Budget is that of the last resume which set one; nil = the job file's.
+	Budget *hayrick.Budget
+
+	given  map[automatic]bool
+	rested time.Duration // in pauses that are over
+	since  time.Time     // of the pause that holds
 }
 
 // automatic identifies a pause that a rule gives: it is given once, so that a
 // resume silences the rule.
 type automatic struct{ rule, group string }
+
+// Rested is how long the generation has been paused so far.
+func (e Effect) Rested(now time.Time) time.Duration {
+	if e.Paused {
+		return e.rested + max(0, now.Sub(e.since))
+	}
+	return e.rested
+}
 
 // Given says whether the rule has paused the group before, lifted since or not.
 func (e Effect) Given(rule, group string) bool { return e.given[automatic{rule, group}] }
@@ -44,9 +59,16 @@ func Apply(orders []manifest.Control, generation int) Effect {
 				}
 				e.given[automatic{o.Rule, o.Group}] = true
 			}
-			e.Paused, e.Reason = true, o.Reason
+			if !e.Paused {
+				e.since = o.At.Time
+			}
+			e.Paused, e.Reason, e.Rule = true, o.Reason, o.Rule
 		case manifest.OrderResume:
-			e.Paused, e.Reason = false, ""
+			e.rested = e.Rested(o.At.Time)
+			e.Paused, e.Reason, e.Rule = false, "", ""
+			if o.Budget != nil {
+				e.Budget = o.Budget
+			}
 		case manifest.OrderCancel:
 			e.Cancelled = true
 		}

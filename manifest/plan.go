@@ -1,6 +1,10 @@
 package manifest
 
-import "strings"
+import (
+	"strings"
+
+	"hayrick"
+)
 
 // SchemaPlan is the schema of Plan.
 const SchemaPlan = "hayrick.plan/v1"
@@ -128,7 +132,7 @@ const (
 )
 
 // Control is the n-th order: put-if-absent at the first free n, applied in order
-// of n. An automatic pause names its Rule and Group.
+// of n. An automatic pause names its Rule and Group; a resume may raise the Budget.
 type Control struct {
 	Schema     string `json:"schema"`
 	JobID      string `json:"job_id"`
@@ -140,4 +144,6 @@ type Control struct {
 	Reason     string `json:"reason,omitempty"` // one line for people, ends in what to do
 	By         string `json:"by"`
 	At         Time   `json:"at"`
+	// Budget is what the run may cost from now on, in place of the job file's.
+	Budget *hayrick.Budget `json:"budget,omitempty"`
 }

@@ -35,7 +35,9 @@ type Job struct {
 	handler jobs.Handler
 	err     error
 
-	mu     sync.Mutex
+	loading sync.Mutex // held while a group or a block is read: attempts that want the same read it once
+
+	mu     sync.Mutex // guards what follows
 	groups map[groupID]*manifest.Members
 	blocks []*openBlock // most recently used first, at most maxOpenBlocks
 }
@@ -109,23 +111,32 @@ func (j *Job) Handler(ctx context.Context) (jobs.Handler, error) {
 // Members returns an opened group of a generation.
 func (j *Job) Members(ctx context.Context, generation int, group string) (*manifest.Members, error) {
 	id := groupID{generation, group}
-	j.mu.Lock()
-	m := j.groups[id]
-	j.mu.Unlock()
-	if m != nil {
+	if m := j.group(id); m != nil {
 		return m, nil
+	}
+	j.loading.Lock()
+	defer j.loading.Unlock()
+	if m := j.group(id); m != nil {
+		return m, nil // another attempt has read it meanwhile
 	}
 	g, _, err := j.jobs.Store.OpenGroup(ctx, j.Plan.JobID, generation, group)
 	if err != nil {
 		return nil, err
 	}
-	if m, err = j.jobs.Store.Members(ctx, j.Plan.JobID, generation, g); err != nil {
+	m, err := j.jobs.Store.Members(ctx, j.Plan.JobID, generation, g)
+	if err != nil {
 		return nil, gone(err)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.groups[id] = m
 	return m, nil
+}
+
+func (j *Job) group(id groupID) *manifest.Members {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.groups[id]
 }
 
 // Batch returns a task of a block and its batch.
@@ -147,6 +158,11 @@ func (j *Job) block(ctx context.Context, m *manifest.Members, n int) (*openBlock
 	if n < 0 || n >= m.Blocks() {
 		return nil, fmt.Errorf("block %d of group %s: %w", n, m.Group.Name, hayrick.ErrNotFound)
 	}
+	j.loading.Lock()
+	defer j.loading.Unlock()
+	if b := j.cached(m, n); b != nil {
+		return b, nil // another attempt has read it meanwhile
+	}
 	b := &openBlock{members: m, n: n}
 	var err error
 	if b.block, err = m.Block(ctx, j.jobs.Store, n); err != nil {
@@ -154,9 +170,6 @@ func (j *Job) block(ctx context.Context, m *manifest.Members, n int) (*openBlock
 	}
 	if b.index, err = m.Index(ctx, j.jobs.Store, n); err != nil {
 		return nil, gone(err)
-	}
-	if b := j.cached(m, n); b != nil {
-		return b, nil // another attempt has read it meanwhile
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()

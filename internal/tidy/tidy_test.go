@@ -29,8 +29,9 @@ var mayImport = map[string][]string{
 	"jobs/backfill":    {"", "jobs", "internal/rows", "jobs/backfill"},
 	"jobfile":          {""},
 	"ratelimit":        {""},
+	"cost":             {"", "manifest"},
 
-	"coordinator":  {"", "manifest"},
+	"coordinator":  {"", "manifest", "cost"},
 	"worker":       {"", "manifest", "jobs", "ratelimit", "internal/rows"},
 	"retryplanner": {"", "manifest"},
 	"aggregator":   {"", "manifest", "internal/rows"},
@@ -49,7 +50,8 @@ var mayImport = map[string][]string{
 	"sim":                {"", "manifest", "jobs", "ratelimit", "internal/rows", "mem", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/storetest": {"", "manifest", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/tidy":      {},
-	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/backfill", "jobfile", "ratelimit", "internal/rows", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor"},
+	"internal/wirecount": {},
+	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/backfill", "jobfile", "ratelimit", "internal/rows", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor", "cost"},
 }
 
 // impure is what a decide.go or plan.go may not import: the world.
@@ -64,7 +66,7 @@ var hidden = map[string][]string{
 }
 
 // worldless are the packages that must not reach for the world.
-var worldless = []string{"manifest", "jobs", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit", "internal/rows"}
+var worldless = []string{"manifest", "cost", "jobs", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit", "internal/rows"}
 
 // file is one Go file of the module.
 type file struct {

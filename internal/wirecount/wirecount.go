@@ -1,12 +1,16 @@
 // Package wirecount counts requests to AWS on the wire: a proxy for each service
 // stands between a program and the servers that AWS_ENDPOINT_URL_* name, passes
-// everything on as it is, and notes what it was. So the counts are those of what was
-// sent, by any number of processes, and not of what the code means to send.
+// everything on and notes what it was. So the counts are those of what was sent, by any
+// number of processes, and not of what the code means to send. Of DynamoDB it asks, in
+// each request, how many units the server bills: that changes what is signed, which
+// stand-ins do not look at.
 //
 // Only tests and benchmarks use it.
 package wirecount
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log"
@@ -32,11 +36,13 @@ type Meter struct {
 	mu   sync.Mutex
 	n    map[string]int64            // by operation; those that were refused count too
 	keys map[string]map[string]int64 // of S3, by operation and kind of key
+
+	units map[string]float64 // of DynamoDB, by operation
 }
 
 // Start puts a proxy before the endpoint of every service that the environment names.
 func Start() (*Meter, error) {
-	m := &Meter{env: map[string]string{}, n: map[string]int64{}, keys: map[string]map[string]int64{}}
+	m := &Meter{env: map[string]string{}, n: map[string]int64{}, keys: map[string]map[string]int64{}, units: map[string]float64{}}
 	for _, service := range services {
 		name := "AWS_ENDPOINT_URL_" + service
 		at := os.Getenv(name)
@@ -75,6 +81,9 @@ func (m *Meter) proxy(service string, target *url.URL) http.Handler {
 	pass := http.DefaultTransport.(*http.Transport).Clone()
 	pass.MaxIdleConnsPerHost = 256
 	pass.DisableCompression = true
+	if service == "DYNAMODB" {
+		return m.weigh(pass, target)
+	}
 	return &httputil.ReverseProxy{
 		Transport: pass,
 		ErrorLog:  log.New(io.Discard, "", 0),
@@ -84,6 +93,45 @@ func (m *Meter) proxy(service string, target *url.URL) http.Handler {
 			r.Out.Host = r.In.Host // it is signed
 		},
 	}
+}
+
+// weigh is the proxy of DynamoDB.
+func (m *Meter) weigh(pass http.RoundTripper, target *url.URL) http.Handler {
+	return &httputil.ReverseProxy{
+		Transport: pass,
+		ErrorLog:  log.New(io.Discard, "", 0),
+		Rewrite: func(r *httputil.ProxyRequest) {
+			m.note("DYNAMODB", r.In)
+			r.SetURL(target)
+			body, err := io.ReadAll(r.In.Body)
+			if rest, ok := bytes.CutPrefix(body, []byte("{")); ok && err == nil {
+				body = append([]byte(`{"ReturnConsumedCapacity":"TOTAL",`), rest...)
+			}
+			r.Out.Body, r.Out.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		},
+		ModifyResponse: func(r *http.Response) error {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return err
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			var billed struct{ ConsumedCapacity struct{ CapacityUnits float64 } }
+			if err := json.Unmarshal(body, &billed); err == nil {
+				op, _ := operation("DYNAMODB", r.Request)
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				m.units[op] += billed.ConsumedCapacity.CapacityUnits
+			}
+			return nil
+		},
+	}
+}
+
+// Units is what the server said that DynamoDB would bill so far, by operation.
+func (m *Meter) Units() map[string]float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.units)
 }
 
 func (m *Meter) note(service string, r *http.Request) {
