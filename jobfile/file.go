@@ -22,6 +22,7 @@ type File struct {
 	Dir        string    // its folder: what the bundle packs
 	ModTime    time.Time // of the file
 	Profile    string    // the profile that is applied, "" = none
+	Store      string    // where its runs are kept, as -C names it; "" = the file does not say
 
 	root *node
 }
@@ -47,6 +48,9 @@ func Load(path, profile string, sets []string) (File, error) {
 	f := File{Path: path, Dir: filepath.Dir(path), ModTime: modified, Profile: profile}
 	if f.Definition, f.root, err = resolve(path, src, profile, sets); err != nil {
 		return File{}, err
+	}
+	if n := f.root.get(storeKey); n != nil && n.kind == text {
+		f.Store = n.value
 	}
 	return f, nil
 }

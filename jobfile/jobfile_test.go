@@ -106,6 +106,7 @@ func TestEveryKey(t *testing.T) {
 		Output: hayrick.Output{URI: "./final/$(run.id)/", Format: "parquet", Compression: "zstd", IfExists: "overwrite"},
 		Merge: hayrick.Merge{FanIn: 4, TargetRows: 1000, TargetBytes: 1 << 20, ByCount: true, RowGroup: 500, PartBytes: 10 << 20,
 			Dictionary: &yes, ReadBack: &no},
+		Budget: &hayrick.Budget{USD: 25.5, Wall: dur(6 * time.Hour)},
 	}
 	if d := cmp.Diff(want, load(t, readFile(t, "testdata/full.yaml"), "")); d != "" {
 		t.Errorf("-want +got\n%s", d)
@@ -119,6 +120,27 @@ func readFile(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// Where a run is kept is no part of what it is.
+func TestStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "job.yaml")
+	text := small + "store: s3://lab\nprofiles: {here: {store: ./here}}\n"
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for profile, want := range map[string]string{"": "s3://lab", "here": "./here"} {
+		f, err := Load(path, profile, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Store != want {
+			t.Errorf("profile %q: the store is %q, want %q", profile, f.Store, want)
+		}
+		if d := cmp.Diff(load(t, small, ""), f.Definition); d != "" {
+			t.Errorf("profile %q: the definition differs:\n%s", profile, d)
+		}
+	}
 }
 
 // A profile changes what it names; lists and single values are replaced whole.

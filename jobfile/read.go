@@ -167,6 +167,21 @@ func (r *reader) fraction(to *float64) read {
 	}
 }
 
+// dollars reads an amount above 0.
+func (r *reader) dollars(to *float64) read {
+	return func(n *node, path string) {
+		if n.kind == null {
+			return
+		}
+		v, err := strconv.ParseFloat(n.value, 64)
+		if n.kind != number || err != nil || !(v > 0 && v <= 1e9) {
+			r.bad(n, path, "%s; write US dollars above 0, such as 25 or 0.5", n.described())
+			return
+		}
+		*to = v
+	}
+}
+
 // unit reads a quantity that is written with its unit.
 func (r *reader) unit(to encoding.TextUnmarshaler, example string) read {
 	return func(n *node, path string) {

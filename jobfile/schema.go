@@ -29,6 +29,9 @@ func Defaults() hayrick.JobDefinition {
 
 func dur(d time.Duration) hayrick.Duration { return hayrick.Duration(d) }
 
+// storeKey names the store that a file's runs are kept in.
+const storeKey = "store"
+
 const (
 	maxBatchItems = 1_000_000
 	maxParallel   = 10_000
@@ -82,6 +85,19 @@ func (r *reader) definition(n *node, d *hayrick.JobDefinition) {
 				"if_exists":   r.oneOf(&d.Output.IfExists, "error", "overwrite", "append"),
 			})
 		},
+		"budget": func(n *node, path string) {
+			if n.kind == null {
+				return
+			}
+			if d.Budget == nil {
+				d.Budget = &hayrick.Budget{}
+			}
+			r.object(n, path, fields{
+				"usd":  r.dollars(&d.Budget.USD),
+				"wall": r.unit(&d.Budget.Wall, "6h"),
+			})
+		},
+		storeKey: r.text(new(string)), // Load reads it: a run does not depend on where it is kept
 		"merge": func(n *node, path string) {
 			r.object(n, path, fields{
 				"fan_in":         whole(r, &d.Merge.FanIn, 2, maxBatchItems),

@@ -115,7 +115,9 @@ func (m *Meter) weigh(pass http.RoundTripper, target *url.URL) http.Handler {
 				return err
 			}
 			r.Body = io.NopCloser(bytes.NewReader(body))
-			var billed struct{ ConsumedCapacity struct{ CapacityUnits float64 } }
+			var billed struct {
+				ConsumedCapacity struct{ CapacityUnits float64 }
+			}
 			if err := json.Unmarshal(body, &billed); err == nil {
 				op, _ := operation("DYNAMODB", r.Request)
 				m.mu.Lock()
