@@ -152,34 +152,54 @@ func (c *Coordinator) plan(ctx context.Context, s Submission, run jobRun, defini
 func (c *Coordinator) index(ctx context.Context, s Submission, jobID string, src *source) (manifest.Group, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // a read that is under way when something fails is given up
-	x := &indexing{
-		c: c, s: s, src: src, cut: Indexer{Items: s.Definition.Batch.Items, Limit: s.Definition.Input.Limit, Go: c.World.Go},
-		group: manifest.NewGroupWriter(c.Store, jobID, hayrick.GroupInitial, hayrick.RoleWorker, 0),
-	}
-	x.group.Go = c.World.Go
-	if err := x.all(ctx, jobID); err != nil {
+	group := manifest.NewGroupWriter(c.Store, jobID, hayrick.GroupInitial, hayrick.RoleWorker, 0)
+	group.Go = c.World.Go
+	x := c.newIndexing(s, jobID, src)
+	defer x.close()
+	x.open = func(ctx context.Context, src *source) (io.ReadCloser, error) { return c.snapshot(ctx, s, jobID, src) }
+	x.add = group.Add
+	if err := x.all(ctx); err != nil {
 		return manifest.Group{}, err
 	}
-	if src.id.Items == 0 {
-		return manifest.Group{}, &hayrick.UserError{What: src.name() + " holds no items", Hint: "give it at least one line, each a JSON value"}
+	if err := x.put(ctx); err != nil {
+		return manifest.Group{}, err
 	}
-	return x.group.Close(ctx)
+	return group.Close(ctx)
 }
 
 // indexing is the indexing of one input, object by object.
 type indexing struct {
 	c     *Coordinator
 	s     Submission
+	jobID string
 	src   *source
 	cut   Indexer
-	group *manifest.GroupWriter
-	bytes int64 // of the objects before
+	open  func(context.Context, *source) (io.ReadCloser, error) // one object
+	add   func(context.Context, manifest.Batch) error           // one batch, in order
+	tasks int64                                                 // batches so far
+	bytes int64                                                 // of the objects before
+	list  *objects                                              // of a folder
+	look  io.Writer                                             // is shown what is read; may be nil
+}
+
+func (c *Coordinator) newIndexing(s Submission, jobID string, src *source) *indexing {
+	return &indexing{c: c, s: s, jobID: jobID, src: src, cut: Indexer{Items: s.Definition.Batch.Items, Limit: s.Definition.Input.Limit, Go: c.World.Go}}
 }
 
 // all indexes the input.
-func (x *indexing) all(ctx context.Context, jobID string) error {
+func (x *indexing) all(ctx context.Context) error {
+	if err := x.each(ctx); err != nil {
+		return err
+	}
+	if x.src.id.Items == 0 {
+		return &hayrick.UserError{What: x.src.name() + " holds no items", Hint: "give it at least one line, each a JSON value"}
+	}
+	return nil
+}
+
+func (x *indexing) each(ctx context.Context) error {
 	if x.src.list == nil {
-		r, err := x.c.snapshot(ctx, x.s, jobID, x.src)
+		r, err := x.open(ctx, x.src)
 		if err != nil {
 			return err
 		}
@@ -196,12 +216,12 @@ func (x *indexing) all(ctx context.Context, jobID string) error {
 	if err != nil {
 		return err
 	}
-	defer list.list.Close()
+	x.list = list
 	if x.cut.Items > 0 {
 		x.cut.free = x.cut.chunks()
 	}
 	pinned := false
-	if err := x.c.each(ctx, x.s, jobID, x.src.list, func(src *source, r io.Reader) (bool, error) {
+	if err := x.c.each(ctx, x.s, x.src.list, x.open, func(src *source, r io.Reader) (bool, error) {
 		if err := x.one(ctx, src, r); err != nil {
 			return false, err
 		}
@@ -216,11 +236,26 @@ func (x *indexing) all(ctx context.Context, jobID string) error {
 			return err
 		}
 	}
-	if batch := x.s.Definition.Batch.Items; smallBatches(x.src.id.Items, x.group.Tasks(), batch) {
+	if batch := x.s.Definition.Batch.Items; smallBatches(x.src.id.Items, x.tasks, batch) {
 		x.c.Log.Warn("the objects of the input are small, and a batch lies in one of them: joined, they would make fewer tasks",
-			hayrick.KeyJobID, jobID, "objects", list.list.Count(), "items", x.src.id.Items, "tasks", x.group.Tasks(), "batch_items", batch)
+			hayrick.KeyJobID, x.jobID, "objects", list.list.Count(), "items", x.src.id.Items, "tasks", x.tasks, "batch_items", batch)
 	}
-	return list.put(ctx, x.c.Store, jobID, &x.src.id)
+	return nil
+}
+
+// put stores the list of the objects of a folder.
+func (x *indexing) put(ctx context.Context) error {
+	if x.list == nil {
+		return nil
+	}
+	return x.list.put(ctx, x.c.Store, x.jobID, &x.src.id)
+}
+
+// close frees the scratch.
+func (x *indexing) close() {
+	if x.list != nil {
+		x.list.list.Close()
+	}
 }
 
 // one indexes one object.
@@ -236,7 +271,11 @@ func (x *indexing) one(ctx context.Context, src *source, r io.Reader) error {
 	if x.s.Progress != nil {
 		cut.Progress = func(bytes, items int64) { x.s.Progress(x.bytes+bytes, x.src.size, cut.First+items) }
 	}
-	got, err := cut.Index(ctx, r, func(b manifest.Batch) error { return x.group.Add(ctx, b) })
+	if x.look != nil {
+		r = io.TeeReader(r, x.look)
+		defer io.WriteString(x.look, "\n") // no line goes on in the next object
+	}
+	got, err := cut.Index(ctx, r, func(b manifest.Batch) error { x.tasks++; return x.add(ctx, b) })
 	if errors.Is(err, hayrick.ErrInputChanged) {
 		return changed(src.name(), "read")
 	}

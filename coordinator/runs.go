@@ -17,18 +17,30 @@ type jobRun struct {
 	planned bool // plan.json is there
 	plan    manifest.Plan
 	sha     string
+
+	listed int // jobs of the store; -1: they were not listed
+	named  int // of them, of the same name
 }
 
 // chooseRun finds the run to go on with, or names a new one. It reads the names of
 // the jobs, and of each of the same name one or two small records.
 func (c *Coordinator) chooseRun(ctx context.Context, s Submission, id Identity, src *source) (jobRun, error) {
 	if s.JobID != "" {
-		return c.forcedRun(ctx, s, id)
+		run, err := c.forcedRun(ctx, s, id)
+		run.listed = -1
+		return run, err
 	}
 	ids, err := c.Lister.Jobs(ctx)
 	if err != nil {
 		return jobRun{}, fmt.Errorf("list the jobs: %w", err)
 	}
+	run, named, err := c.chooseAmong(ctx, ids, s, id, src)
+	run.listed, run.named = len(ids), named
+	return run, err
+}
+
+// chooseAmong also says how many of the jobs have the name.
+func (c *Coordinator) chooseAmong(ctx context.Context, ids []string, s Submission, id Identity, src *source) (_ jobRun, named int, _ error) {
 	var same, other jobRun // the newest unfinished run of the same three; of the name alone
 	taken := map[string]bool{}
 	begun := map[string]string{} // letters -> id of a submission that never got to its plan
@@ -37,9 +49,10 @@ func (c *Coordinator) chooseRun(ctx context.Context, s Submission, id Identity, 
 		if !ok || name != id.Name {
 			continue
 		}
+		named++
 		ended, err := c.ended(ctx, jobID)
 		if err != nil {
-			return jobRun{}, err
+			return jobRun{}, named, err
 		}
 		if ended {
 			taken[letters] = true
@@ -51,10 +64,10 @@ func (c *Coordinator) chooseRun(ctx context.Context, s Submission, id Identity, 
 			continue
 		}
 		if err != nil {
-			return jobRun{}, err
+			return jobRun{}, named, err
 		}
 		taken[letters] = true
-		run := jobRun{jobID, p.Job.Run, true, p, sha}
+		run := jobRun{jobID: jobID, number: p.Job.Run, planned: true, plan: p, sha: sha}
 		if id.Same(IdentityOf(p)) {
 			same = newer(same, run)
 		} else {
@@ -63,25 +76,25 @@ func (c *Coordinator) chooseRun(ctx context.Context, s Submission, id Identity, 
 	}
 	if !s.New {
 		if same.planned {
-			return same, nil
+			return same, named, nil
 		}
 		if other.planned {
-			return jobRun{}, unfinished(id, other)
+			return jobRun{}, named, unfinished(id, other)
 		}
 	}
 	for n := 0; ; n++ {
 		letters, err := id.Letters(n)
 		if err != nil {
-			return jobRun{}, err
+			return jobRun{}, named, err
 		}
 		if taken[letters] {
 			continue
 		}
 		if jobID, ok := begun[letters]; ok {
-			return jobRun{jobID: jobID, number: n}, nil
+			return jobRun{jobID: jobID, number: n}, named, nil
 		}
 		jobID, err := JobID(id.Name, day(s.ConfigTime, src), letters)
-		return jobRun{jobID: jobID, number: n}, err
+		return jobRun{jobID: jobID, number: n}, named, err
 	}
 }
 
@@ -99,7 +112,7 @@ func (c *Coordinator) forcedRun(ctx context.Context, s Submission, id Identity) 
 	case s.New || !id.Same(IdentityOf(p)):
 		return jobRun{}, taken(s.JobID)
 	}
-	return jobRun{s.JobID, p.Job.Run, true, p, sha}, nil
+	return jobRun{jobID: s.JobID, number: p.Job.Run, planned: true, plan: p, sha: sha}, nil
 }
 
 // ended says that nothing is left to do for a run: its first generation has its

@@ -109,10 +109,9 @@ type opening struct {
 	err  error
 }
 
-// each snapshots and opens the objects of a listing, several at once, and calls fn
-// with them in their order until that says that it has enough. What was opened in
-// vain is closed.
-func (c *Coordinator) each(ctx context.Context, s Submission, jobID string, l *listing, fn func(*source, io.Reader) (enough bool, err error)) (err error) {
+// each opens the objects of a listing, several at once, and calls fn with them in their
+// order until that says that it has enough. What was opened in vain is closed.
+func (c *Coordinator) each(ctx context.Context, s Submission, l *listing, open func(context.Context, *source) (io.ReadCloser, error), fn func(*source, io.Reader) (enough bool, err error)) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var ahead []*opening
@@ -145,7 +144,7 @@ func (c *Coordinator) each(ctx context.Context, s Submission, jobID string, l *l
 			ahead = append(ahead, o)
 			c.World.Go("open source", func() {
 				defer close(o.done)
-				o.body, o.err = c.snapshot(ctx, s, jobID, o.src)
+				o.body, o.err = open(ctx, o.src)
 			})
 		}
 		if len(ahead) == 0 {

@@ -20,9 +20,14 @@ func (c *Coordinator) Sweep(ctx context.Context, jobID string) (Decision, error)
 	if err != nil {
 		return Decision{}, fmt.Errorf("snapshot %s: %w", jobID, err)
 	}
+	return c.Repair(ctx, k)
+}
+
+// Repair is Sweep on a snapshot that the caller has just taken.
+func (c *Coordinator) Repair(ctx context.Context, k *Known) (Decision, error) {
 	d := Decide(k, c.World.Clock.Now())
 	for _, because := range d.Because {
-		c.Log.Debug("sweep", hayrick.KeyJobID, jobID, "because", because)
+		c.Log.Debug("sweep", hayrick.KeyJobID, k.Plan.JobID, "because", because)
 	}
 	return d, c.apply(ctx, k, d)
 }

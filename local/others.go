@@ -16,9 +16,24 @@ func (s *Store) Others() (int, error) {
 	}
 	n := 0
 	for _, name := range names {
-		if name != s.dir.Owner() && s.dir.Alive(name) {
+		if name == s.dir.Owner() || !s.dir.Alive(name) {
+			continue
+		}
+		if said, err := s.dir.Root().ReadFile("procs/" + name); err != nil || string(said) != watching {
 			n++
 		}
 	}
 	return n, nil
+}
+
+// watching is what the file of a process holds that does no work.
+const watching = "watching"
+
+// Watching leaves this process out of what others count: it does no work. The word goes
+// with the process's file.
+func (s *Store) Watching() error {
+	if err := s.dir.Root().WriteFile("procs/"+s.dir.Owner(), []byte(watching), 0o666); err != nil {
+		return fmt.Errorf("say that this process only watches: %w", err)
+	}
+	return nil
 }

@@ -55,9 +55,6 @@ func (w *GroupWriter) Add(ctx context.Context, b Batch) error {
 	return w.add(ctx, BlockTask{TaskID: TaskID(n), BatchID: &id})
 }
 
-// Tasks is how many were added so far.
-func (w *GroupWriter) Tasks() int64 { return w.group.Tasks }
-
 // AddMerge appends an aggregator task that merges a span of the plan's inputs.
 func (w *GroupWriter) AddMerge(ctx context.Context, taskID string, span Span) error {
 	return w.add(ctx, BlockTask{TaskID: taskID, Merge: &span})

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"path"
 	"strconv"
 	"strings"
 )
@@ -125,6 +126,22 @@ func (j Job) Part(g, n int, sha string) string {
 // List is a named list of generation g's output.
 func (j Job) List(g int, name, sha string) string {
 	return j.at("aggregation", strconv.Itoa(g), "lists", fmt.Sprintf("%s-%s.jsonl", name, Short(sha)))
+}
+
+// Decides says that key is that of a job's definition, or of a commit about the job as a
+// whole: what was read there once never changes.
+func Decides(key string) bool {
+	rest, ok := strings.CutPrefix(key, Jobs)
+	_, rest, inJob := strings.Cut(rest, "/")
+	dir, name := path.Split(rest)
+	switch {
+	case !ok || !inJob:
+		return false
+	case dir == "":
+		return name == "plan.json" || strings.HasPrefix(name, "config-") || strings.HasPrefix(name, "outcome-")
+	}
+	top, below, _ := strings.Cut(dir, "/")
+	return top == "control" && below == "" || (top == "retries" || top == "aggregation") && name == "plan.json"
 }
 
 // TaskID is the id of the n-th task of a job, counted over all its groups.

@@ -11,6 +11,7 @@ import (
 	"hayrick/audit"
 	"hayrick/aws"
 	"hayrick/coordinator"
+	"hayrick/cost"
 	"hayrick/local"
 	"hayrick/manifest"
 	"hayrick/ratelimit"
@@ -43,6 +44,9 @@ type backend interface {
 	worker.Queue
 	// Others estimates how many other processes are at work on the store.
 	Others() (int, error)
+	// Watching says that this process does no work on the store: Others of other
+	// processes leaves it out from now on.
+	Watching() error
 }
 
 // onAWS says that the store lies in S3.
@@ -80,12 +84,30 @@ func (c *cli) timing() ratelimit.Timing {
 	return ratelimit.OneMachine
 }
 
+// money is how a store that costs something is judged; nil for one that does not.
+func (c *cli) money() *coordinator.Money {
+	if !c.onAWS() {
+		return nil
+	}
+	m := &coordinator.Money{Prices: c.prices}
+	if m.Prices.USD == nil {
+		m.Prices = cost.ListPrices()
+	}
+	if c.get("AWS_LAMBDA_FUNCTION_NAME") != "" { // this is one of the functions: they work on the store
+		m.Function = cost.Function{MiB: functionMiB, Start: functionStart}
+	}
+	return m
+}
+
 // localStore is the store of this machine.
 type localStore struct{ *local.Store }
 
 // awsStore is a store on AWS, whose inputs may lie on this machine too: they are
 // copied into the store, where every worker can read them.
 type awsStore struct{ *aws.Store }
+
+// Watching has nothing to say: who works on the store is told by the messages in hand.
+func (awsStore) Watching() error { return nil }
 
 func onThisMachine(uri string) bool { return !strings.HasPrefix(uri, aws.Scheme) }
 

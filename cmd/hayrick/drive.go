@@ -51,7 +51,10 @@ func (s *stopper) stop(why error) {
 var errInterrupted = errors.New("interrupted")
 
 // pausedError is the end because a job waits for a person.
-type pausedError struct{ jobID, reason, hint string }
+type pausedError struct {
+	jobID, reason, hint string
+	exit                int
+}
 
 func (e *pausedError) Error() string { return fmt.Sprintf("%s is paused: %s", e.jobID, e.reason) }
 
@@ -62,25 +65,28 @@ type drive struct {
 	progress *progress // nil: none is shown
 
 	wake chan struct{} // something may have ended
+	pace pace          // of looks and sweeps
+	wait time.Duration // until the next look: longer while nothing changes
 
-	mu     sync.Mutex
-	faults map[hayrick.Role]int // in a row
-	inHand int
-	worked time.Time // when the last delivery ended
-	waits  time.Time // until then a message waits that met a fault
+	mu      sync.Mutex
+	faults  map[hayrick.Role]int // in a row
+	inHand  int
+	resting bool      // nothing has been delivered since it was idle
+	worked  time.Time // when the last delivery ended
+	waits   time.Time // until then a message waits that met a fault
 }
 
 // run drains the queue with slots tasks at once. look is asked again and again, and
 // at once when something may have ended, how things stand; done ends the drive. The
 // error is why it ended before.
 func (d *drive) run(ctx context.Context, slots int, look func(context.Context) (done bool, err error)) error {
-	d.wake = make(chan struct{}, 1)
+	d.wake, d.pace = make(chan struct{}, 1), d.roles.pace()
 	d.faults, d.worked = map[hayrick.Role]int{}, time.Now()
 	pool := d.pool(slots)
 	for role, do := range pool.Do {
 		pool.Do[role] = d.watched(role, do)
 	}
-	pool.Idle = func(context.Context) bool { d.nudge(); return false }
+	pool.Idle = func(context.Context) bool { d.idled(); return false }
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	d.world.Go("interrupt", func() {
@@ -107,7 +113,6 @@ func (d *drive) run(ctx context.Context, slots int, look func(context.Context) (
 
 // watch looks how things stand.
 func (d *drive) watch(ctx context.Context, look func(context.Context) (bool, error)) {
-	pause := lookEvery
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for fails := 0; ; {
@@ -136,8 +141,7 @@ func (d *drive) watch(ctx context.Context, look func(context.Context) (bool, err
 			d.stop.stop(err)
 			return
 		}
-		pause = max(lookEvery, lookShare*time.Since(start))
-		timer.Reset(pause)
+		timer.Reset(max(d.wait, d.pace.look, lookShare*time.Since(start)))
 	}
 }
 
@@ -146,6 +150,18 @@ func (d *drive) nudge() {
 	select {
 	case d.wake <- struct{}{}:
 	default:
+	}
+}
+
+// idled is called again and again while there is no work: the first time is a reason to
+// look, for what was worked on may have been the last.
+func (d *drive) idled() {
+	d.mu.Lock()
+	first := !d.resting
+	d.resting = true
+	d.mu.Unlock()
+	if first || d.pace == localPace {
+		d.nudge()
 	}
 }
 
@@ -185,6 +201,7 @@ func (d *drive) count(n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.inHand += n
+	d.resting = false
 	d.worked = time.Now()
 }
 
@@ -225,11 +242,16 @@ func hopeless(err error) bool {
 // shows its progress, and is done when its generation has ended and everything that
 // follows from that is there.
 func (d *drive) follow(jobID string) func(context.Context) (bool, error) {
-	swept := time.Now()
+	swept, seen := time.Now(), ""
 	return func(ctx context.Context) (bool, error) {
 		k, dec, err := d.known(ctx, jobID)
 		if err != nil {
 			return false, err
+		}
+		if now := changeOf(k); now != seen {
+			seen, d.wait = now, d.pace.look
+		} else {
+			d.wait = min(2*d.wait, d.pace.slowest)
 		}
 		if d.progress != nil {
 			d.progress.show(k, dec)
@@ -239,11 +261,11 @@ func (d *drive) follow(jobID string) func(context.Context) (bool, error) {
 			return true, nil
 		case dec.Status == hayrick.StatusPaused && dec.State == nil && !dec.View && dec.Pause == nil:
 			return false, d.pausedBy(k)
-		case time.Since(swept) < sweepEvery:
+		case time.Since(swept) < d.pace.sweep:
 			return false, nil
 		}
 		swept = time.Now()
-		if dec, err = d.coordinator.Sweep(ctx, jobID); dec.Cancel || dec.View {
+		if dec, err = d.coordinator.Repair(ctx, k); dec.Cancel || dec.View {
 			d.nudge() // what was looked for may be there now
 		}
 		return false, err
@@ -252,17 +274,30 @@ func (d *drive) follow(jobID string) func(context.Context) (bool, error) {
 
 // pausedBy is why a run is paused, and what a person does next.
 func (c *cli) pausedBy(k *coordinator.Known) *pausedError {
-	e := &pausedError{jobID: k.Plan.JobID, reason: c.reasonOf(k), hint: "hayrick resume " + k.Plan.JobID}
+	e := &pausedError{jobID: k.Plan.JobID, reason: c.reasonOf(k), hint: "hayrick resume " + k.Plan.JobID, exit: pausedExit(k)}
 	for _, o := range k.Orders { // the last pause is the one in force
 		if o.Order != manifest.OrderPause || o.Generation != k.Generation {
 			continue
 		}
 		e.hint = "hayrick resume " + k.Plan.JobID
-		if strings.HasPrefix(o.Rule, worker.RuleInputChanged) {
+		switch {
+		case strings.HasPrefix(o.Rule, coordinator.RuleBudget):
+			e.hint += " --budget <more>"
+		case strings.HasPrefix(o.Rule, coordinator.RuleWall):
+			e.hint += " --wall <more>"
+		case strings.HasPrefix(o.Rule, worker.RuleInputChanged):
 			e.hint = "restore the file first, then " + e.hint
 		}
 	}
 	return e
+}
+
+// pausedExit is the exit code of a run that is paused.
+func pausedExit(k *coordinator.Known) int {
+	if coordinator.ByBudget(coordinator.Apply(k.Orders, k.Generation).Rule) {
+		return exitBudget
+	}
+	return exitUnwell
 }
 
 // reasonOf is why a run is paused, as its order says it, with commands that work as

@@ -21,8 +21,10 @@ const (
 	exitUnwell      = 3
 	exitNotFound    = 4
 	exitPermission  = 5
+	exitBudget      = 6
 	exitConflict    = 7
 	exitTemporary   = 75
+	exitTimeout     = 124
 	exitInterrupted = 130
 )
 
@@ -35,9 +37,11 @@ const exitHelp = `Exit codes:
        has not SUCCEEDED, or a finding is "broken" (not view, stranger, leftover)
   4    no such run, task, item or file
   5    no permission to read or write something
+  6    it would cost more than its budget, or take longer: refused or paused for that
   7    conflict: another run is in the way, or the output folder is in use
   75   temporary: the same command goes on where it stopped, e.g. when the disk was full;
        or what was asked for could not be written to stdout
+  124  watched for as long as --timeout says, and not over by then
   130  interrupted; the same command goes on where it stopped
 `
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -39,15 +40,36 @@ func runPause(ctx context.Context, c *cli, ref string) error {
 }
 
 func resumeCommand(c *cli) *cobra.Command {
-	var strict bool
+	var o resumeOptions
 	cmd := &cobra.Command{
 		Use: "resume [run]", Short: "Go on with an unfinished run, paused or not, until it has ended", Args: arguments(0, 1),
-		Example:     "  hayrick resume\n  hayrick resume @backfill --strict",
-		Annotations: endsWith(exitUnwell, exitNotFound, exitConflict),
-		RunE:        func(cmd *cobra.Command, args []string) error { return runResume(cmd.Context(), c, refOf(args), strict) },
+		Long: `Go on with an unfinished run (the latest when none is named), paused or not, in this
+process until it has ended. One that was paused by its budget goes on with a higher one.`,
+		Example:     "  hayrick resume\n  hayrick resume @backfill --strict\n  hayrick resume @ --budget 50",
+		Annotations: endsWith(exitUnwell, exitNotFound, exitBudget, exitConflict),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if o.budget, err = parseBudget(o.usd, o.wall, cmd.Flags().Changed); err != nil {
+				return err
+			}
+			return runResume(cmd.Context(), c, refOf(args), o)
+		},
 	}
-	cmd.Flags().BoolVar(&strict, "strict", false, "exit 3 when any item failed")
+	f := cmd.Flags()
+	f.BoolVar(&o.strict, "strict", false, "exit 3 when any item failed")
+	f.Float64Var(&o.usd, "budget", 0, "what the run may cost from its beginning, in `USD`, in place of budget.usd")
+	f.DurationVar(&o.wall, "wall", 0, "how long it may take from its beginning, such as 6h, in place of budget.wall")
+	f.BoolVar(&o.detach, "detach", false, "lift the pause, and leave the work to others")
 	return cmd
+}
+
+// resumeOptions are the flags of resume.
+type resumeOptions struct {
+	strict bool
+	detach bool
+	usd    float64
+	wall   time.Duration
+	budget *hayrick.Budget // of the two
 }
 
 // refOf is the run that arguments name; none is the latest.
@@ -59,7 +81,7 @@ func refOf(args []string) string {
 }
 
 // runResume lifts a pause, if there is one, and works on the run as `run` does.
-func runResume(ctx context.Context, c *cli, ref string, strict bool) error {
+func runResume(ctx context.Context, c *cli, ref string, o resumeOptions) error {
 	start := c.world.Clock.Now()
 	short, stop := c.untilInterrupt(ctx)
 	defer stop()
@@ -70,8 +92,12 @@ func runResume(ctx context.Context, c *cli, ref string, strict bool) error {
 	defer r.close()
 	id := k.Plan.JobID
 	if k.Outcome == nil {
-		if coordinator.Apply(k.Orders, k.Generation).Paused {
-			if k, err = r.order(short, k, manifest.OrderResume, ""); err != nil {
+		effect := coordinator.Apply(k.Orders, k.Generation)
+		if err := c.budgeted(k, effect, o.budget); err != nil {
+			return err
+		}
+		if effect.Paused || o.budget != nil {
+			if k, err = r.give(short, k, manifest.Control{Order: manifest.OrderResume, Budget: raised(k, effect, o.budget)}); err != nil {
 				return err
 			}
 		}
@@ -80,7 +106,43 @@ func runResume(ctx context.Context, c *cli, ref string, strict bool) error {
 	if _, err := r.coordinator.Sweep(short, id); err != nil {
 		return err
 	}
-	return c.finish(ctx, r, id, start, strict)
+	if o.detach {
+		return c.printOrdered(short, r, id)
+	}
+	return c.finish(ctx, r, id, start, o.strict)
+}
+
+// budgeted refuses to go on with a run that its budget paused, unless that is raised:
+// else the next tasks would be worked on without any.
+func (c *cli) budgeted(k *coordinator.Known, effect coordinator.Effect, b *hayrick.Budget) error {
+	id := k.Plan.JobID
+	switch {
+	case !effect.Paused || !coordinator.ByBudget(effect.Rule):
+		return nil
+	case strings.HasPrefix(effect.Rule, coordinator.RuleWall) && (b == nil || b.Wall == 0):
+		return &hayrick.UserError{What: id + " is paused by its budget: " + effect.Reason, Hint: "hayrick resume " + id + " --wall <more>", Exit: exitBudget}
+	case strings.HasPrefix(effect.Rule, coordinator.RuleBudget) && (b == nil || b.USD == 0):
+		return &hayrick.UserError{What: id + " is paused by its budget: " + effect.Reason, Hint: "hayrick resume " + id + " --budget <more>", Exit: exitBudget}
+	}
+	return nil
+}
+
+// raised is the budget in force with what b says of it.
+func raised(k *coordinator.Known, effect coordinator.Effect, b *hayrick.Budget) *hayrick.Budget {
+	if b == nil {
+		return nil
+	}
+	var out hayrick.Budget
+	if old := coordinator.BudgetOf(k, effect); old != nil {
+		out = *old
+	}
+	if b.USD > 0 {
+		out.USD = b.USD
+	}
+	if b.Wall > 0 {
+		out.Wall = b.Wall
+	}
+	return &out
 }
 
 func cancelCommand(c *cli) *cobra.Command {
@@ -138,8 +200,14 @@ func (c *cli) confirm(question string) error {
 // order gives an order for the current generation and returns the run as it stands
 // then.
 func (r *roles) order(ctx context.Context, k *coordinator.Known, order, reason string) (*coordinator.Known, error) {
+	return r.give(ctx, k, manifest.Control{Order: order, Reason: reason})
+}
+
+// give is order for one that says more.
+func (r *roles) give(ctx context.Context, k *coordinator.Known, o manifest.Control) (*coordinator.Known, error) {
 	id := k.Plan.JobID
-	_, err := r.coordinator.Order(ctx, id, manifest.Control{Order: order, Generation: k.Generation, Reason: reason})
+	o.Generation = k.Generation
+	_, err := r.coordinator.Order(ctx, id, o)
 	if errors.Is(err, hayrick.ErrConflict) {
 		return nil, &hayrick.UserError{What: id + " has ended already", Hint: "hayrick status " + id, Exit: exitConflict}
 	}

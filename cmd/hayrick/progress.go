@@ -14,7 +14,7 @@ import (
 // a whole line at each change of group and now and then; never both.
 type progress struct {
 	*cli
-	grants func() map[string]int64 // tokens of each rate so far
+	grants func() map[string]int64 // tokens of each rate so far; nil = nobody counts them here
 	start  time.Time
 	lines  bool // never a block
 
@@ -54,7 +54,10 @@ func (p *progress) show(k *coordinator.Known, d coordinator.Decision) {
 	if i := slices.IndexFunc(t.Groups, func(g groupTally) bool { return g.Open }); i >= 0 {
 		ended = t.Groups[i].OK + t.Groups[i].Failed
 	}
-	s := sample{now, group, ended, p.grants()}
+	s := sample{now, group, ended, nil}
+	if p.grants != nil {
+		s.rates = p.grants()
+	}
 	p.seen = append(slices.DeleteFunc(p.seen, func(o sample) bool { return o.group != group || now.Sub(o.at) > speedOver }), s)
 	if p.errTTY && !p.lines && p.get("TERM") != "dumb" {
 		p.screen.draw(p.block(k, d, t, now))
@@ -150,6 +153,9 @@ func (p *progress) block(k *coordinator.Known, d coordinator.Decision, t tally, 
 
 // ratesLine is what each rate of the job granted of late, in this process.
 func (p *progress) ratesLine(k *coordinator.Known) string {
+	if p.grants == nil {
+		return ""
+	}
 	first, last := p.seen[0], p.seen[len(p.seen)-1]
 	took := last.at.Sub(first.at).Seconds()
 	var out []string

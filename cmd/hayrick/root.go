@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hayrick"
+	"hayrick/cost"
 )
 
 // cli is one call of the command: its environment and the flags of every verb.
@@ -28,6 +29,7 @@ type cli struct {
 	screen               *screen // stderr
 	log                  *slog.Logger
 	world                hayrick.World
+	prices               cost.Prices // for --prices; none = those that are built in
 }
 
 // run carries out one command line and returns the exit code.
@@ -96,9 +98,9 @@ or by @name (the latest run of that job).`,
 		group string
 		make  func(*cli) *cobra.Command
 	}{
-		{"do", runCommand}, {"do", submitCommand}, {"do", workerCommand},
+		{"do", planCommand}, {"do", runCommand}, {"do", submitCommand}, {"do", workerCommand},
 		{"do", pauseCommand}, {"do", resumeCommand}, {"do", cancelCommand},
-		{"see", lsCommand}, {"see", statusCommand}, {"see", failuresCommand}, {"see", inspectCommand}, {"see", auditCommand},
+		{"see", lsCommand}, {"see", statusCommand}, {"see", watchCommand}, {"see", failuresCommand}, {"see", inspectCommand}, {"see", auditCommand},
 		{"", doctorCommand}, {"", infraCommand}, {"", lambdaCommand}, {"", versionCommand}, {"", jobFileTopic}, {"", exitCodesTopic},
 	} {
 		cmd := add.make(c)

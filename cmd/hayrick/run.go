@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,7 +29,12 @@ type submitOptions struct {
 	limit   int64
 	fresh   bool
 	jobID   string
+	budget  float64
+	wall    time.Duration
+	prices  string
 	detach  bool
+	dry     bool
+	learned learned // of the handler; plan asks
 	strict  bool
 }
 
@@ -39,6 +45,9 @@ func (o *submitOptions) flags(c *cli, cmd *cobra.Command) {
 	f.Int64Var(&o.limit, "limit", 0, "only the first `n` items")
 	f.BoolVar(&o.fresh, "new", false, "start a new run, whatever is unfinished or is submitted at the same moment")
 	f.StringVar(&o.jobID, "job-id", "", "run under this id")
+	f.Float64Var(&o.budget, "budget", 0, "what the run may cost, in `USD`, for budget.usd of the job file")
+	f.DurationVar(&o.wall, "wall", 0, "how long it may take, such as 6h, for budget.wall")
+	f.StringVar(&o.prices, "prices", "", "`file` of prices, as hayrick plan --print-prices prints them")
 }
 
 func runCommand(c *cli) *cobra.Command {
@@ -51,11 +60,14 @@ Typed again it goes on with the unfinished run of the same job file and input.
 The first Ctrl-C (or TERM, or the end of the terminal) ends the items in hand and
 leaves the rest for later; the second stops at once. Neither loses anything.`,
 		Example:     "  hayrick run jobs/backfill --profile demo\n  hayrick run my-job.yaml --limit 20 --set run.max_parallel=4\n  hayrick run my-job.yaml --detach && hayrick worker",
-		Annotations: endsWith(exitUnwell, exitNotFound, exitConflict),
+		Annotations: endsWith(exitUnwell, exitNotFound, exitBudget, exitConflict),
 		Args:        arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := parseSubmit(&o, args, cmd.Flags().Changed("limit")); err != nil {
+			if err := parseSubmit(&o, args, cmd.Flags().Changed); err != nil {
 				return err
+			}
+			if o.dry {
+				return runPlan(cmd.Context(), c, planOptions{submitOptions: o})
 			}
 			if o.detach {
 				return runSubmit(cmd.Context(), c, o)
@@ -66,18 +78,43 @@ leaves the rest for later; the second stops at once. Neither loses anything.`,
 	o.flags(c, cmd)
 	cmd.Flags().BoolVar(&o.detach, "detach", false, "plan and leave the work to hayrick worker, like submit")
 	cmd.Flags().BoolVar(&o.strict, "strict", false, "exit 3 when any item failed")
+	cmd.Flags().BoolVar(&o.dry, "dry-run", false, "only say what it would do and cost, like hayrick plan")
 	return cmd
 }
 
-func parseSubmit(o *submitOptions, args []string, limited bool) error {
+func parseSubmit(o *submitOptions, args []string, given func(flag string) bool) error {
 	o.job = args[0]
-	switch {
-	case limited && o.limit < 1:
-		return &hayrick.UserError{What: fmt.Sprintf("--limit %d", o.limit), Hint: "write how many items to take, from 1; leave it out to take all"}
-	case o.limit > 0:
+	if given("limit") {
+		if o.limit < 1 {
+			return &hayrick.UserError{What: fmt.Sprintf("--limit %d", o.limit), Hint: "write how many items to take, from 1; leave it out to take all"}
+		}
 		o.sets = append(o.sets, fmt.Sprintf("input.limit=%d", o.limit))
 	}
+	b, err := parseBudget(o.budget, o.wall, given)
+	if err != nil || b == nil {
+		return err
+	}
+	if given("budget") {
+		o.sets = append(o.sets, "budget.usd="+strconv.FormatFloat(b.USD, 'f', -1, 64))
+	}
+	if given("wall") {
+		text, _ := b.Wall.MarshalText()
+		o.sets = append(o.sets, "budget.wall="+string(text))
+	}
 	return nil
+}
+
+// parseBudget reads --budget and --wall; nil when neither is given.
+func parseBudget(usd float64, wall time.Duration, given func(flag string) bool) (*hayrick.Budget, error) {
+	switch {
+	case given("budget") && !(usd > 0 && usd <= 1e9):
+		return nil, &hayrick.UserError{What: fmt.Sprintf("--budget %g", usd), Hint: "write US dollars above 0, such as 25 or 0.5"}
+	case given("wall") && wall <= 0:
+		return nil, &hayrick.UserError{What: fmt.Sprintf("--wall %v", wall), Hint: "write a time such as 6h"}
+	case !given("budget") && !given("wall"):
+		return nil, nil
+	}
+	return &hayrick.Budget{USD: usd, Wall: hayrick.Duration(wall)}, nil
 }
 
 // runRun submits and works until the run has ended.
@@ -102,11 +139,14 @@ func (c *cli) finish(ctx context.Context, r *roles, jobID string, start time.Tim
 	c.screen.clear()
 	var paused *pausedError
 	switch {
+	case errors.Is(err, errInterrupted) && c.onAWS():
+		return c.stopped(exitInterrupted, "detached; nothing is lost, and whoever else works on the store goes on", "follow it with hayrick watch "+jobID+", or go on here with hayrick resume "+jobID,
+			"detached; nothing is lost, and whoever else works on the store goes on.\n  follow it:   hayrick watch %s\n  go on here:  hayrick resume %s", jobID, jobID)
 	case errors.Is(err, errInterrupted):
 		return c.stopped(exitInterrupted, "interrupted; nothing is lost", "go on with hayrick resume "+jobID,
 			"interrupted; nothing is lost. Go on with: hayrick resume %s", jobID)
 	case errors.As(err, &paused):
-		return c.stopped(exitUnwell, paused.Error(), paused.hint, "%s %s", c.paint(bold, "paused:"), paused.reason)
+		return c.stopped(paused.exit, paused.Error(), paused.hint, "%s %s", c.paint(bold, "paused:"), paused.reason)
 	case err != nil:
 		return fmt.Errorf("run %s stopped: %w", jobID, err)
 	}
@@ -146,22 +186,15 @@ func submit(ctx context.Context, c *cli, o submitOptions) (*roles, coordinator.S
 	ctx, stop := c.untilInterrupt(ctx)
 	defer stop()
 	var none coordinator.Submitted
-	f, err := jobfile.Load(o.job, o.profile, o.sets)
-	if errors.Is(err, hayrick.ErrNotFound) {
-		err = &hayrick.UserError{What: fmt.Sprintf("there is no job file at %s", o.job), Hint: "name a job file, or a folder with a " + jobfile.Name, Exit: exitNotFound}
-	}
-	if errors.As(err, new(jobfile.Problems)) && holdsItems(o.job) {
-		err = &hayrick.UserError{What: o.job + " holds items; it is no job file", Hint: "write a job file whose input.uri names it: hayrick help job-file"}
-	}
-	if err != nil {
-		return nil, none, err
-	}
-	h, err := c.checkFile(ctx, f)
+	f, h, err := c.load(ctx, o)
 	if err != nil {
 		return nil, none, err
 	}
 	if closer, ok := h.(jobs.Closer); ok {
 		defer closer.Close()
+	}
+	if err := c.affordable(ctx, f, h, o); err != nil {
+		return nil, none, err
 	}
 	r, err := openToWork(ctx, c)
 	if err != nil {
@@ -175,17 +208,50 @@ func submit(ctx context.Context, c *cli, o submitOptions) (*roles, coordinator.S
 	return r, s, nil
 }
 
+// load reads and checks a job file, and takes its store where none is named otherwise.
+// The caller closes the handler.
+func (c *cli) load(ctx context.Context, o submitOptions) (jobfile.File, jobs.Handler, error) {
+	f, err := jobfile.Load(o.job, o.profile, o.sets)
+	if errors.Is(err, hayrick.ErrNotFound) {
+		err = &hayrick.UserError{What: fmt.Sprintf("there is no job file at %s", o.job), Hint: "name a job file, or a folder with a " + jobfile.Name, Exit: exitNotFound}
+	}
+	if errors.As(err, new(jobfile.Problems)) && holdsItems(o.job) {
+		err = &hayrick.UserError{What: o.job + " holds items; it is no job file", Hint: "write a job file whose input.uri names it: hayrick help job-file"}
+	}
+	if err != nil {
+		return f, nil, err
+	}
+	if f.Store != "" && !c.storeNamed {
+		c.storeDir, c.storeNamed, c.storeTyped = f.Store, true, true // other verbs have to be told
+	}
+	if c.prices, err = readPrices(o.prices); err != nil {
+		return f, nil, err
+	}
+	h, err := c.checkFile(ctx, f)
+	return f, h, err
+}
+
 func (r *roles) submit(ctx context.Context, c *cli, f jobfile.File, h jobs.Handler, o submitOptions) (coordinator.Submitted, error) {
 	if err := c.checkInput(ctx, r.store, f.Definition); err != nil {
 		return coordinator.Submitted{}, err
 	}
+	ask, err := c.submission(ctx, f, h, o, r.store)
+	if err != nil {
+		return coordinator.Submitted{}, err
+	}
+	s, err := r.submitAsked(ctx, ask)
+	return s, c.adviseSubmit(err, o)
+}
+
+// submission is what coordinator is asked for.
+func (c *cli) submission(ctx context.Context, f jobfile.File, h jobs.Handler, o submitOptions, out listsOutput) (coordinator.Submission, error) {
 	ask := coordinator.Submission{
 		Definition: f.Definition, ConfigFile: f.Path, ConfigTime: f.ModTime, SubmittedBy: submitter(c), CodeVersion: codeVersion(),
 		New: o.fresh, JobID: o.jobID,
 	}
 	wd, err := os.Getwd()
 	if err != nil {
-		return coordinator.Submitted{}, fmt.Errorf("find the working directory: %w", err)
+		return ask, fmt.Errorf("find the working directory: %w", err)
 	}
 	ask.Folder = wd
 	if st, err := os.Stat(o.job); err == nil && st.IsDir() {
@@ -195,8 +261,12 @@ func (r *roles) submit(ctx context.Context, c *cli, f jobfile.File, h jobs.Handl
 		ask.Items = l.Items
 	}
 	ask.GitCommit, ask.GitDirty = gitState(ctx, f.Dir)
-	ask.Admit = func(ctx context.Context, jobID string) error { return r.outputFree(ctx, f.Definition, jobID) }
-	s, err := r.submitAsked(ctx, ask)
+	ask.Admit = func(ctx context.Context, jobID string) error { return outputFree(ctx, out, f.Definition, jobID) }
+	return ask, nil
+}
+
+// adviseSubmit makes the hint of a refused submission one that works as it is pasted.
+func (c *cli) adviseSubmit(err error, o submitOptions) error {
 	var user *hayrick.UserError
 	if errors.As(err, &user) {
 		if strings.HasPrefix(user.What, "the input has changed") { // a resume of what has changed would only pause again
@@ -204,7 +274,7 @@ func (r *roles) submit(ctx context.Context, c *cli, f jobfile.File, h jobs.Handl
 		}
 		user.Hint = c.advise(user.Hint, o.again(c))
 	}
-	return s, err
+	return err
 }
 
 // submitAsked submits until the run is one that was asked for. Where a new one was,
@@ -219,14 +289,19 @@ func (r *roles) submitAsked(ctx context.Context, ask coordinator.Submission) (co
 	}
 }
 
+// listsOutput lists a published folder.
+type listsOutput interface {
+	ListOutput(ctx context.Context, folder string) ([]manifest.Object, error)
+}
+
 // outputFree refuses a run whose output folder already holds something, before any
 // work is spent on it. The aggregator looks again before it publishes.
-func (r *roles) outputFree(ctx context.Context, def hayrick.JobDefinition, jobID string) error {
+func outputFree(ctx context.Context, out listsOutput, def hayrick.JobDefinition, jobID string) error {
 	if def.Output.IfExists != "error" {
 		return nil
 	}
 	folder := manifest.OutputURI(def, "", jobID, 0)
-	there, err := r.store.ListOutput(ctx, folder)
+	there, err := out.ListOutput(ctx, folder)
 	if err != nil || len(there) == 0 {
 		return err
 	}

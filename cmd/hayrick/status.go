@@ -13,6 +13,7 @@ import (
 
 	"hayrick"
 	"hayrick/coordinator"
+	"hayrick/cost"
 	"hayrick/manifest"
 )
 
@@ -20,9 +21,9 @@ func statusCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use: "status [run]", Short: "Say how a run stands (the latest when none is named)", Args: arguments(0, 1),
 		Long: `Say how a run stands: the latest when none is named. The exit code is that of the run:
-3 when it is paused, or has ended so that somebody has to look.`,
+3 when it is paused, or has ended so that somebody has to look; 6 when its budget paused it.`,
 		Example:     "  hayrick status\n  hayrick status @backfill      the latest run of that job\n  hayrick status --json | jq .ok",
-		Annotations: endsWith(exitUnwell, exitNotFound, exitConflict),
+		Annotations: endsWith(exitUnwell, exitNotFound, exitBudget, exitConflict),
 		RunE:        func(cmd *cobra.Command, args []string) error { return runStatus(cmd.Context(), c, refOf(args)) },
 	}
 }
@@ -45,7 +46,11 @@ type status struct {
 	// working on a run that has not ended.
 	Others int `json:"others"`
 	tally
-	Result *result `json:"result"` // null until it has ended
+	// USD is what the run has cost so far, and Budget what it may cost; null where the
+	// store costs nothing, and where there is no budget.
+	USD    *cost.Dollars `json:"usd"`
+	Budget *planBudget   `json:"budget"`
+	Result *result       `json:"result"` // null until it has ended
 }
 
 func runStatus(ctx context.Context, c *cli, ref string) error {
@@ -78,7 +83,7 @@ func runStatus(ctx context.Context, c *cli, ref string) error {
 		}
 		return s.Result.exit(false)
 	case s.Status == hayrick.StatusPaused:
-		return ended(exitUnwell)
+		return ended(pausedExit(k))
 	}
 	return nil
 }
@@ -88,6 +93,17 @@ func (r *roles) statusOf(ctx context.Context, k *coordinator.Known) (status, err
 	s := status{
 		Schema: "hayrick.status/v1", JobID: k.Plan.JobID, JobType: k.Plan.Job.JobType, Status: d.Status, Generation: k.Generation,
 		SubmittedAt: k.Plan.SubmittedAt, Messages: k.Depth.Messages, tally: tallyOf(k),
+	}
+	effect, now := coordinator.Apply(k.Orders, k.Generation), r.world.Clock.Now()
+	if b := coordinator.BudgetOf(k, effect); b != nil {
+		s.Budget = &planBudget{b.USD, b.Wall.D().Milliseconds()}
+	}
+	if k.Money != nil {
+		if k.Outcome != nil {
+			now = k.Outcome.EndedAt.Time
+		}
+		usd := coordinator.Spent(k, effect, now)
+		s.USD = &usd
 	}
 	if k.Outcome != nil {
 		res := resultOf(k)
@@ -144,6 +160,13 @@ func (c *cli) sayStatus(s status, now time.Time, again string) error {
 	}
 	if err := c.table(rows); err != nil {
 		return err
+	}
+	if s.USD != nil {
+		of := ""
+		if s.Budget != nil && s.Budget.USD > 0 {
+			of = "   budget " + dollars(s.Budget.USD)
+		}
+		c.print("cost   about %s, at most %s%s", dollars(s.USD.Expected), dollars(s.USD.High), of)
 	}
 	switch {
 	case s.Result != nil && s.Result.Message != "":

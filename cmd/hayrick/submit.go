@@ -12,9 +12,9 @@ func submitCommand(c *cli) *cobra.Command {
 		Use: "submit <job>", Short: "Plan a job and leave the work to hayrick worker",
 		Args:        arguments(1, 1),
 		Example:     "  hayrick submit jobs/backfill && hayrick worker\n  id=$(hayrick submit -q my-job.yaml)",
-		Annotations: endsWith(exitNotFound, exitConflict),
+		Annotations: endsWith(exitNotFound, exitBudget, exitConflict),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := parseSubmit(&o, args, cmd.Flags().Changed("limit")); err != nil {
+			if err := parseSubmit(&o, args, cmd.Flags().Changed); err != nil {
 				return err
 			}
 			return runSubmit(cmd.Context(), c, o)
@@ -41,7 +41,8 @@ func runSubmit(ctx context.Context, c *cli, o submitOptions) error {
 	}
 	defer r.close()
 	if c.onAWS() {
-		c.tell("the store's functions work on it; where there are none: hayrick worker")
+		c.tell("the store's functions work on it, and nothing on this machine has to stay on; where there are none: hayrick worker")
+		c.tell("follow it with: hayrick watch %s", s.JobID)
 	} else {
 		c.tell("work on it with: hayrick worker")
 	}

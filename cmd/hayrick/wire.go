@@ -62,7 +62,10 @@ func on(c *cli, st backend, timing ratelimit.Timing) *roles {
 	r := &roles{cli: c, store: st, timing: timing, lister: st, stop: newStopper()}
 	r.manifests = &manifest.Store{Objects: st, Clock: c.world.Clock}
 	r.coordinator = &coordinator.Coordinator{
-		Store: r.manifests, State: st, Queue: st, Sources: st, Lister: st, World: c.world, Log: c.log,
+		Store: r.manifests, State: st, Queue: st, Sources: st, Lister: st, World: c.world, Log: c.log, Money: c.money(),
+	}
+	if c.onAWS() { // it looks again and again, and each look has a price
+		r.coordinator.Store = &manifest.Store{Objects: remember(st), Clock: c.world.Clock}
 	}
 	return r
 }

@@ -91,7 +91,7 @@ type crew struct {
 // as long as it is to linger; while runs are unfinished, the last process in the
 // store stays.
 func (w *crew) look(ctx context.Context) (bool, error) {
-	if time.Since(w.swept) < sweepEvery {
+	if time.Since(w.swept) < w.pace.sweep {
 		return false, nil
 	}
 	w.swept = time.Now()

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"time"
+
+	"hayrick"
+	"hayrick/coordinator"
+	"hayrick/cost"
+	"hayrick/manifest"
+	"hayrick/worker"
+)
+
+// assumption is what nobody knows of a handler before it runs.
+type assumption struct {
+	itemTime time.Duration
+	itemRows float64
+	rowBytes float64
+	overhead time.Duration // of a task: its requests
+}
+
+// learned is what a person knows of it.
+type learned struct {
+	itemTime  time.Duration
+	itemRows  float64
+	rowsGiven bool
+}
+
+// assume is the least, the expected and the most.
+func assume(k learned, onAWS bool) [3]assumption {
+	a := [3]assumption{
+		{10 * time.Millisecond, 0, 10, time.Millisecond},
+		{100 * time.Millisecond, 1, 100, 2 * time.Millisecond},
+		{time.Second, 100, 1000, 10 * time.Millisecond},
+	}
+	for i := range a {
+		if k.itemTime > 0 {
+			a[i].itemTime = k.itemTime
+		}
+		if k.rowsGiven {
+			a[i].itemRows = k.itemRows
+		}
+		if onAWS { // some requests, one after the other
+			a[i].overhead *= 50
+		}
+	}
+	return a
+}
+
+// planShape is a planned run, but for what is assumed.
+type planShape struct {
+	def       hayrick.JobDefinition
+	found     coordinator.Preview
+	floor     time.Duration
+	functions bool
+	copied    bool
+}
+
+// job is the run as the cost package counts it.
+func (s planShape) job(a assumption) cost.Job {
+	items, tasks := s.found.Items, max(s.found.Tasks, 1)
+	parallel := min(int64(max(s.def.Run.MaxParallel, 1)), tasks)
+	inTask := (items + tasks - 1) / tasks
+	inFlight := min(int64(max(s.def.Run.ItemsInFlight, 1)), inTask)
+	attempt := a.overhead + times(a.itemTime, float64(inTask)/float64(inFlight))
+	took := max(s.floor, times(attempt, float64(tasks)/float64(parallel)))
+	attempt = max(attempt, times(took, float64(parallel)/float64(tasks))) // it waits for tokens
+	just := func(d time.Duration) cost.Times { return cost.Times{Low: d, Expected: d, High: d} }
+	j := cost.Job{
+		Submit: cost.Submit{Folders: int64(s.found.Listed), Earlier: int64(s.found.Named), Bundle: s.found.Bundle},
+		Groups: []cost.Group{{Planned: tasks, Tasks: tasks, Items: items, Closed: true, Attempt: just(attempt)}},
+		Merge:  &cost.Merge{Results: tasks}, Publish: true, Exists: s.def.Output.IfExists,
+		Processes: 1, Time: just(took),
+		Follow: cost.Follow{Fastest: remotePace.look, Slowest: remotePace.slowest, End: true},
+	}
+	if s.copied {
+		j.Submit.Copied, j.Submit.Again = max(s.found.Bytes, 1), !s.def.Input.Items
+	}
+	for _, r := range s.def.Rates {
+		if r.Auto {
+			j.Groups[0].Tokens += items
+		}
+	}
+	if rows := int64(a.itemRows * float64(items)); rows > 0 {
+		m := j.Merge
+		m.Rows, m.Bytes, m.Parts = min(tasks, rows), int64(float64(rows)*a.rowBytes), 1
+		j.Groups[0].Rows = m.Rows
+		most := max(1, m.Rows/int64(max(s.def.Merge.FanIn, 1)))
+		m.Nodes = most
+		if !s.def.Merge.ByCount {
+			full := max(rows/max(s.def.Merge.TargetRows, 1), m.Bytes/max(int64(s.def.Merge.TargetBytes), 1))
+			m.Nodes = max(1, min(most, full))
+		}
+		m.Done = m.Nodes
+		if part := int64(s.def.Merge.PartBytes); part > 0 {
+			m.Parts = max(1, min(m.Nodes, m.Bytes/part))
+		}
+	}
+	if s.functions {
+		j.Follow = cost.Follow{} // whoever watches pays for it: hayrick watch says what
+		j.Function = cost.Function{MiB: functionMiB, Start: functionStart}
+		j.Processes = parallel
+	}
+	return j
+}
+
+// times is d n times.
+func times(d time.Duration, n float64) time.Duration { return time.Duration(float64(d) * n) }
+
+const (
+	functionMiB   = 2048                  // as the template has it
+	functionStart = 50 * time.Millisecond // of an invocation, on average over cold and warm ones
+)
+
+// keyCounts counts how many items share a value of each rate's key, as bytes of the
+// input pass. Where no rate has a key it looks at nothing.
+type keyCounts struct {
+	limit int64
+	rates []hayrick.Rate
+	found map[string]*coordinator.Frequent
+
+	line  []byte // the one that is not complete yet
+	long  bool   // it is longer than anybody parses here: left out
+	items int64
+}
+
+func newKeyCounts(def hayrick.JobDefinition) *keyCounts {
+	k := &keyCounts{limit: def.Input.Limit, found: map[string]*coordinator.Frequent{}}
+	for _, r := range def.Rates {
+		if r.Auto && r.Key != "" {
+			k.rates = append(k.rates, r)
+			k.found[r.Name] = &coordinator.Frequent{}
+		}
+	}
+	return k
+}
+
+func (k *keyCounts) writer() io.Writer {
+	if len(k.rates) == 0 {
+		return nil
+	}
+	return k
+}
+
+// Write takes the next bytes of the input.
+func (k *keyCounts) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		line, more, whole := bytes.Cut(rest, []byte("\n"))
+		if k.long = k.long || len(k.line)+len(line) > checkedBytes; k.long {
+			k.line = k.line[:0]
+		} else {
+			k.line = append(k.line, line...)
+		}
+		if whole {
+			k.end()
+		}
+		rest = more
+	}
+	return len(p), nil
+}
+
+// end takes in a whole line.
+func (k *keyCounts) end() {
+	rec := manifest.TrimRecord(k.line)
+	if (len(rec) > 0 || k.long) && (k.limit == 0 || k.items < k.limit) {
+		k.items++
+		if fields, ok := worker.ParseFields(rec); ok && !k.long {
+			for _, r := range k.rates {
+				if key, err := worker.RateKey(r.Key, fields); err == nil {
+					k.found[r.Name].Add(key)
+				}
+			}
+		}
+	}
+	k.line, k.long = k.line[:0], false
+}
+
+// most is the count of the commonest value, by rate.
+func (k *keyCounts) most() map[string]int64 {
+	if len(k.line) > 0 || k.long {
+		k.end()
+	}
+	out := map[string]int64{}
+	for name, f := range k.found {
+		out[name] = f.Most()
+	}
+	return out
+}
+
+// indexing shows how far an input has been indexed.
+type indexing struct {
+	*cli
+	start, next time.Time
+	wait        time.Duration
+}
+
+func newIndexing(c *cli) *indexing {
+	now := c.world.Clock.Now()
+	return &indexing{cli: c, start: now, wait: firstQuiet, next: now.Add(firstQuiet)}
+}
+
+func (x *indexing) show(bytes, total, items int64) {
+	now := x.world.Clock.Now()
+	if x.quiet || x.json || now.Before(x.next) {
+		return
+	}
+	of := ""
+	if total > 0 {
+		of = " of " + size(total)
+	}
+	if x.errTTY && x.get("TERM") != "dumb" {
+		x.next = now.Add(lookEvery)
+		x.screen.draw([]string{"indexing  " + size(bytes) + of + "  " + count(items, "item") + "  " + ago(now.Sub(x.start))})
+		return
+	}
+	x.wait = min(2*x.wait, longestQuiet)
+	x.next = now.Add(x.wait)
+	x.tell("%s  indexing  %s%s  %s", ago(now.Sub(x.start)), size(bytes), of, count(items, "item"))
+}

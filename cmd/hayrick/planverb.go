@@ -1,0 +1,375 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hayrick"
+	"hayrick/coordinator"
+	"hayrick/cost"
+	"hayrick/jobfile"
+	"hayrick/jobs"
+	"hayrick/local"
+	"hayrick/manifest"
+)
+
+// planOptions are the flags of plan.
+type planOptions struct {
+	submitOptions
+	printPrices bool
+}
+
+func planCommand(c *cli) *cobra.Command {
+	o := planOptions{submitOptions: submitOptions{verb: "run"}}
+	cmd := &cobra.Command{
+		Use: "plan <job>", Short: "Say what a run would do and cost, and do nothing",
+		Long: `Check a job file and its input as run does, index the input, and say what a run would
+come to: items, tasks, the time that its rates need at least, and on a store on AWS
+every request and what they cost. Nothing is written.
+
+Counts marked "exact" are those of a run without faults. The others depend on time, or
+on what the handler emits: say what you know of it with --item-time and --item-rows.
+Costs leave out storage, and bytes that leave a region.`,
+		Example:     "  hayrick plan jobs/backfill\n  hayrick -C s3://lab-hayrick plan jobs/backfill --detach --item-time 300ms --item-rows 40\n  hayrick plan --print-prices > prices.json",
+		Annotations: endsWith(exitNotFound, exitBudget, exitConflict),
+		Args:        arguments(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.printPrices {
+				_, err := c.out.Write(cost.ListPrices().JSON())
+				return err
+			}
+			if err := arguments(1, 1)(cmd, args); err != nil {
+				return err
+			}
+			if err := parseSubmit(&o.submitOptions, args, cmd.Flags().Changed); err != nil {
+				return err
+			}
+			if err := parsePlan(&o, cmd.Flags().Changed); err != nil {
+				return err
+			}
+			return runPlan(cmd.Context(), c, o)
+		},
+	}
+	o.flags(c, cmd)
+	f := cmd.Flags()
+	f.BoolVar(&o.detach, "detach", false, "plan for the functions of the store, as run --detach leaves it to them")
+	f.DurationVar(&o.learned.itemTime, "item-time", 0, "how long the handler takes for an item, such as 300ms")
+	f.Float64Var(&o.learned.itemRows, "item-rows", 0, "how many rows it emits for one, on average")
+	f.BoolVar(&o.printPrices, "print-prices", false, "print the table of prices, to be changed and given as --prices")
+	return cmd
+}
+
+func parsePlan(o *planOptions, given func(flag string) bool) error {
+	switch {
+	case given("item-time") && o.learned.itemTime <= 0:
+		return &hayrick.UserError{What: fmt.Sprintf("--item-time %v", o.learned.itemTime), Hint: "write a time such as 300ms"}
+	case given("item-rows") && !(o.learned.itemRows >= 0):
+		return &hayrick.UserError{What: fmt.Sprintf("--item-rows %g", o.learned.itemRows), Hint: "write a number of rows, from 0"}
+	}
+	o.learned.rowsGiven = given("item-rows")
+	return nil
+}
+
+// plan is the result of plan.
+type plan struct {
+	Schema  string   `json:"schema"`
+	JobID   string   `json:"job_id"`
+	Resumed bool     `json:"resumed"` // run would go on with this run
+	Because []string `json:"because"`
+	Items   int64    `json:"items"`
+	Tasks   int64    `json:"tasks"`
+	Blocks  int64    `json:"blocks"`
+	Batch   int      `json:"batch_items"`
+	Store   string   `json:"store"`
+	Where   string   `json:"where"` // this process, or functions
+	// FloorMS is how long the rates let it take at least; Rate is the one that does.
+	FloorMS int64        `json:"floor_ms"`
+	Rate    string       `json:"floor_rate,omitempty"`
+	Time    *planTime    `json:"time"`
+	Lines   []cost.Line  `json:"lines"` // of the bill; none on this machine
+	USD     cost.Dollars `json:"usd"`
+	Budget  *planBudget  `json:"budget,omitempty"`
+	Prices  *planPrices  `json:"prices,omitempty"`
+	totals  []priced     // of the lines
+	def     *hayrick.JobDefinition
+	assumed [3]assumption // low, expected, high
+}
+
+type planTime struct {
+	LowMS      int64 `json:"low_ms"`
+	ExpectedMS int64 `json:"expected_ms"`
+	HighMS     int64 `json:"high_ms"`
+}
+
+type planBudget struct {
+	USD    float64 `json:"usd,omitempty"`
+	WallMS int64   `json:"wall_ms,omitempty"`
+}
+
+type planPrices struct {
+	Region string `json:"region"`
+	AsOf   string `json:"as_of"`
+	Source string `json:"source"`
+}
+
+// priced is one operation over all steps.
+type priced struct {
+	op cost.Op
+	n  cost.Range
+	us cost.Dollars
+}
+
+// runPlan prints what a run would come to.
+func runPlan(ctx context.Context, c *cli, o planOptions) error {
+	ctx, stop := c.untilInterrupt(ctx)
+	defer stop()
+	f, h, err := c.load(ctx, o.submitOptions)
+	if err != nil {
+		return err
+	}
+	if closer, ok := h.(jobs.Closer); ok {
+		defer closer.Close()
+	}
+	p, err := c.plan(ctx, f, h, o.submitOptions)
+	if err != nil {
+		return err
+	}
+	if c.json {
+		err = c.printJSON(p)
+	} else {
+		err = c.sayPlan(p)
+	}
+	if err != nil {
+		return err
+	}
+	if p.tooDear() {
+		return c.stopped(exitBudget, p.dear(), "raise --budget, or plan fewer items with --limit", "%s", painted(plain(p.dear())))
+	}
+	return nil
+}
+
+// affordable refuses a run whose budget is less than the least that it can cost. Where
+// there is no budget, or nothing costs anything, it looks at nothing.
+func (c *cli) affordable(ctx context.Context, f jobfile.File, h jobs.Handler, o submitOptions) error {
+	if f.Definition.Budget == nil || f.Definition.Budget.USD == 0 || !c.onAWS() {
+		return nil
+	}
+	p, err := c.plan(ctx, f, h, o)
+	if err != nil || p.Resumed || !p.tooDear() { // a run that is under way is watched as it goes
+		return err
+	}
+	return &hayrick.UserError{
+		What: p.dear(), Hint: "raise --budget, or take fewer items with --limit: hayrick plan says what they cost", Exit: exitBudget,
+	}
+}
+
+func (p *plan) tooDear() bool {
+	return !p.Resumed && p.Budget != nil && p.Budget.USD > 0 && p.USD.Low > p.Budget.USD
+}
+
+func (p *plan) dear() string {
+	return fmt.Sprintf("a run costs %s at least, and its budget is %s", dollars(p.USD.Low), dollars(p.Budget.USD))
+}
+
+// planStore is what planning takes of a store.
+type planStore interface {
+	reads
+	Stat(ctx context.Context, uri string) (manifest.Pin, error)
+	OpenSource(ctx context.Context, uri string, offset int64) (io.ReadCloser, error)
+}
+
+// openToPlan opens a store to look, also one that is not there yet: that one is empty.
+func (c *cli) openToPlan(ctx context.Context) (planStore, error) {
+	if c.onAWS() {
+		st, _, err := openBackend(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		return st.(planStore), nil
+	}
+	st, err := local.OpenReadOnly(c.storeDir)
+	if !errors.Is(err, hayrick.ErrNotFound) {
+		return st, err
+	}
+	none, err := os.MkdirTemp("", "hayrick-plan-")
+	if err != nil {
+		return nil, fmt.Errorf("make a scratch folder: %w", err)
+	}
+	defer os.Remove(none) // it stays open, and empty
+	return local.OpenReadOnly(none)
+}
+
+// noClones are sources from which nothing is copied.
+type noClones struct{ planStore }
+
+func (noClones) Clone(context.Context, string, string) (bool, error) { return false, nil }
+
+// plan finds out what a run would come to.
+func (c *cli) plan(ctx context.Context, f jobfile.File, h jobs.Handler, o submitOptions) (*plan, error) {
+	st, err := c.openToPlan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer st.Close()
+	scratch, err := os.MkdirTemp("", "hayrick-plan-")
+	if err != nil {
+		return nil, fmt.Errorf("make a scratch folder: %w", err)
+	}
+	defer os.RemoveAll(scratch)
+	if err := c.checkInput(ctx, noClones{st}, f.Definition); err != nil {
+		return nil, err
+	}
+	ask, err := c.submission(ctx, f, h, o, st)
+	if err != nil {
+		return nil, err
+	}
+	shown := newIndexing(c)
+	ask.Progress = shown.show
+	keys := newKeyCounts(f.Definition)
+	co := coordinator.Coordinator{
+		Store: &manifest.Store{Objects: st, Clock: c.world.Clock}, Sources: noClones{st}, Lister: st,
+		World: c.world, Log: c.log, Scratch: scratch,
+	}
+	found, err := co.Preview(ctx, ask, keys.writer())
+	c.screen.clear()
+	if err != nil {
+		return nil, c.adviseSubmit(err, o)
+	}
+	return c.planOf(f.Definition, found, keys.most(), o), nil
+}
+
+// planOf puts what was found together.
+func (c *cli) planOf(def hayrick.JobDefinition, found coordinator.Preview, most map[string]int64, o submitOptions) *plan {
+	p := &plan{
+		Schema: "hayrick.preview/v1", JobID: found.JobID, Resumed: found.Resumed, Items: found.Items, Tasks: found.Tasks,
+		Blocks: (found.Tasks + manifest.BlockTasks - 1) / manifest.BlockTasks, Batch: def.Batch.Items, Store: c.storeDir,
+		Where: "this process", Lines: []cost.Line{}, def: &def, Because: reasons(def, found, o),
+	}
+	functions := o.detach && c.onAWS()
+	if functions {
+		p.Where = "the functions of the store"
+	} else if o.detach {
+		p.Where = "hayrick worker"
+	}
+	floor, rate := coordinator.FloorOf(def.Rates, found.Items, most)
+	p.FloorMS, p.Rate = floor.Milliseconds(), rate
+	p.assumed = assume(o.learned, c.onAWS())
+	shape := planShape{def: def, found: found, floor: floor, functions: functions, copied: c.copies(def)}
+	low, expected, high := shape.job(p.assumed[0]), shape.job(p.assumed[1]), shape.job(p.assumed[2])
+	p.Time = &planTime{low.Time.Expected.Milliseconds(), expected.Time.Expected.Milliseconds(), high.Time.Expected.Milliseconds()}
+	if b := def.Budget; b != nil {
+		p.Budget = &planBudget{b.USD, b.Wall.D().Milliseconds()}
+	}
+	if !c.onAWS() {
+		return p
+	}
+	bill := cost.Estimate(low, expected, high, c.prices)
+	p.Lines, p.USD = bill.Lines, bill.USD
+	p.Prices = &planPrices{c.prices.Region, c.prices.AsOf, c.prices.Source}
+	for _, op := range cost.Ops {
+		if n, usd := bill.Total(op); n != (cost.Range{}) {
+			p.totals = append(p.totals, priced{op, n, usd})
+		}
+	}
+	return p
+}
+
+// reasons says why there will be which run.
+func reasons(def hayrick.JobDefinition, found coordinator.Preview, o submitOptions) []string {
+	switch {
+	case found.Resumed:
+		return []string{"an unfinished run of the same job file and input goes on as it was planned; --new starts another"}
+	case o.fresh:
+		return []string{"all items are new: --new"}
+	case found.Named > 0:
+		return []string{fmt.Sprintf("all items are new: of %s named %s none is an unfinished one of the same job file and input", count(int64(found.Named), "run"), def.Name)}
+	}
+	return []string{"all items are new: no run is named " + def.Name}
+}
+
+// copies says that the input is copied into the store, and read from there.
+func (c *cli) copies(def hayrick.JobDefinition) bool {
+	return c.onAWS() && (def.Input.Items || onThisMachine(def.Input.URI) || def.Input.Snapshot == "copy")
+}
+
+// readPrices reads a table of prices, the built-in one for no file.
+func readPrices(path string) (cost.Prices, error) {
+	if path == "" {
+		return cost.ListPrices(), nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return cost.Prices{}, &hayrick.UserError{What: "the prices cannot be read", Hint: "hayrick plan --print-prices prints a table", Err: err}
+	}
+	p, err := cost.ReadPrices(b)
+	var user *hayrick.UserError
+	if errors.As(err, &user) {
+		user.What = path + ": " + user.What
+	}
+	return p, err
+}
+
+// sayPlan prints a plan in words.
+func (c *cli) sayPlan(p *plan) error {
+	c.print("plan   %s -> %s of %s in %s", count(p.Items, "item"), count(p.Tasks, "task"), number(int64(p.Batch)), count(p.Blocks, "block"))
+	c.print("run    %s   %s", p.JobID, strings.Join(p.Because, "; "))
+	c.print("where  %s, %d at once, %s in flight each   store %s", p.Where, p.def.Run.MaxParallel, count(int64(p.def.Run.ItemsInFlight), "item"), p.Store)
+	if p.FloorMS > 0 {
+		c.print("floor  %s: rate %s", ago(ms(p.FloorMS)), p.Rate)
+	}
+	lo, hi := p.assumed[0], p.assumed[2]
+	if lo.itemTime == hi.itemTime {
+		c.print("time   about %s, at %s an item", ago(ms(p.Time.ExpectedMS)), ago(lo.itemTime))
+	} else {
+		c.print("time   %s to %s, if an item takes %s to %s: say --item-time", ago(ms(p.Time.LowMS)), ago(ms(p.Time.HighMS)), ago(lo.itemTime), ago(hi.itemTime))
+	}
+	if p.Prices == nil {
+		c.print("cost   %s: nothing is asked of AWS", dollars(0))
+		return nil
+	}
+	rows := [][]string{{"COST", "REQUESTS", "", "LOW", "LIKELY", "HIGH"}}
+	for _, t := range p.totals {
+		n, exact := number(t.n.Low)+" to "+number(t.n.High), ""
+		if t.n.Exact() {
+			n, exact = number(t.n.Low), "exact"
+		}
+		rows = append(rows, []string{opWords[t.op], n, exact, dollars(t.us.Low), dollars(t.us.Expected), dollars(t.us.High)})
+	}
+	rows = append(rows, []string{"total", "", "", dollars(p.USD.Low), dollars(p.USD.Expected), dollars(p.USD.High)})
+	if err := c.table(rows); err != nil {
+		return err
+	}
+	if lo.itemRows != hi.itemRows {
+		c.print("       if an item has %g to %g rows: say --item-rows", lo.itemRows, hi.itemRows)
+	}
+	if b := p.Budget; b != nil && b.USD > 0 {
+		c.print("budget %s", dollars(b.USD))
+	}
+	c.print("prices %s, %s; without storage and transfer", p.Prices.Region, p.Prices.AsOf)
+	return nil
+}
+
+var opWords = map[cost.Op]string{
+	cost.S3Write: "S3 PUT, COPY, POST", cost.S3List: "S3 LIST", cost.S3Read: "S3 GET, HEAD", cost.DBWrite: "DynamoDB writes", cost.DBRead: "DynamoDB reads",
+	cost.SQS: "SQS requests", cost.Invocation: "Lambda invocations", cost.LambdaMemory: "Lambda MiB-seconds",
+}
+
+func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// dollars is an amount with as many digits as mean something.
+func dollars(usd float64) string {
+	switch {
+	case usd == 0 || usd >= 10:
+		return fmt.Sprintf("$%.2f", usd)
+	case usd < 0.0001:
+		return "<$0.0001"
+	}
+	return fmt.Sprintf("$%.4f", usd)
+}
