@@ -62,7 +62,7 @@ func overBudget(k *Known, effect Effect, now time.Time) *manifest.Control {
 	if b.USD > 0 && k.Money != nil {
 		if spent := Spent(k, effect, now); spent.High > b.USD {
 			return pause(RuleBudget+strconv.FormatFloat(b.USD, 'g', -1, 64),
-				fmt.Sprintf("the run has cost up to $%.4f with what is in hand, and budget.usd is %g", spent.High, b.USD), "--budget <more>")
+				fmt.Sprintf("the run has cost up to $%.4f with what is in hand and what comes in the next minute, and budget.usd is %g", spent.High, b.USD), "--budget <more>")
 		}
 	}
 	return nil
@@ -74,8 +74,8 @@ func worked(k *Known, effect Effect, now time.Time) time.Duration {
 }
 
 // Spent estimates what the generation has cost by now, on a store that costs something:
-// the counts of what its commits and progress records say has been done. What may be in
-// hand is counted as done.
+// the counts of what its commits and progress records say has been done. What is in hand
+// is counted as done, and what may be done until somebody looks again.
 func Spent(k *Known, effect Effect, now time.Time) cost.Dollars {
 	if k.Money == nil {
 		return cost.Dollars{}
@@ -84,8 +84,13 @@ func Spent(k *Known, effect Effect, now time.Time) cost.Dollars {
 	return cost.Estimate(j, j, j, k.Money.Prices).USD
 }
 
-// CostOf is a run as the cost package counts it, so far: with the rows of every task,
-// since no record says which have none, and followed as closely as anybody follows it.
+// ahead is how long it may be until somebody looks again: by then the run must not have
+// passed its budget.
+const ahead = time.Minute
+
+// CostOf is a run as the cost package counts it, so far and until the next look: with
+// the rows of every task, since no record says which have none, and followed as closely
+// as anybody follows it.
 func CostOf(k *Known, took time.Duration, f cost.Function) cost.Job {
 	parallel := int64(max(k.Definition.Run.MaxParallel, 1))
 	j := cost.Job{
@@ -116,7 +121,8 @@ func CostOf(k *Known, took time.Duration, f cost.Function) cost.Job {
 				ended += int64(r.Done.Count())
 			}
 		}
-		done = func(planned int64) int64 { return min(planned, ended+parallel) }
+		soon := float64(ended) * min(ahead.Seconds()/max(took.Seconds(), 1e-3), 1e6)
+		done = func(planned int64) int64 { return min(planned, ended+parallel+int64(soon)) }
 	}
 	atWork := k.Open != nil && k.Open.Name != hayrick.GroupAggregation
 	close := func(r manifest.RetryPlan) {

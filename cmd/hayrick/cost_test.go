@@ -4,11 +4,14 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,10 +22,11 @@ import (
 	"hayrick/internal/wirecount"
 )
 
-// metered runs a command in this process with a meter before every service, and
-// returns what passed.
-func metered(t *testing.T, args ...string) (*wirecount.Meter, string) {
+// metered runs a command in this process with a meter before every service. It ends
+// with the code; stdout is returned.
+func metered(t *testing.T, code int, args ...string) (*wirecount.Meter, string) {
 	t.Helper()
+	start := time.Now()
 	m, err := wirecount.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -34,9 +38,10 @@ func metered(t *testing.T, args ...string) (*wirecount.Meter, string) {
 		defer os.Setenv(name, was)
 	}
 	var out, errs bytes.Buffer
-	code := run(t.Context(), environment{in: os.Stdin, out: &out, err: &errs, get: os.Getenv, drain: make(chan struct{}), width: func() int { return 80 }}, args)
-	if code != exitDone {
-		t.Fatalf("%v exits %d\n%s%s", args, code, out.String(), errs.String())
+	got := run(t.Context(), environment{in: os.Stdin, out: &out, err: &errs, get: os.Getenv, drain: make(chan struct{}), width: func() int { return 80 }}, args)
+	t.Logf("%v: %v", args[2:], time.Since(start).Round(time.Millisecond))
+	if got != code {
+		t.Fatalf("%v exits %d, want %d\n%s%s", args, got, code, out.String(), errs.String())
 	}
 	return m, out.String()
 }
@@ -63,7 +68,7 @@ func opOf(wire string) cost.Op {
 	return cost.Op("unknown request " + wire)
 }
 
-func priced(m *wirecount.Meter) map[cost.Op]int64 {
+func byPrice(m *wirecount.Meter) map[cost.Op]int64 {
 	n := map[cost.Op]int64{}
 	for wire, k := range m.Counts() {
 		if op := opOf(wire); op != "" {
@@ -118,10 +123,10 @@ func TestCountsOnStandIns(t *testing.T) {
 			store := "s3://" + standins.Store(t, standins.Config(t))
 			countJob(t, store, c.tasks, c.more)
 			start := time.Now()
-			m, _ := metered(t, "-C", store, "run", "job.yaml", "-q")
+			m, _ := metered(t, exitDone, "-C", store, "run", "job.yaml", "-q")
 			job := ranAs(t, store, time.Since(start))
 			sheet := cost.CountOf(job)
-			wire := priced(m)
+			wire := byPrice(m)
 			for _, op := range cost.Ops {
 				n := sheet.Total(op).N
 				if got := wire[op]; got < n.Low || got > n.High {
@@ -155,12 +160,107 @@ func TestCountsOnStandIns(t *testing.T) {
 			if c.tasks < 1000 {
 				return
 			}
-			work := priced(m)
+			wires := m.Counts()
+			for what, bar := range map[string]struct{ n, most float64 }{
+				"S3 PUT":         {float64(m.Of("s3.PutObject", "tasks/task")), 3.0},
+				"DynamoDB write": {float64(wires["dynamodb.PutItem"] + wires["dynamodb.UpdateItem"] - 4), 2.02}, // 4: the job's state, the one merge
+				"SQS":            {float64(wires["sqs.SendMessageBatch"] + wires["sqs.ReceiveMessage"] + wires["sqs.DeleteMessageBatch"]), 0.35},
+			} {
+				if each := bar.n / float64(c.tasks); each > bar.most {
+					t.Errorf("%.3f %s a worker task, more than %g", each, what, bar.most)
+				}
+			}
+			work := byPrice(m)
 			for op, most := range map[cost.Op]float64{cost.S3Write: 3.4, cost.DBWrite: 2.3, cost.SQS: 0.4} {
 				if each := float64(work[op]) / float64(c.tasks); each > most {
 					t.Errorf("%s: %.3f a task in the whole job, more than %g", op, each, most)
 				}
 			}
 		})
+	}
+}
+
+// A plan writes nothing, and the run that follows asks for what the plan said.
+func TestPlanOnStandIns(t *testing.T) {
+	store := "s3://" + standins.Store(t, standins.Config(t))
+	countJob(t, store, 300, "")
+	m, out := metered(t, exitDone, "-C", store, "plan", "job.yaml", "--item-rows", "1", "--item-time", "1ms", "--json")
+	if n := byPrice(m); n[cost.S3Write]+n[cost.DBWrite]+n[cost.SQS] > 0 {
+		t.Errorf("planning writes: %v", m.Counts())
+	}
+	var p plan
+	if err := json.Unmarshal([]byte(out), &p); err != nil {
+		t.Fatal(err)
+	}
+	m, _ = metered(t, exitDone, "-C", store, "run", "job.yaml", "-q")
+	n := byPrice(m)
+	exact := 0
+	for _, op := range cost.Ops {
+		planned, usd := cost.Bill{Lines: p.Lines}.Total(op)
+		if n[op] < planned.Low || n[op] > planned.High || usd.Low > usd.High {
+			t.Errorf("%s: %d on the wire, planned %+v\n%s", op, n[op], planned, m.Keys())
+		}
+		if planned.Exact() && planned.Low > 0 {
+			exact++
+		}
+	}
+	if exact < 3 {
+		t.Errorf("only %d of the operations are exact: %+v", exact, p.Lines)
+	}
+	if p.USD.Low <= 0 || p.USD.Low > p.USD.Expected || p.USD.Expected > p.USD.High {
+		t.Errorf("it costs %+v", p.USD)
+	}
+}
+
+// A run whose budget is below the least that it costs is refused before anything is
+// written; one that is found out on the way is paused, and goes on with more.
+func TestBudgetOnStandIns(t *testing.T) {
+	store := "s3://" + standins.Store(t, standins.Config(t))
+	countJob(t, store, 600, "")
+	for _, verb := range []string{"run", "submit"} {
+		if m, _ := metered(t, exitBudget, "-C", store, verb, "job.yaml", "--budget", "0.000001"); byPrice(m)[cost.S3Write] > 0 {
+			t.Errorf("%s: refused, and yet written: %s", verb, m.Keys())
+		}
+	}
+	_, out := metered(t, exitDone, "-C", store, "plan", "job.yaml", "--item-time", "1ms", "--json")
+	var p plan
+	if err := json.Unmarshal([]byte(out), &p); err != nil {
+		t.Fatal(err)
+	}
+	// What the plan takes for possible, if no item has rows; every item has one.
+	budget := strconv.FormatFloat(p.USD.Low*1.05, 'g', 4, 64)
+	m, _ := metered(t, exitBudget, "-C", store, "run", "job.yaml", "--budget", budget, "-q")
+	spent := 0.0
+	for op, n := range byPrice(m) {
+		spent += float64(n) * cost.ListPrices().USD[op] / 1e6
+	}
+	if spent > p.USD.Low*1.05 {
+		t.Errorf("paused after %g of a budget of %s", spent, budget)
+	}
+	metered(t, exitBudget, "-C", store, "status")
+	metered(t, exitBudget, "-C", store, "watch")
+	metered(t, exitBudget, "-C", store, "resume")
+	if _, out := metered(t, exitDone, "-C", store, "resume", "--budget", "1", "--detach"); !strings.HasSuffix(out, " RUNNING\n") {
+		t.Errorf("with a higher budget: %s", out)
+	}
+}
+
+// A look of who watches asks for no more than the help says, however long it goes on.
+func TestWatchOnStandIns(t *testing.T) {
+	store := "s3://" + standins.Store(t, standins.Config(t))
+	countJob(t, store, 300, "")
+	metered(t, exitDone, "-C", store, "submit", "job.yaml", "-q")
+	m, _ := metered(t, exitTimeout, "-C", store, "watch", "--timeout", "8s", "-q")
+	var all int64
+	for _, n := range m.Counts() {
+		all += n
+	}
+	looks := m.Counts()["sqs.GetQueueAttributes"]
+	const found = 12 // the run's name, and its plan
+	if looks < 2 || all > found+looks*lookRequests {
+		t.Errorf("%d looks ask for %d requests: %v\n%s", looks, all, m.Counts(), m.Keys())
+	}
+	if n := byPrice(m)[cost.S3Write] + byPrice(m)[cost.DBWrite]; n > 0 {
+		t.Errorf("watching a run that is well writes %d times", n)
 	}
 }

@@ -81,6 +81,7 @@ type drive struct {
 // error is why it ended before.
 func (d *drive) run(ctx context.Context, slots int, look func(context.Context) (done bool, err error)) error {
 	d.wake, d.pace = make(chan struct{}, 1), d.roles.pace()
+	d.wait = d.pace.look
 	d.faults, d.worked = map[hayrick.Role]int{}, time.Now()
 	pool := d.pool(slots)
 	for role, do := range pool.Do {
@@ -141,7 +142,7 @@ func (d *drive) watch(ctx context.Context, look func(context.Context) (bool, err
 			d.stop.stop(err)
 			return
 		}
-		timer.Reset(max(d.wait, d.pace.look, lookShare*time.Since(start)))
+		timer.Reset(max(d.wait, lookShare*time.Since(start)))
 	}
 }
 
@@ -242,7 +243,8 @@ func hopeless(err error) bool {
 // shows its progress, and is done when its generation has ended and everything that
 // follows from that is there.
 func (d *drive) follow(jobID string) func(context.Context) (bool, error) {
-	swept, seen := time.Now(), ""
+	begun := time.Now()
+	swept, seen := begun, ""
 	return func(ctx context.Context) (bool, error) {
 		k, dec, err := d.known(ctx, jobID)
 		if err != nil {
@@ -253,6 +255,10 @@ func (d *drive) follow(jobID string) func(context.Context) (bool, error) {
 		} else {
 			d.wait = min(2*d.wait, d.pace.slowest)
 		}
+		if b := coordinator.BudgetOf(k, coordinator.Apply(k.Orders, k.Generation)); b != nil && b.USD > 0 {
+			// No look may come so late that the run has gone far beyond what the last one saw.
+			d.wait = min(d.wait, max(lookEvery, time.Since(begun)/10))
+		}
 		if d.progress != nil {
 			d.progress.show(k, dec)
 		}
@@ -261,11 +267,11 @@ func (d *drive) follow(jobID string) func(context.Context) (bool, error) {
 			return true, nil
 		case dec.Status == hayrick.StatusPaused && dec.State == nil && !dec.View && dec.Pause == nil:
 			return false, d.pausedBy(k)
-		case time.Since(swept) < d.pace.sweep:
+		case time.Since(swept) < d.pace.sweep && dec.Pause == nil: // a budget does not wait
 			return false, nil
 		}
 		swept = time.Now()
-		if dec, err = d.coordinator.Repair(ctx, k); dec.Cancel || dec.View {
+		if dec, err = d.coordinator.Repair(ctx, k); dec.Cancel || dec.View || dec.Pause != nil {
 			d.nudge() // what was looked for may be there now
 		}
 		return false, err

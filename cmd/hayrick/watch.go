@@ -159,7 +159,7 @@ func (w *watcher) follow(ctx context.Context, k *coordinator.Known) (*coordinato
 		default:
 			wait = min(2*wait, w.pace.slowest)
 		}
-		if w.roles.world.Clock.Now().Sub(swept) >= w.pace.sweep {
+		if dec.Pause != nil || w.roles.world.Clock.Now().Sub(swept) >= w.pace.sweep {
 			swept = w.roles.world.Clock.Now()
 			if _, err := w.coordinator.Repair(ctx, k); err != nil && ctx.Err() == nil {
 				w.roles.log.Warn("the run could not be repaired; trying again", hayrick.KeyError, err)

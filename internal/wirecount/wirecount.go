@@ -210,6 +210,19 @@ func (m *Meter) Counts() map[string]int64 {
 	return maps.Clone(m.n)
 }
 
+// Of is how often an operation was about a key below a job's folder that begins with
+// prefix; what tells keys of a kind apart is left out of them.
+func (m *Meter) Of(op, prefix string) (n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for key, k := range m.keys[op] {
+		if strings.HasPrefix(key, prefix) {
+			n += k
+		}
+	}
+	return n
+}
+
 // Keys is what was counted so far of the objects of S3, for people: a line each.
 func (m *Meter) Keys() string {
 	m.mu.Lock()
