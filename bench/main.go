@@ -7,7 +7,7 @@
 // needs Go and gcc; openssl, cat and PostgreSQL are used where they are installed.
 //
 // main.go chooses and orders the benchmarks, one file each (index, noop, depth,
-// start, lambda, concat, merge); rounds.go takes turns, report.go is the table; child.go starts processes and reads
+// start, lambda, concat, merge, cost); rounds.go takes turns, report.go is the table; child.go starts processes and reads
 // their memory; whatever is measured for memory runs in a child of its own.
 package main
 
@@ -41,6 +41,7 @@ var benchmarks = []benchmark{
 	{"depth", "memory with a million tasks queued, beside ten thousand", benchDepth},
 	{"concat", "joining 1,000 Parquet files by row groups, beside cat", benchConcat},
 	{"merge", "a decoding merge of 300 Parquet files, beside DuckDB", benchMerge},
+	{"cost", "requests of whole jobs on the stand-ins of AWS, beside Step Functions' prices", benchCost},
 }
 
 // bench is what the benchmarks share.
@@ -78,6 +79,7 @@ func run(ctx context.Context, args []string) error {
 		only    = f.String("only", "", "comma-separated `names` of benchmarks")
 		asJSON  = f.Bool("json", false, "print the result as JSON")
 		docs    = f.String("docs", "", "write the table into this Markdown `file`, between its two bench marks")
+		costs   = f.String("cost-docs", "", "write the table of costs into this Markdown `file`, between its two cost marks")
 		scale   = f.Float64("scale", 1, "`share` of the full sizes; targets are for 1")
 		profile = f.String("profile", "", "take CPU profiles of the no-op runs into this `folder`; the times are then those of a profiled binary")
 	)
@@ -138,6 +140,11 @@ func run(ctx context.Context, args []string) error {
 	b.report.Seconds = time.Since(start).Seconds()
 	if *docs != "" {
 		if err := b.report.intoDocs(*docs); err != nil {
+			return err
+		}
+	}
+	if *costs != "" && b.report.cost != "" {
+		if err := between(*costs, costBegin, costEnd, b.report.cost); err != nil {
 			return err
 		}
 	}

@@ -34,6 +34,7 @@ type report struct {
 	Seconds float64 `json:"seconds"`
 	Rows    []row   `json:"rows"`
 
+	cost     string // the table of costs; "" = it was not made
 	bench    string // the one that runs now
 	progress io.Writer
 }
@@ -143,31 +144,41 @@ func (r *report) writeJSON(w io.Writer) error {
 const (
 	docsBegin = "<!-- bench: written by `go run . --docs`, not by hand -->"
 	docsEnd   = "<!-- /bench -->"
+
+	costBegin = "<!-- cost: written by `go run . --only cost --cost-docs`, not by hand -->"
+	costEnd   = "<!-- /cost -->"
 )
 
 // intoDocs puts the table between the marks of a Markdown file.
 func (r *report) intoDocs(path string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s.\n\n| %s |\n|%s\n", r.Machine, strings.Join(columns, " | "), strings.Repeat("---|", len(columns)))
+	for _, x := range r.Rows {
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(x.cells(), " | "))
+	}
+	fmt.Fprintf(&b, "\n%s.\n", r.ending())
+	return between(path, docsBegin, docsEnd, b.String())
+}
+
+// between replaces what stands between two marks of a file.
+func between(path, begin, end, text string) error {
 	old, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	head, rest, ok := bytes.Cut(old, []byte(docsBegin))
-	_, tail, ok2 := bytes.Cut(rest, []byte(docsEnd))
+	head, rest, ok := bytes.Cut(old, []byte(begin))
+	_, tail, ok2 := bytes.Cut(rest, []byte(end))
 	if !ok || !ok2 {
-		return fmt.Errorf("%s has no lines %q and %q", path, docsBegin, docsEnd)
+		return fmt.Errorf("%s has no lines %q and %q", path, begin, end)
 	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s%s\n%s.\n\n| %s |\n|%s\n", head, docsBegin, r.Machine, strings.Join(columns, " | "), strings.Repeat("---|", len(columns)))
-	for _, x := range r.Rows {
-		fmt.Fprintf(&b, "| %s |\n", strings.Join(x.cells(), " | "))
-	}
-	fmt.Fprintf(&b, "\n%s.\n%s%s", r.ending(), docsEnd, tail)
-	return os.WriteFile(path, b.Bytes(), 0o644)
+	return os.WriteFile(path, fmt.Appendf(nil, "%s%s\n%s%s%s", head, begin, text, end, tail), 0o644)
 }
 
 // quantity writes a value as a person would.
 func quantity(v float64, unit string) string {
 	switch unit {
+	case "requests":
+		return strconv.FormatFloat(v, 'f', 3, 64)
 	case "B":
 		return bytesOf(v)
 	case "s":
