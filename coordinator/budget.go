@@ -103,9 +103,20 @@ func CostOf(k *Known, took time.Duration, f cost.Function) cost.Job {
 		j.Submit.Bundle = 1
 	}
 	for _, in := range k.Plan.Input {
-		if strings.HasPrefix(in.Object, manifest.StoreScheme) {
-			j.Submit.Copied += max(in.Pin.Size, 1)
-			j.Submit.Again = in.URI != ""
+		if in.URI == "" { // the handler listed them
+			j.Submit.Copied = max(in.Pin.Size, 1)
+			continue
+		}
+		j.Submit.Files, j.Submit.Folder = 1, manifest.IsFolder(in.URI)
+		object := in.Object
+		if len(in.Objects) > 0 {
+			j.Submit.Files, object = int64(len(in.Objects)), in.Objects[0].Object
+		}
+		if in.ObjectsRef != nil {
+			j.Submit.Files = in.ObjectsRef.Count
+		}
+		if strings.HasPrefix(object, manifest.StoreScheme) || in.ObjectsRef != nil {
+			j.Submit.Copied = max(in.Pin.Size, 1)
 		}
 	}
 	var messages int64

@@ -20,7 +20,7 @@ func running(done int, b *hayrick.Budget, orders ...manifest.Control) (*Known, t
 			Group: manifest.Group{Name: hayrick.GroupInitial, Tasks: 1000, Items: 100_000},
 		},
 		Definition: hayrick.JobDefinition{Run: hayrick.Run{MaxParallel: 10}, Budget: b},
-		Orders:     orders, Depth: 1,
+		Orders:     orders, Depth: hayrick.Depth{Messages: 1, Exact: true},
 		Open:  &OpenGroup{Name: hayrick.GroupInitial},
 		Money: &Money{Prices: cost.ListPrices()},
 	}

@@ -114,8 +114,9 @@ type Submit struct {
 	Folders int64 // below jobs/, which are listed; -1: nothing is, the run's id was given
 	Earlier int64 // runs of the same name
 	Bundle  int64 // bytes of the packed folder; 0 = the job has none
+	Files   int64 // the input is made of, 1 or more; 0 = the handler lists its items
+	Folder  bool  // they were listed
 	Copied  int64 // bytes of the input that are put into the store; 0 = it lies in S3
-	Again   bool  // what was put there is read again to be indexed
 }
 
 // Group is a task group of workers.
@@ -157,16 +158,18 @@ type Function struct {
 
 // What of the code decides how much is asked for.
 const (
-	queueGroup  = 10 // messages a request
-	blockShards = 8  // queries for the progress records of a group
-	openBlocks  = 8  // block files that a worker keeps open
-	listPage    = 1000
-	partBytes   = 8 << 20 // of an upload in parts
-	smallBytes  = 5 << 20 // an output below is one put
-	tailBytes   = 64 << 10
-	copyBytes   = 1 << 30
-	lotTokens   = 64
+	queueGroup   = 10 // messages a request
+	blockShards  = 8  // queries for the progress records of a group
+	openBlocks   = 8  // block files that a worker keeps open
+	listPage     = 1000
+	checkedFiles = 10      // of a folder, before anything is planned
+	partBytes    = 8 << 20 // of an upload in parts
+	smallBytes   = 5 << 20 // an output below is one put
+	tailBytes    = 64 << 10
+	copyBytes    = 1 << 30
+	lotTokens    = 64
 
+	noteEvery  = 30 * time.Second
 	visibility = time.Minute
 	lease      = time.Minute
 
@@ -275,14 +278,22 @@ func (j Job) submit(s Sheet) {
 		writes += upload(x.Bundle)
 	}
 	reads := lookReads + 2*x.Earlier + refs(g.Planned, 2)
+	if x.Folder && x.Files > manifest.InlineObjects {
+		writes++
+		reads++
+	}
 	switch {
-	case x.Copied > 0:
-		writes += upload(x.Copied)
-		if x.Again {
-			reads++
+	case x.Copied == 0: // in S3: looked at, its first lines read, then all, and looked at again
+		s.add(Submitting, S3Read, between(x.Files, x.Files+min(x.Files, checkedFiles)+2, 2*x.Files+min(x.Files, checkedFiles)+4))
+		if x.Folder {
+			s.add(Submitting, S3List, between(3, 3*ceil(x.Files, listPage), 3*ceil(x.Files, listPage)+3))
 		}
-	default: // looked at three times, its first lines read, then all
-		reads += 5
+	case x.Files <= 1:
+		writes += upload(x.Copied)
+		reads += x.Files // the copy is what gets indexed
+	default:
+		s.add(Submitting, S3Write, between(x.Files, x.Files, 3*x.Files+x.Copied/partBytes))
+		reads += x.Files
 	}
 	s.add(Submitting, S3Write, just(writes))
 	s.add(Submitting, S3Read, just(reads))
@@ -316,9 +327,6 @@ func (j Job) work(s Sheet, i int, g Group) {
 	}
 	renewed := func(d time.Duration) int64 { return int64(d/(lease/3)) * g.Tasks }
 	s.add(Working, DBWrite, between(renewed(g.Attempt.Low), renewed(g.Attempt.Expected), renewed(g.Attempt.High)))
-	if g.Failed > 0 {
-		s.add(Working, SQS, just(g.Failed)) // pointers
-	}
 	if g.Tasks == g.Planned && g.Tasks > 0 {
 		s.add(Working, SQS, just(1)) // the trigger
 	}
@@ -485,6 +493,9 @@ func (j Job) follow(s Sheet) {
 func (j Job) look(s Sheet, looks Range, reads int64) {
 	s.add(Following, S3Read, Range{looks.Low * lookAgain, looks.Expected * reads, looks.High * (reads + 2)})
 	s.add(Following, SQS, looks.Times(lookDepth))
+	// What is waited for is noted now and then, for whoever looks next.
+	n := func(d time.Duration) int64 { return int64(d / noteEvery) }
+	s.add(Following, DBWrite, between(0, n(j.Time.Expected), 3+2*n(j.Time.High)))
 	// Eight queries, each billed for what its shard holds: half full on average.
 	var bytes int64
 	for _, g := range j.Groups {

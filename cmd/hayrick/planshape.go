@@ -68,14 +68,14 @@ func (s planShape) job(a assumption) cost.Job {
 	attempt = max(attempt, times(took, float64(parallel)/float64(tasks))) // it waits for tokens
 	just := func(d time.Duration) cost.Times { return cost.Times{Low: d, Expected: d, High: d} }
 	j := cost.Job{
-		Submit: cost.Submit{Folders: int64(s.found.Listed), Earlier: int64(s.found.Named), Bundle: s.found.Bundle},
+		Submit: cost.Submit{Folders: int64(s.found.Listed), Earlier: int64(s.found.Named), Bundle: s.found.Bundle, Files: s.found.Files, Folder: manifest.IsFolder(s.def.Input.URI)},
 		Groups: []cost.Group{{Planned: tasks, Tasks: tasks, Items: items, Closed: true, Attempt: just(attempt)}},
 		Merge:  &cost.Merge{Results: tasks}, Publish: true, Exists: s.def.Output.IfExists,
 		Processes: 1, Time: just(took),
 		Follow: cost.Follow{Fastest: remotePace.look, Slowest: remotePace.slowest, End: true},
 	}
 	if s.copied {
-		j.Submit.Copied, j.Submit.Again = max(s.found.Bytes, 1), !s.def.Input.Items
+		j.Submit.Copied = max(s.found.Bytes, 1)
 	}
 	for _, r := range s.def.Rates {
 		if r.Auto {

@@ -182,7 +182,8 @@ func (p *plan) dear() string {
 type planStore interface {
 	reads
 	Stat(ctx context.Context, uri string) (manifest.Pin, error)
-	OpenSource(ctx context.Context, uri string, offset int64) (io.ReadCloser, error)
+	ListSources(ctx context.Context, uri string, fn func(object string, pin manifest.Pin) error) error
+	OpenSource(ctx context.Context, uri string) (io.ReadCloser, manifest.Pin, error)
 }
 
 // openToPlan opens a store to look, also one that is not there yet: that one is empty.
