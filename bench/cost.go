@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"hayrick/aws"
 	"hayrick/cost"
@@ -97,8 +98,8 @@ func (b *bench) wires(ctx context.Context, tasks int64) (wires, error) {
 	if err != nil {
 		return wires{}, err
 	}
-	name, err := standins.Make(ctx, cfg)
-	if err != nil {
+	name := fmt.Sprintf("hayrick-bench-%x", time.Now().UnixNano())
+	if err := standins.Make(ctx, cfg, name); err != nil {
 		return wires{}, err
 	}
 	m, err := wirecount.Start()
