@@ -239,7 +239,6 @@ func TestDemoOnLambdaOnStandIns(t *testing.T) {
 		return lambdatest.Fault{}
 	}
 	dir := workspace(t)
-	largerBursts(t, dir)
 	var args []string
 	for _, a := range demoArgs[1:] {
 		if a != "--json" && a != "-q" {
@@ -259,16 +258,6 @@ func TestDemoOnLambdaOnStandIns(t *testing.T) {
 	if err := <-audit.ended; err != nil {
 		t.Errorf("audit: %v\n%s%s", err, audit.out.String(), audit.errs.String())
 	}
-}
-
-// largerBursts writes the bursts that the clocks of several machines ask for.
-func largerBursts(t *testing.T, dir string) {
-	t.Helper()
-	file := filepath.Join(dir, "jobs/backfill/config.yaml")
-	text, err := os.ReadFile(file)
-	must(t, err)
-	larger := strings.NewReplacer("60/s, burst: 10,", "60/s, burst: 136,", "500/s, burst: 100,", "500/s, burst: 1126,").Replace(string(text))
-	must(t, os.WriteFile(file, []byte(larger), 0o644))
 }
 
 // countedJob writes a job of the handler that notes what it has handled, and says where.
