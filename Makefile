@@ -3,7 +3,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The packages whose interleavings matter most.
 CORE = . ./manifest ./ratelimit ./coordinator ./worker ./retryplanner ./aggregator ./mem ./local ./internal/...
 
-.PHONY: help build test race lint localstack-up localstack-down localstack-smoke test-aws merge-aws golden bench demo clean
+.PHONY: help build test race lint localstack-up localstack-down localstack-smoke test-aws test-minio merge-aws golden bench demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,10 @@ test-aws: localstack-up ## the adapters for AWS on the stand-ins
 	. localstack/env && $(GO) test -count=1 -tags standins ./aws && $(GO) test -count=1 -timeout 20m -tags standins ./cmd/hayrick -run OnStandIns
 	@if [ -f localstack/run/moto.pid ]; then . localstack/env moto && $(GO) test -count=1 -tags moto ./cmd/hayrick -run OnMoto; \
 	else echo "NOT TRIED: infra up and down on an emulator of CloudFormation (pip install 'moto[server]')"; fi
+
+test-minio: ## the adapters on MinIO, a second S3 (its build takes four minutes, once)
+	localstack/up minio
+	. localstack/env minio && $(GO) test -count=1 -tags standins ./aws
 
 localstack-smoke: localstack-up ## one small job on the stand-ins, from doctor to audit
 	. localstack/env && localstack/smoke
