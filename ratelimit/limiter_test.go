@@ -184,6 +184,8 @@ func TestTakeServesInOrderAtNominalTimes(t *testing.T) {
 	})
 }
 
+// 002-38: a process serves from the lot that it was handed, and asks the store (on AWS
+// the table: internal/storetest) for more only when that is used up.
 func TestTakeGivesTheTokenOfAWaiterThatLeavesToTheNext(t *testing.T) {
 	virtual(t, func(t *testing.T, l *log) {
 		s := &memStore{}
