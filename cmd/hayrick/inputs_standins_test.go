@@ -18,6 +18,7 @@ import (
 // end in the same rows. An object that is deleted under the run pauses it by name, and
 // with its bytes back it goes on.
 func TestInputsOnStandIns(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cfg := standins.Config(t)
 	store, bucket := "s3://"+standins.Store(t, cfg), standins.Store(t, cfg)
 	client := standins.S3(cfg)

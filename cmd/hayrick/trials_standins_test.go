@@ -81,6 +81,7 @@ func purgeQueues(ctx context.Context, cfg sdk.Config, name string) error {
 //
 // 002-45
 func TestTableAndQueuesMayBeEmptiedOnStandIns(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cfg := standins.Config(t)
 	want := here(t)
 	first := newGround(t, cfg)
