@@ -11,7 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -19,15 +19,16 @@ import (
 )
 
 func main() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-	os.Exit(realMain())
+	ballast := make([]byte, ballastBytes)
+	code := realMain()
+	runtime.KeepAlive(ballast)
+	os.Exit(code)
 }
 
-// gcPercent lets garbage grow to twice what is in use, which is some tens of MB
-// whatever the job: a tenth less work than at Go's 100, for some twenty MB more.
-const gcPercent = 200
+// ballastBytes is memory that is asked for and never touched, so that the system
+// gives none. To Go it is in use: garbage may grow by as much again before it is
+// collected. What a run has in use is some MB, whatever the job.
+const ballastBytes = 16 << 20
 
 // realMain stops what runs in two steps: the first interrupt ends what is in hand
 // and leaves the rest for later, the second ends the process. A terminal that goes
