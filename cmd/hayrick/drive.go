@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -76,10 +77,17 @@ type drive struct {
 	waits   time.Time // until then a message waits that met a fault
 }
 
+// ballastBytes is memory that is asked for and never touched, so that the system
+// gives none. To Go it is in use: garbage may grow by as much again before it is
+// collected. What work has in use is some MB, whatever the job.
+const ballastBytes = 16 << 20
+
 // run drains the queue with slots tasks at once. look is asked again and again, and
 // at once when something may have ended, how things stand; done ends the drive. The
 // error is why it ended before.
 func (d *drive) run(ctx context.Context, slots int, look func(context.Context) (done bool, err error)) error {
+	ballast := make([]byte, ballastBytes)
+	defer runtime.KeepAlive(ballast)
 	d.wake, d.pace = make(chan struct{}, 1), d.roles.pace()
 	d.wait = d.pace.look
 	d.faults, d.worked = map[hayrick.Role]int{}, time.Now()

@@ -11,24 +11,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
 	"time"
 
 	"golang.org/x/term"
 )
 
-func main() {
-	ballast := make([]byte, ballastBytes)
-	code := realMain()
-	runtime.KeepAlive(ballast)
-	os.Exit(code)
-}
-
-// ballastBytes is memory that is asked for and never touched, so that the system
-// gives none. To Go it is in use: garbage may grow by as much again before it is
-// collected. What a run has in use is some MB, whatever the job.
-const ballastBytes = 16 << 20
+func main() { os.Exit(realMain()) }
 
 // realMain stops what runs in two steps: the first interrupt ends what is in hand
 // and leaves the rest for later, the second ends the process. A terminal that goes
