@@ -105,11 +105,14 @@ func (s *Store) putBucket(ctx context.Context, pk string, prev, next bucket) (st
 	it["data"], it["tag"], it[attrExpires] = &types.AttributeValueMemberB{Value: next.data}, str(next.tag), s.expires()
 	in := &dynamodb.PutItemInput{
 		TableName: &s.name, Item: it, ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		ConditionExpression: aws.String("attribute_not_exists(pk)"),
 	}
 	if prev.tag != "" {
 		in.ConditionExpression = aws.String("tag = :t")
 		in.ExpressionAttributeValues = item{":t": str(prev.tag)}
+	} else { // what is no bucket counts as none, or nobody could ever take from it again
+		in.ConditionExpression = aws.String("attribute_not_exists(pk) OR NOT attribute_type(tag, :s) OR NOT attribute_type(#data, :b)")
+		in.ExpressionAttributeNames = map[string]string{"#data": "data"}
+		in.ExpressionAttributeValues = item{":s": str("S"), ":b": str("B")}
 	}
 	_, err = s.db.PutItem(ctx, in)
 	if err == nil {

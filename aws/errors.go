@@ -52,10 +52,16 @@ func explain(err error) error {
 		return &hayrick.UserError{What: "the table does not exist", Hint: "check the store's name and AWS_REGION, or make it: `hayrick infra up`", Exit: 4, Err: err}
 	case c == "QueueDoesNotExist", c == "AWS.SimpleQueueService.NonExistentQueue":
 		return &hayrick.UserError{What: "the queue does not exist", Hint: "check the store's name and AWS_REGION, or make it: `hayrick infra up`", Exit: 4, Err: err}
+	case status(err) == http.StatusMovedPermanently, c == "PermanentRedirect", c == "AuthorizationHeaderMalformed":
+		return &hayrick.UserError{What: "the bucket is in another region", Hint: "set AWS_REGION to the region of the bucket", Exit: 4, Err: err}
 	case status(err) == http.StatusNotFound, c == "NoSuchKey", c == "NotFound":
 		return fmt.Errorf("%w: %w", hayrick.ErrNotFound, err)
+	case c == "RequestTimeTooSkewed":
+		return &hayrick.UserError{What: "this machine's clock is wrong, and AWS refuses the request", Hint: "set the clock, then run the same command again", Exit: exitCredentials, Err: err}
+	case c == "ExpiredToken", c == "ExpiredTokenException", c == "RequestExpired":
+		return &hayrick.UserError{What: "the AWS credentials have expired", Hint: "log in again: `aws sso login`; the same command goes on where it stopped", Exit: exitCredentials, Err: err}
 	case status(err) == http.StatusForbidden, status(err) == http.StatusUnauthorized, c == "AccessDeniedException",
-		c == "UnrecognizedClientException", c == "InvalidSignatureException", c == "ExpiredTokenException":
+		c == "UnrecognizedClientException", c == "InvalidSignatureException", c == "InvalidToken":
 		return &hayrick.UserError{What: "AWS refuses the request", Hint: "check the credentials, and the policies of the role (`hayrick infra print` has them); `hayrick doctor` says which part refuses", Exit: exitCredentials, Err: err}
 	case noCredentials(err):
 		return &hayrick.UserError{What: "there are no AWS credentials", Hint: "set AWS_PROFILE, or log in: `aws sso login`", Exit: exitCredentials, Err: err}

@@ -149,7 +149,7 @@ func Delivered(text, receipt, count string) (d hayrick.Delivery, due time.Time, 
 		return d, due, fmt.Errorf("read a message: %w", err)
 	}
 	n, err := strconv.Atoi(count)
-	if err != nil || b.JobID == "" {
+	if err != nil || !hayrick.ValidID(b.JobID) {
 		return d, due, fmt.Errorf("read a message: it names job %q and was received %q times", b.JobID, count)
 	}
 	return hayrick.Delivery{Message: b.Message, Receipt: receipt, Count: n}, time.UnixMilli(b.Due), nil
@@ -287,19 +287,20 @@ func (s *Store) queueURL(ctx context.Context, queue string) (string, error) {
 }
 
 // Others estimates whether anybody else is at work on the store: whoever has messages
-// in hand. It is asked by who has none.
-func (s *Store) Others() (int, error) {
+// in hand. It is asked by who has none. It is never certain: what a killed process had
+// in hand, and what waits to be tried again, is hidden just the same.
+func (s *Store) Others() (n int, certain bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), maxLongPoll)
 	defer cancel()
 	url, err := s.queueURL(ctx, hayrick.QueueTasks)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	name := types.QueueAttributeNameApproximateNumberOfMessagesNotVisible
 	out, err := s.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{name}})
 	if err != nil {
-		return 0, fmt.Errorf("look for messages in hand: %w", explain(err))
+		return 0, false, fmt.Errorf("look for messages in hand: %w", explain(err))
 	}
-	n, err := strconv.Atoi(out.Attributes[string(name)])
-	return n, err
+	n, err = strconv.Atoi(out.Attributes[string(name)])
+	return n, false, err
 }

@@ -42,8 +42,9 @@ type backend interface {
 	worker.Claims
 	worker.Marks
 	worker.Queue
-	// Others estimates how many other processes are at work on the store.
-	Others() (int, error)
+	// Others is how many other processes are at work on the store. Where it is not
+	// certain, it may count what dead ones had in hand.
+	Others() (n int, certain bool, err error)
 	// Watching says that this process does no work on the store: Others of other
 	// processes leaves it out from now on.
 	Watching() error

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"strings"
 	"syscall"
 
@@ -65,6 +66,8 @@ func exitCode(err error) int {
 	case errors.As(err, &user) && user.Exit != 0:
 		return user.Exit
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), tooManyFiles(err), errors.Is(err, hayrick.ErrThrottled), errors.Is(err, hayrick.ErrUnknown):
+		return exitTemporary
+	case errors.As(err, new(*net.OpError)) && !errors.Is(err, context.Canceled): // no network, or nobody listens
 		return exitTemporary
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return exitPermission

@@ -151,6 +151,9 @@ func count(n int64, thing string) string {
 	if n == 1 {
 		return "1 " + thing
 	}
+	if strings.HasSuffix(thing, "s") {
+		thing += "e"
+	}
 	return number(n) + " " + thing + "s"
 }
 

@@ -118,7 +118,7 @@ func (r *roles) statusOf(ctx context.Context, k *coordinator.Known) (status, err
 	}
 	s.DeadLetters = r.deadLetters(ctx, k.Plan.JobID)
 	var err error
-	s.Others, err = r.store.Others()
+	s.Others, _, err = r.store.Others()
 	return s, err
 }
 

@@ -89,7 +89,7 @@ type crew struct {
 
 // look sweeps every unfinished run. It is done when nothing has been left to do for
 // as long as it is to linger; while runs are unfinished, the last process in the
-// store stays.
+// store stays, and where nobody can be certain to be the last, everybody does.
 func (w *crew) look(ctx context.Context) (bool, error) {
 	if time.Since(w.swept) < w.pace.sweep {
 		return false, nil
@@ -148,11 +148,15 @@ func (w *crew) look(ctx context.Context) (bool, error) {
 	if w.idle() < linger {
 		return false, nil
 	}
-	others, err := w.store.Others()
-	if unfinished > 0 && others > 0 && err == nil {
+	if unfinished == 0 {
+		return true, nil
+	}
+	others, certain, err := w.store.Others()
+	leave := certain && others > 0 && err == nil
+	if leave {
 		w.tell("leaving %s to %s", count(int64(unfinished), "run"), count(int64(others), "other process"))
 	}
-	return unfinished == 0 || others > 0, err
+	return leave, err
 }
 
 // show tells how a run gets on, as run does where it draws nothing, and at its end
