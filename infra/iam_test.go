@@ -228,7 +228,7 @@ func TestDenyIsFinal(t *testing.T) {
 
 func TestUnused(t *testing.T) {
 	p := parsed(t, `{"Sid":"Reads","Effect":"Allow","Action":["s3:GetObject","s3:GetObjectAcl"],"Resource":["arn:aws:s3:::b/jobs/*","arn:aws:s3:::b/out/*"]},
-		{"Sid":"Lists","Effect":"Allow","Action":"s3:ListBucket","Resource":"*","Condition":{"StringLike":{"s3:prefix":"jobs/*"}}},
+		{"Sid":"Lists","Effect":"Allow","Action":"s3:ListBucket","Resource":"*","Condition":{"StringLikeIfExists":{"s3:prefix":["jobs/*","in/*"]},"Null":{"s3:delimiter":"true"}}},
 		{"Sid":"Rest","Effect":"Allow","NotAction":"s3:*","Resource":"arn:aws:sqs:r:1:q"},
 		{"Sid":"Never","Effect":"Deny","Action":"s3:PutObject","Resource":"*"}`)
 	said := func(log ...Request) string {
@@ -253,10 +253,12 @@ func TestUnused(t *testing.T) {
 		log  []Request
 		want string
 	}{
-		{[]Request{get, acl, list("jobs/"), send}, ""},
-		{[]Request{get, list("jobs/"), send}, "Reads: s3:GetObjectAcl; Reads: arn:aws:s3:::b/out/*"},
+		{[]Request{get, acl, list("jobs/"), list("in/"), send}, ""},
+		{[]Request{get, list("jobs/"), list("in/"), send}, "Reads: s3:GetObjectAcl; Reads: arn:aws:s3:::b/out/*"},
+		{[]Request{get, acl, list("in/"), send}, "Lists: s3:prefix=jobs/*"},
+		{[]Request{get, acl, {"s3:ListBucket", "arn:aws:s3:::b", nil}, send}, "Lists: s3:prefix=in/*; Lists: s3:prefix=jobs/*"},
 		{[]Request{get, acl, list("out/"), send}, "Lists: s3:ListBucket; Lists: *"}, // its condition did not hold
-		{[]Request{get, acl, list("jobs/")}, "Rest: NotAction; Rest: arn:aws:sqs:r:1:q"},
+		{[]Request{get, acl, list("jobs/"), list("in/")}, "Rest: NotAction; Rest: arn:aws:sqs:r:1:q"},
 	} {
 		if got := said(c.log...); got != c.want {
 			t.Errorf("unused: %q, want %q", got, c.want)

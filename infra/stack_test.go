@@ -215,7 +215,7 @@ func TestPoliciesAreNarrow(t *testing.T) {
 				if strings.HasPrefix(a, "dynamodb:") && (len(s.Condition["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]) == 0 || len(s.Condition["Null"]["dynamodb:LeadingKeys"]) == 0) {
 					t.Errorf("%s/%s allows %s on any item", at, s.Sid, a)
 				}
-				if a == "s3:ListBucket" && len(s.Condition["StringLikeIfExists"]["s3:prefix"]) == 0 {
+				if a == "s3:ListBucket" && len(s.Condition["StringLikeIfExists"]["s3:prefix"])+len(s.Condition["StringLike"]["s3:prefix"]) == 0 {
 					t.Errorf("%s/%s lists the whole bucket", at, s.Sid)
 				}
 			}

@@ -1,20 +1,28 @@
 package infra
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
 
-// Idle is what a policy allows and a log never needed: an action of a statement, or one
-// of its resources.
+// Idle is what a policy allows and a log never needed: an action of a statement, one
+// of its resources, or one of the values that a condition takes. One of the three is set.
 type Idle struct {
-	Sid      string
-	Action   string // "" when it is about Resource
-	Resource string
+	Sid       string
+	Action    string
+	Resource  string
+	Condition string // key=value
 }
 
-func (i Idle) String() string { return fmt.Sprintf("%s: %s%s", i.Sid, i.Action, i.Resource) }
+func (i Idle) String() string {
+	return fmt.Sprintf("%s: %s%s%s", i.Sid, i.Action, i.Resource, i.Condition)
+}
 
 // Unused says what of a policy's Allows no request of a log was allowed by. A request
-// counts for every statement that matches it. Denials are not looked at: they are there
-// not to be needed.
+// counts for every statement that matches it. The values of a condition are looked at
+// where the statement was needed at all. Denials are not: they are there not to be
+// needed.
 func Unused(p Policy, log []Request) ([]Idle, error) {
 	if err := p.check(); err != nil {
 		return nil, err
@@ -25,6 +33,7 @@ func Unused(p Policy, log []Request) ([]Idle, error) {
 			continue
 		}
 		actions, resources := map[string]bool{}, map[string]bool{}
+		values := map[string]bool{} // key=value, of conditions; whether it was needed
 		for _, r := range log {
 			if err := r.check(); err != nil {
 				return nil, err
@@ -41,6 +50,9 @@ func Unused(p Policy, log []Request) ([]Idle, error) {
 			}
 			for _, a := range s.Resource {
 				resources[a] = resources[a] || matchARN(a, r.Resource)
+			}
+			if err := s.takes(r, values); err != nil {
+				return nil, err
 			}
 			if len(s.NotAction) > 0 {
 				actions["NotAction"] = true
@@ -59,8 +71,41 @@ func Unused(p Policy, log []Request) ([]Idle, error) {
 				out = append(out, Idle{Sid: s.name(i), Resource: r})
 			}
 		}
+		for _, v := range slices.Sorted(maps.Keys(values)) {
+			if !values[v] {
+				out = append(out, Idle{Sid: s.name(i), Condition: v})
+			}
+		}
 	}
 	return out, nil
+}
+
+// takes notes which values of the conditions a request that matches has.
+func (s Statement) takes(r Request, values map[string]bool) error {
+	for name, keys := range s.Condition {
+		op, err := parseOperator(name)
+		if err != nil {
+			return err
+		}
+		c, ok := comparisons[op.base]
+		if !ok || c.negated {
+			continue // Null, and what a request must not be
+		}
+		for key, want := range keys {
+			for _, w := range want {
+				v := key + "=" + w
+				values[v] = values[v] || false
+				for _, h := range r.value(key) {
+					yes, err := c.compare(h, w)
+					if err != nil {
+						return fmt.Errorf("%s: %w", key, err)
+					}
+					values[v] = values[v] || yes
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func orNot(list Strings, not string) Strings {

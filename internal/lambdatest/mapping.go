@@ -79,7 +79,9 @@ func (m *Mapping) Run(ctx context.Context, failed func(error)) {
 
 // batch receives one batch, invokes the function, and deletes what it is done with.
 func (m *Mapping) batch(ctx context.Context) error {
-	got, err := m.SQS.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
+	// Not cut off: what an answer that nobody hears holds would be hidden for as long as
+	// what is worked on.
+	got, err := m.SQS.ReceiveMessage(context.WithoutCancel(ctx), &sqs.ReceiveMessageInput{
 		QueueUrl: &m.QueueURL, MaxNumberOfMessages: int32(m.BatchSize), WaitTimeSeconds: poll, // hidden for what the queue says
 		MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameAll},
 	})

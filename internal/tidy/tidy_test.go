@@ -46,6 +46,7 @@ var mayImport = map[string][]string{
 	"internal/standins":   {"aws", "infra"},
 	"localstack/mkstore":  {"aws", "internal/standins"},
 	"internal/lambdatest": {"infra"},
+	"internal/wirelog":    {"infra"},
 
 	"sim":                {"", "manifest", "jobs", "ratelimit", "internal/rows", "mem", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/storetest": {"", "manifest", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
