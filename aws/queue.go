@@ -96,7 +96,8 @@ func refused(f types.BatchResultErrorEntry) error {
 func seconds(d time.Duration) int32 { return int32((max(d, 0) + time.Second - 1) / time.Second) }
 
 // Receive returns up to max messages; it waits up to wait for the first, in long
-// polls of whole seconds. One that is not due yet is hidden until it is.
+// polls of whole seconds. One that is not due yet is hidden until it is. Messages that
+// came while ctx ended are returned: whoever does not want them shows them again.
 func (s *Store) Receive(ctx context.Context, queue string, max int, visibility, wait time.Duration) ([]hayrick.Delivery, error) {
 	url, err := s.queueURL(ctx, queue)
 	if err != nil {
@@ -108,7 +109,7 @@ func (s *Store) Receive(ctx context.Context, queue string, max int, visibility, 
 		if len(ds) > 0 {
 			left = 0
 		}
-		out, err := s.sqs.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
+		out, err := s.poll(ctx, &sqs.ReceiveMessageInput{
 			QueueUrl: &url, MaxNumberOfMessages: int32(min(max-len(ds), batchSize)), VisibilityTimeout: seconds(min(visibility, maxVisibility)),
 			WaitTimeSeconds:             seconds(min(left, maxLongPoll)),
 			MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameApproximateReceiveCount},
@@ -128,7 +129,7 @@ func (s *Store) Receive(ctx context.Context, queue string, max int, visibility, 
 				continue // the dead letter queue gets it
 			}
 			if early := due.Sub(s.world.Clock.Now()); early > 0 {
-				if err := s.Extend(ctx, queue, early, d); err != nil { // it comes again, and is too early again
+				if err := s.Extend(context.WithoutCancel(ctx), queue, early, d); err != nil { // it comes again, and is too early again
 					s.log.Debug("a message that is not due yet is not put off", "queue", queue, hayrick.KeyError, err)
 				}
 				continue
@@ -139,6 +140,20 @@ func (s *Store) Receive(ctx context.Context, queue string, max int, visibility, 
 			return ds, nil
 		}
 	}
+}
+
+// pollGrace is how much longer than it says a poll may take.
+const pollGrace = 5 * time.Second
+
+// poll asks once. What is under way when ctx ends is not given up: SQS hides what it
+// hands to nobody for the whole visibility, and the poll is over soon by itself.
+func (s *Store) poll(ctx context.Context, in *sqs.ReceiveMessageInput) (*sqs.ReceiveMessageOutput, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(in.WaitTimeSeconds)*time.Second+pollGrace)
+	defer cancel()
+	return s.sqs.ReceiveMessage(ctx, in)
 }
 
 // Delivered reads a message as SQS, or an event source mapping, hands it over. due is

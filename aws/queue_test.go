@@ -4,6 +4,7 @@ package aws_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -224,5 +225,48 @@ func TestLimitsOfTheQueue(t *testing.T) {
 	}
 	if len(lh.sent[1].MessageBody) >= 2048 {
 		t.Errorf("a message of %d bytes", len(lh.sent[1].MessageBody))
+	}
+}
+
+// polling is an HTTP client that tells when a poll is under way.
+type polling struct {
+	http.RoundTripper
+	begun chan struct{}
+}
+
+func (p *polling) Do(r *http.Request) (*http.Response, error) {
+	if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".ReceiveMessage") {
+		p.begun <- struct{}{}
+	}
+	return p.RoundTrip(r)
+}
+
+// A poll that is under way when its caller has to stop ends by itself: what it brings
+// would otherwise be hidden, in nobody's hands.
+func TestPollIsNotGivenUp(t *testing.T) {
+	cfg := standins.Config(t)
+	name := standins.Store(t, cfg)
+	calm := aws.New(cfg, name, hayrick.RealWorld("host/1"), nil)
+	client := &polling{http.DefaultTransport.(*http.Transport).Clone(), make(chan struct{})}
+	cfg.HTTPClient = client
+	s := aws.New(cfg, name, hayrick.RealWorld("host/2"), nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	var got []hayrick.Delivery
+	ended := make(chan error)
+	go func() {
+		var err error
+		got, err = s.Receive(ctx, hayrick.QueueTasks, 10, time.Minute, 5*time.Second)
+		ended <- err
+	}()
+	<-client.begun
+	cancel()
+	if err := calm.Send(t.Context(), hayrick.QueueTasks, some(1)...); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil || len(got) != 1 {
+		t.Fatalf("the poll brought %+v, %v", got, err)
+	}
+	if ds, err := s.Receive(ctx, hayrick.QueueTasks, 10, time.Minute, time.Second); err == nil || len(ds) > 0 {
+		t.Errorf("a poll begins when its caller has to stop: %+v, %v", ds, err)
 	}
 }

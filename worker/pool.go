@@ -196,7 +196,7 @@ func (p *Pool) do(ctx context.Context, d hayrick.Delivery) {
 	start := p.World.Clock.Now()
 	v := again(d.AfterFault(), "not a role of this process")
 	var err error
-	if do, ok := p.Do[d.Role]; ok && !p.draining() {
+	if do, ok := p.Do[d.Role]; ok && !p.draining() && ctx.Err() == nil {
 		v, err = do(ctx, d)
 	} else if ok {
 		v = again(0, "draining")
