@@ -24,6 +24,7 @@ type Known struct {
 	Depth       hayrick.Depth             // messages of the job that wait or are in flight
 	Cached      *hayrick.JobState         // nil when the state store knows nothing
 	ViewStatus  hayrick.JobStatus         // what the job manifest says, "" when there is none
+	Unread      error                     // what of a cancelled run is damaged: it needs its plan alone
 	Money       *Money                    // nil: the store costs nothing
 }
 
@@ -35,14 +36,12 @@ type OpenGroup struct {
 	NotBefore time.Time            // its tasks are to wait so long
 }
 
-// Known reads a snapshot. ErrNotFound: the job has no plan.
+// Known reads a snapshot. ErrNotFound: the job has no plan. ErrCorrupt: something that
+// it names is damaged or gone; a person can then cancel it.
 func (c *Coordinator) Known(ctx context.Context, jobID string) (*Known, error) {
 	k := &Known{Money: c.Money}
 	var err error
 	if k.Plan, _, err = c.Store.Plan(ctx, jobID); err != nil {
-		return nil, err
-	}
-	if k.Definition, err = c.Store.Definition(ctx, k.Plan); err != nil {
 		return nil, err
 	}
 	if k.Orders, _, err = c.Store.Orders(ctx, jobID); err != nil {
@@ -64,6 +63,9 @@ func (c *Coordinator) Known(ctx context.Context, jobID string) (*Known, error) {
 	case !errors.Is(err, hayrick.ErrNotFound):
 		return nil, err
 	}
+	if k.Definition, err = c.Store.Definition(ctx, k.Plan); !k.spared(err) {
+		return nil, gone(err)
+	}
 	if err := c.readPlans(ctx, k); err != nil {
 		return nil, err
 	}
@@ -77,6 +79,32 @@ func (c *Coordinator) Known(ctx context.Context, jobID string) (*Known, error) {
 		return k, nil
 	}
 	return k, c.readOpen(ctx, k)
+}
+
+// spared says that a run can do without what err says cannot be read, which it notes.
+// Of one that is cancelled nothing but the count of what is finished depends on it.
+func (k *Known) spared(err error) bool {
+	if err == nil {
+		return true
+	}
+	cancelled := Apply(k.Orders, k.Generation).Cancelled
+	if k.Outcome != nil {
+		cancelled = k.Outcome.Status == string(hayrick.JobCancelled)
+	}
+	if !cancelled || !errors.Is(gone(err), hayrick.ErrCorrupt) {
+		return false
+	}
+	k.Unread = errors.Join(k.Unread, err)
+	return true
+}
+
+// gone turns "not found" of an object that a plan names into what it is: a fact that
+// broke, not the answer that there is no such job.
+func gone(err error) error {
+	if errors.Is(err, hayrick.ErrNotFound) {
+		return fmt.Errorf("a named object is gone: %v: %w", err, hayrick.ErrCorrupt)
+	}
+	return err
 }
 
 // readPlans reads the chain of plans of the generation.
@@ -109,7 +137,10 @@ func (c *Coordinator) readOpen(ctx context.Context, k *Known) error {
 	}
 	m, err := c.Store.Members(ctx, k.Plan.JobID, k.Generation, *group)
 	if err != nil {
-		return err
+		if k.spared(err) {
+			return nil
+		}
+		return gone(err)
 	}
 	k.Open.Members = m
 	records, err := c.State.Blocks(ctx, k.Plan.JobID, k.Generation, name)

@@ -116,7 +116,7 @@ func (c *Coordinator) scan(ctx context.Context, k *Known, n, lot int, blind bool
 	m := k.Open.Members
 	block, err := m.Block(ctx, c.Store, n)
 	if err != nil {
-		return 0, err
+		return 0, gone(err)
 	}
 	record, _ := k.Open.Record(0, n)
 	missing := make([]Missing, 0, len(block.Tasks))
@@ -217,12 +217,15 @@ func (c *Coordinator) cancel(ctx context.Context, k *Known) error {
 	if err != nil {
 		return err
 	}
+	if k.Unread != nil && got.Won {
+		c.Log.Warn("the cancelled run is damaged, so that what is finished of it may not all be counted", hayrick.KeyJobID, k.Plan.JobID, hayrick.KeyError, k.Unread)
+	}
 	c.Log.Info("generation ended", hayrick.KeyJobID, k.Plan.JobID, hayrick.KeyGeneration, k.Generation, "status", got.Record.Status)
 	return nil
 }
 
 // count fills in how many items ended how: those of every retry plan, and those of
-// the open group's results.
+// the open group's results. What is damaged counts as unfinished.
 func (c *Coordinator) count(ctx context.Context, k *Known, o *manifest.Outcome) error {
 	ended := k.Plan.Items
 	if len(k.Retries) > 0 {
@@ -239,6 +242,9 @@ func (c *Coordinator) count(ctx context.Context, k *Known, o *manifest.Outcome) 
 		for n := range k.Open.Members.Blocks() {
 			block, err := k.Open.Members.Block(ctx, c.Store, n)
 			if err != nil {
+				if k.spared(err) {
+					continue
+				}
 				return err
 			}
 			for _, t := range block.Tasks {
@@ -247,6 +253,9 @@ func (c *Coordinator) count(ctx context.Context, k *Known, o *manifest.Outcome) 
 					continue
 				}
 				if err != nil {
+					if k.spared(err) {
+						continue
+					}
 					return err
 				}
 				o.OK += int64(res.OK)

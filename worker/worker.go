@@ -62,22 +62,22 @@ func (w *Worker) Attempt(ctx context.Context, d hayrick.Delivery) (Verdict, erro
 }
 
 func (w *Worker) attempt(ctx context.Context, d hayrick.Delivery) (Verdict, error) {
+	switch status, err := w.status(ctx, d); {
+	case err != nil:
+		return fault("read job state"), err
+	case status.Terminal(): // and what it was to work with may be gone
+		return ack("the generation has ended"), nil
+	case status == hayrick.StatusPaused:
+		// Put back, it would be delivered again and again until somebody resumes the job,
+		// and be a dead letter then. A resume sends every open task again.
+		return ack("the job is paused"), nil
+	}
 	job, err := w.Jobs.Open(ctx, d.JobID)
 	if errors.Is(err, hayrick.ErrNotFound) {
 		return ack("the job has no plan"), nil
 	}
 	if err != nil {
 		return fault("open job"), fmt.Errorf("open job %s: %w", d.JobID, err)
-	}
-	switch status, err := w.status(ctx, d); {
-	case err != nil:
-		return fault("read job state"), err
-	case status.Terminal():
-		return ack("the generation has ended"), nil
-	case status == hayrick.StatusPaused:
-		// Put back, it would be delivered again and again until somebody resumes the job,
-		// and be a dead letter then. A resume sends every open task again.
-		return ack("the job is paused"), nil
 	}
 	t, err := w.task(ctx, job, d)
 	if errors.Is(err, hayrick.ErrNotFound) {

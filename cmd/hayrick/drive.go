@@ -64,6 +64,7 @@ func (e *pausedError) Error() string { return fmt.Sprintf("%s is paused: %s", e.
 type drive struct {
 	*roles
 	progress *progress // nil: none is shown
+	jobID    string    // the run it is to end; "" = all of the store
 
 	wake chan struct{} // something may have ended
 	pace pace          // of looks and sweeps
@@ -72,9 +73,10 @@ type drive struct {
 	mu      sync.Mutex
 	faults  map[hayrick.Role]int // in a row
 	inHand  int
-	resting bool      // nothing has been delivered since it was idle
-	worked  time.Time // when the last delivery ended
-	waits   time.Time // until then a message waits that met a fault
+	resting bool             // nothing has been delivered since it was idle
+	worked  time.Time        // when the last delivery ended
+	waits   time.Time        // until then a message waits that met a fault
+	damaged map[string]error // runs that are left alone
 }
 
 // ballastBytes is memory that is asked for and never touched, so that the system
@@ -178,9 +180,16 @@ func (d *drive) idled() {
 // then, rather than to try for ever.
 func (d *drive) watched(role hayrick.Role, do worker.Do) worker.Do {
 	return func(ctx context.Context, m hayrick.Delivery) (worker.Verdict, error) {
+		if d.leaves(m.JobID) {
+			return worker.Verdict{Again: m.AfterFault(), Because: "its run is damaged"}, nil
+		}
 		d.count(1)
 		defer d.count(-1)
 		v, err := do(ctx, m)
+		if corrupted(err) && m.JobID != d.jobID {
+			d.leave(ctx, m.JobID, err)
+			return worker.Verdict{Again: m.AfterFault(), Because: "its run is damaged"}, nil
+		}
 		if err != nil {
 			d.await(v.Again)
 		}
@@ -224,14 +233,52 @@ func (d *drive) await(again time.Duration) {
 	}
 }
 
-// idle is for how long nothing has been in hand or waited for.
-func (d *drive) idle() time.Duration {
+// idle is for how long nothing has been in hand, or waited for while there is an
+// unfinished run: where there is none, nothing can come of a message that fails.
+func (d *drive) idle(unfinished bool) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.inHand > 0 {
+	switch {
+	case d.inHand > 0:
 		return 0
+	case !unfinished:
+		return time.Since(d.worked)
 	}
 	return min(time.Since(d.worked), time.Since(d.waits))
+}
+
+// corrupted says that err is of what one run consists of. Nobody can go on with that
+// run, and it is no reason to leave another.
+func corrupted(err error) bool { return errors.Is(err, hayrick.ErrCorrupt) }
+
+// leave leaves a damaged run alone from now on, and names it once. Its messages are put
+// back: who works on the store when it is mended goes on with them.
+func (d *drive) leave(ctx context.Context, jobID string, err error) {
+	d.mu.Lock()
+	_, known := d.damaged[jobID]
+	if !known {
+		if d.damaged == nil {
+			d.damaged = map[string]error{}
+		}
+		d.damaged[jobID] = err
+	}
+	d.mu.Unlock()
+	if known || d.json { // the object at the end names it
+		return
+	}
+	or := ""
+	if _, _, err := d.manifests.Plan(ctx, jobID); err == nil { // it takes no more than that
+		or = ", and " + d.command("cancel") + " " + jobID + " ends it without"
+	}
+	d.mustTell("%s %s is damaged and left alone: %s\n  hayrick audit %s names what is damaged; a backup of it, put back, mends the run%s",
+		d.paint(red, "warning:"), jobID, firstLine(err.Error()), jobID, or)
+}
+
+// leaves says that a run is left alone.
+func (d *drive) leaves(jobID string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.damaged[jobID] != nil
 }
 
 // hopeless says that trying again here and now changes nothing. A file that is gone

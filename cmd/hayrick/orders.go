@@ -161,14 +161,27 @@ func cancelCommand(c *cli) *cobra.Command {
 func runCancel(ctx context.Context, c *cli, ref string, yes bool) error {
 	ctx, stop := c.untilInterrupt(ctx)
 	defer stop()
-	r, k, err := c.openRun(ctx, ref)
+	r, id, err := c.locate(ctx, ref, open)
 	if err != nil {
 		return err
 	}
 	defer r.close()
-	id := k.Plan.JobID
+	k, _, err := r.known(ctx, id)
+	var done string
+	switch {
+	case err == nil:
+		done = number(tallyOf(k).ended()) + " of " + count(k.Plan.Items, "item") + " have ended"
+	case corrupted(err): // it ends by what its plan says
+		p, _, planErr := r.manifests.Plan(ctx, id)
+		if planErr != nil {
+			return planErr
+		}
+		k, done = &coordinator.Known{Plan: p}, "it is damaged: "+firstLine(err.Error())
+	default:
+		return err
+	}
 	if !yes {
-		if err := c.confirm(fmt.Sprintf("Cancel %s? %s of %s have ended; a cancelled run cannot be resumed", id, number(tallyOf(k).ended()), count(k.Plan.Items, "item"))); err != nil {
+		if err := c.confirm(fmt.Sprintf("Cancel %s? %s; a cancelled run cannot be resumed", id, done)); err != nil {
 			return err
 		}
 	}
@@ -244,20 +257,29 @@ func (c *cli) openRun(ctx context.Context, ref string) (*roles, *coordinator.Kno
 }
 
 func (c *cli) findIn(ctx context.Context, ref string, open func(context.Context, *cli) (*roles, error)) (*roles, *coordinator.Known, error) {
-	if err := c.storeExists(); err != nil {
-		return nil, nil, err
-	}
-	r, err := open(ctx, c)
+	r, id, err := c.locate(ctx, ref, open)
 	if err != nil {
 		return nil, nil, err
-	}
-	id, err := r.findRun(ctx, ref)
-	if err != nil {
-		return nil, nil, errors.Join(err, r.close())
 	}
 	k, _, err := r.known(ctx, id)
 	if err != nil {
 		return nil, nil, errors.Join(err, r.close())
 	}
 	return r, k, nil
+}
+
+// locate opens a store that is there and finds the id of a run in it, damaged or not.
+func (c *cli) locate(ctx context.Context, ref string, open func(context.Context, *cli) (*roles, error)) (*roles, string, error) {
+	if err := c.storeExists(); err != nil {
+		return nil, "", err
+	}
+	r, err := open(ctx, c)
+	if err != nil {
+		return nil, "", err
+	}
+	id, err := r.findRun(ctx, ref)
+	if err != nil {
+		return nil, "", errors.Join(err, r.close())
+	}
+	return r, id, nil
 }

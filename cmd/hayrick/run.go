@@ -134,7 +134,7 @@ func (c *cli) finish(ctx context.Context, r *roles, jobID string, start time.Tim
 	if err != nil {
 		return fmt.Errorf("open run %s: %w", jobID, err)
 	}
-	d := &drive{roles: r, progress: newProgress(c, r.limits.grants)}
+	d := &drive{roles: r, progress: newProgress(c, r.limits.grants), jobID: jobID}
 	err = d.run(ctx, job.Definition.Run.MaxParallel, d.follow(jobID))
 	c.screen.clear()
 	var paused *pausedError

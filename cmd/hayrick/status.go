@@ -109,7 +109,12 @@ func (r *roles) statusOf(ctx context.Context, k *coordinator.Known) (status, err
 		res := resultOf(k)
 		s.Result = &res
 		if res.Status != string(hayrick.JobSucceeded) {
-			return s, r.recount(ctx, k, &s.tally)
+			err := r.recount(ctx, k, &s.tally)
+			if res.Status == string(hayrick.JobCancelled) && (corrupted(err) || errors.Is(err, hayrick.ErrNotFound)) {
+				r.log.Warn("the cancelled run is damaged, so that what is finished of it may not all be counted", hayrick.KeyJobID, k.Plan.JobID, hayrick.KeyError, err)
+				err = nil // it is what the outcome says, and a person knows that it is damaged
+			}
+			return s, err
 		}
 		return s, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -65,14 +66,27 @@ func runWorker(ctx context.Context, c *cli, o workerOptions) error {
 	if err != nil {
 		return fmt.Errorf("worker stopped: %w", err)
 	}
-	if len(w.paused) == 0 {
+	return w.ended()
+}
+
+// ended is how the worker ends: what is left to a person.
+func (w *crew) ended() error {
+	var what, words []string
+	code := exitDone
+	for _, p := range w.paused {
+		code, what, words = exitUnwell, append(what, p.Error()), append(words, plain(p.Error()))
+	}
+	ids := slices.Sorted(maps.Keys(w.damaged))
+	for _, id := range ids {
+		what = append(what, fmt.Sprintf("%s is damaged: %v", id, w.damaged[id]))
+	}
+	if n := len(ids); n > 0 {
+		code, words = exitCode(w.damaged[ids[0]]), append(words, "left alone: "+count(int64(n), "damaged run"))
+	}
+	if code == exitDone {
 		return nil
 	}
-	what, words := make([]string, len(w.paused)), make([]string, len(w.paused))
-	for i, p := range w.paused {
-		what[i], words[i] = p.Error(), plain(p.Error())
-	}
-	return c.stopped(exitUnwell, strings.Join(what, "; "), "mend what is wrong, then hayrick resume <run>", "%s", painted(strings.Join(words, "\n")))
+	return w.stopped(code, strings.Join(what, "; "), "mend what is wrong, then hayrick resume <run>", "%s", painted(strings.Join(words, "\n")))
 }
 
 // crew drives all unfinished runs of a store.
@@ -104,36 +118,26 @@ func (w *crew) look(ctx context.Context) (bool, error) {
 	var moved []string // runs that were worked on
 	w.paused = nil
 	for _, id := range ids {
-		if w.over[id] || !hayrick.ValidID(id) {
+		if w.over[id] || w.leaves(id) || !hayrick.ValidID(id) {
 			continue
 		}
-		dec, err := w.coordinator.Sweep(ctx, id)
-		if errors.Is(err, hayrick.ErrNotFound) {
-			continue // a submission that never got to its plan
-		}
-		if err != nil {
-			return false, err
-		}
+		s, err := w.sweep(ctx, id)
 		switch {
-		case dec.Complete:
+		case corrupted(err):
+			w.leave(ctx, id, err)
+		case err != nil:
+			return false, err
+		case s.over:
 			w.over[id] = true
 			if w.begun {
 				moved = append(moved, id)
 			}
-		case dec.Status == hayrick.StatusPaused:
-			k, _, err := w.known(ctx, id)
-			if err != nil {
-				return false, err
-			}
-			w.paused = append(w.paused, w.pausedBy(k))
-		default:
+		case s.paused != nil:
+			w.paused = append(w.paused, s.paused)
+		case s.unfinished:
 			unfinished++
 			moved = append(moved, id)
-			job, err := w.jobs.Open(ctx, id)
-			if err != nil {
-				return false, err
-			}
-			linger = max(linger, job.Definition.Run.Linger.D())
+			linger = max(linger, s.linger)
 		}
 	}
 	if !w.begun {
@@ -141,11 +145,14 @@ func (w *crew) look(ctx context.Context) (bool, error) {
 		w.tell("working on %s of %s", count(int64(unfinished), "unfinished run"), w.storeDir)
 	}
 	for _, id := range moved {
-		if err := w.show(ctx, id); err != nil {
+		switch err := w.show(ctx, id); {
+		case corrupted(err):
+			w.leave(ctx, id, err)
+		case err != nil:
 			return false, err
 		}
 	}
-	if w.idle() < linger {
+	if w.idle(unfinished > 0) < linger {
 		return false, nil
 	}
 	if unfinished == 0 {
@@ -157,6 +164,37 @@ func (w *crew) look(ctx context.Context) (bool, error) {
 		w.tell("leaving %s to %s", count(int64(unfinished), "run"), count(int64(others), "other process"))
 	}
 	return leave, err
+}
+
+// swept is what a sweep says of a run; nothing of a submission that never got to its
+// plan.
+type swept struct {
+	over, unfinished bool
+	paused           *pausedError
+	linger           time.Duration // of an unfinished run
+}
+
+func (w *crew) sweep(ctx context.Context, id string) (swept, error) {
+	dec, err := w.coordinator.Sweep(ctx, id)
+	switch {
+	case errors.Is(err, hayrick.ErrNotFound):
+		return swept{}, nil
+	case err != nil:
+		return swept{}, err
+	case dec.Complete:
+		return swept{over: true}, nil
+	case dec.Status == hayrick.StatusPaused:
+		k, _, err := w.known(ctx, id)
+		if err != nil {
+			return swept{}, err
+		}
+		return swept{paused: w.pausedBy(k)}, nil
+	}
+	job, err := w.jobs.Open(ctx, id)
+	if err != nil {
+		return swept{}, err
+	}
+	return swept{unfinished: true, linger: job.Definition.Run.Linger.D()}, nil
 }
 
 // show tells how a run gets on, as run does where it draws nothing, and at its end
