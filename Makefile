@@ -31,7 +31,7 @@ localstack-down: ## stop them
 
 test-aws: localstack-up ## the adapters for AWS on the stand-ins
 	. localstack/env && $(GO) test -count=1 -tags standins ./aws && $(GO) test -count=1 -timeout 20m -tags standins ./cmd/hayrick -run OnStandIns
-	@if [ -f localstack/run/moto.pid ]; then . localstack/env moto && $(GO) test -count=1 -tags moto ./cmd/hayrick -run OnMoto; \
+	@if [ -f $${HAYRICK_STANDINS:-localstack/run}/moto.pid ]; then . localstack/env moto && $(GO) test -count=1 -tags moto ./cmd/hayrick -run OnMoto; \
 	else echo "NOT TRIED: infra up and down on an emulator of CloudFormation (pip install 'moto[server]')"; fi
 
 test-minio: ## the adapters on MinIO, a second S3 (its build takes four minutes, once)

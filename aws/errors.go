@@ -47,13 +47,15 @@ func explain(err error) error {
 	case throttles.IsErrorThrottle(err).Bool(), status(err) == http.StatusServiceUnavailable, status(err) == http.StatusTooManyRequests:
 		return fmt.Errorf("%w: %w", hayrick.ErrThrottled, err)
 	case c == "NoSuchBucket":
-		return &hayrick.UserError{What: "the bucket does not exist", Hint: "check the store's name and AWS_REGION, or make it: `hayrick infra up`", Exit: 4, Err: err}
+		return &hayrick.UserError{What: noSuchBucket, Hint: "check the store's name and AWS_REGION, or make it: `hayrick infra up`", Exit: 4, Err: err}
+	case c == "InvalidBucketName":
+		return &hayrick.UserError{What: noBucketName, Hint: "write the name of a bucket: 3 to 63 lower-case letters, digits, dots and dashes", Exit: 2, Err: err}
 	case c == "ResourceNotFoundException":
 		return &hayrick.UserError{What: "the table does not exist", Hint: "check the store's name and AWS_REGION, or make it: `hayrick infra up`", Exit: 4, Err: err}
 	case c == "QueueDoesNotExist", c == "AWS.SimpleQueueService.NonExistentQueue":
 		return &hayrick.UserError{What: "the queue does not exist", Hint: "check the store's name and AWS_REGION, or make it: `hayrick infra up`", Exit: 4, Err: err}
 	case status(err) == http.StatusMovedPermanently, c == "PermanentRedirect", c == "AuthorizationHeaderMalformed":
-		return &hayrick.UserError{What: "the bucket is in another region", Hint: "set AWS_REGION to the region of the bucket", Exit: 4, Err: err}
+		return &hayrick.UserError{What: otherRegion, Hint: "set AWS_REGION to the region of the bucket", Exit: 4, Err: err}
 	case status(err) == http.StatusNotFound, c == "NoSuchKey", c == "NotFound":
 		return fmt.Errorf("%w: %w", hayrick.ErrNotFound, err)
 	case c == "RequestTimeTooSkewed":
@@ -67,6 +69,56 @@ func explain(err error) error {
 		return &hayrick.UserError{What: "there are no AWS credentials", Hint: "set AWS_PROFILE, or log in: `aws sso login`", Exit: exitCredentials, Err: err}
 	}
 	return err
+}
+
+// What explain says of a bucket that it does not know the name of.
+const (
+	noSuchBucket = "the bucket does not exist"
+	noBucketName = "S3 knows no bucket by such a name"
+	otherRegion  = "the bucket is in another region"
+)
+
+// What a bucket is for, in the words of the job file where it is named there.
+const (
+	forStore  = "store"
+	forInput  = "input"
+	forOutput = "output"
+)
+
+// inBucket is err, which explain has judged, of a request about a bucket: where the bucket
+// is what is wrong, it says which one, and what it is for. S3's own words name neither.
+func inBucket(err error, bucket, purpose string) error {
+	var u *hayrick.UserError
+	if !errors.As(err, &u) {
+		return err
+	}
+	set := "check " + purpose + ".uri"
+	if purpose == forStore {
+		set = "check the name after -C"
+	}
+	named := &hayrick.UserError{Exit: u.Exit, Err: u.Err}
+	switch {
+	case u.What == noSuchBucket && purpose == forStore:
+		named.What, named.Hint = fmt.Sprintf("the bucket %s of the store does not exist", bucket), u.Hint
+	case u.What == noSuchBucket:
+		named.What, named.Hint = fmt.Sprintf("the bucket %s of the %s does not exist", bucket, purpose), set+", or make the bucket"
+	case u.What == noBucketName:
+		named.What, named.Hint = fmt.Sprintf("S3 knows no bucket by such a name as %q, that of the %s", bucket, purpose), set+": 3 to 63 lower-case letters, digits, dots and dashes"
+	case u.What == otherRegion && purpose != forStore:
+		named.What, named.Hint = fmt.Sprintf("the bucket %s of the %s is in another region than the store", bucket, purpose), set+", or copy it to a bucket in the store's region"
+	default:
+		return err
+	}
+	return named
+}
+
+// purpose is what the bucket of an input or output is for: that of the store is the
+// store's, whatever else lies in it.
+func (s *Store) purpose(o object, other string) string {
+	if o.bucket == s.name {
+		return forStore
+	}
+	return other
 }
 
 // noCredentials says that a request was never sent, because nobody could sign it.

@@ -14,6 +14,14 @@ import (
 	"hayrick"
 )
 
+// reply is an error as the SDK returns it.
+func reply(status int, code string) error {
+	return fmt.Errorf("call: %w", &awshttp.ResponseError{ResponseError: &smithyhttp.ResponseError{
+		Response: &smithyhttp.Response{Response: &http.Response{StatusCode: status}},
+		Err:      &smithy.GenericAPIError{Code: code},
+	}})
+}
+
 // What a person has to mend is said as such, with the step that mends it, under
 // whichever status the service says it.
 func TestExplainNamesWhatToMend(t *testing.T) {
@@ -33,14 +41,44 @@ func TestExplainNamesWhatToMend(t *testing.T) {
 		{http.StatusMovedPermanently, "PermanentRedirect", 4, "AWS_REGION"},
 		{http.StatusMovedPermanently, "", 4, "AWS_REGION"}, // to HEAD, without a body
 		{http.StatusNotFound, "NoSuchBucket", 4, "AWS_REGION"},
+		{http.StatusBadRequest, "InvalidBucketName", 2, "lower-case"},
 	} {
-		said := explain(fmt.Errorf("call: %w", &awshttp.ResponseError{ResponseError: &smithyhttp.ResponseError{
-			Response: &smithyhttp.Response{Response: &http.Response{StatusCode: c.status}},
-			Err:      &smithy.GenericAPIError{Code: c.code},
-		}}))
+		said := explain(reply(c.status, c.code))
 		var user *hayrick.UserError
 		if !errors.As(said, &user) || user.Exit != c.exit || !strings.Contains(user.Hint, c.hint) {
 			t.Errorf("%d %s: %#v", c.status, c.code, said)
+		}
+	}
+}
+
+// What is wrong with a bucket is said with its name and what it is for, once: who asked
+// first knows best.
+func TestABucketThatIsWrongIsNamed(t *testing.T) {
+	for _, c := range []struct {
+		status        int
+		code, purpose string
+		exit          int
+		what, hint    string
+	}{
+		{http.StatusNotFound, "NoSuchBucket", forInput, 4, "the bucket b of the input does not exist", "input.uri"},
+		{http.StatusNotFound, "NoSuchBucket", forOutput, 4, "the bucket b of the output does not exist", "output.uri"},
+		{http.StatusNotFound, "NoSuchBucket", forStore, 4, "the bucket b of the store does not exist", "infra up"},
+		{http.StatusBadRequest, "InvalidBucketName", forInput, 2, `"b", that of the input`, "input.uri"},
+		{http.StatusBadRequest, "InvalidBucketName", forStore, 2, `"b", that of the store`, "-C"},
+		{http.StatusMovedPermanently, "PermanentRedirect", forOutput, 4, "the bucket b of the output is in another region", "output.uri"},
+		{http.StatusMovedPermanently, "PermanentRedirect", forStore, 4, otherRegion, "AWS_REGION"},
+		{http.StatusForbidden, "AccessDenied", forInput, 5, "AWS refuses", "credentials"},
+	} {
+		said := inBucket(fmt.Errorf("list: %w", explain(reply(c.status, c.code))), "b", c.purpose)
+		for range 2 {
+			var user *hayrick.UserError
+			if !errors.As(said, &user) || user.Exit != c.exit || !strings.Contains(user.What, c.what) || !strings.Contains(user.Hint, c.hint) || code(said) != c.code {
+				t.Errorf("%s of the %s: %#v", c.code, c.purpose, said)
+			}
+			said = inBucket(said, "another", forOutput+"s")
+			if user != nil && user.What == otherRegion {
+				break // nothing was named, so that it still may be
+			}
 		}
 	}
 }

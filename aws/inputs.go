@@ -23,7 +23,7 @@ func (s *Store) Stat(ctx context.Context, uri string) (manifest.Pin, error) {
 	}
 	h, err := s.head(ctx, o)
 	if err != nil {
-		return manifest.Pin{}, fmt.Errorf("stat input: %w", input(err))
+		return manifest.Pin{}, fmt.Errorf("stat input: %w", s.source(err, o))
 	}
 	return pinOf(h.ContentLength, h.LastModified, h.ETag, h.VersionId), nil
 }
@@ -54,7 +54,7 @@ func (s *Store) ListSources(ctx context.Context, uri string, fn func(object stri
 		}
 		return fn(object{under.bucket, key}.String(), pinOf(o.Size, o.LastModified, o.ETag, nil))
 	})
-	return input(err)
+	return s.source(err, under)
 }
 
 // OpenSource reads the object at uri whole. What is read is one version of it, in
@@ -66,7 +66,7 @@ func (s *Store) OpenSource(ctx context.Context, uri string) (io.ReadCloser, mani
 	}
 	r := &reader{ctx: ctx, s: s, o: o, left: -1, input: true}
 	if err := r.connect(); err != nil {
-		return nil, manifest.Pin{}, fmt.Errorf("open input: %w", input(err))
+		return nil, manifest.Pin{}, fmt.Errorf("open input: %w", s.source(err, o))
 	}
 	return r, r.pin, nil
 }
@@ -102,6 +102,17 @@ func (s *Store) OpenInput(ctx context.Context, jobID string, b manifest.Batch) (
 // Clone does nothing: a copy in S3 costs storage, and a batch's SHA-256 tells when
 // the object was replaced.
 func (s *Store) Clone(context.Context, string, string) (bool, error) { return false, nil }
+
+// source is err for an input that a person names: of a bucket that is not there it
+// says so, and it counts as the object not being there.
+func (s *Store) source(err error, o object) error {
+	err = inBucket(err, o.bucket, s.purpose(o, forInput))
+	var u *hayrick.UserError
+	if errors.As(err, &u) && code(err) == "NoSuchBucket" {
+		u.Err = fmt.Errorf("%w: %w", hayrick.ErrNotFound, u.Err)
+	}
+	return err
+}
 
 // input is err for an input: a bucket that is not there is its object not being
 // there.

@@ -89,6 +89,46 @@ func TestAVersionIsReadWhereThereIsOne(t *testing.T) {
 	reads("stored again", "234")
 }
 
+// A bucket that is not there is named, with what it is for, whoever meets it.
+func TestAMissingBucketIsNamed(t *testing.T) {
+	cfg := standins.Config(t)
+	name := standins.Store(t, cfg)
+	world := hayrick.RealWorld("host/1")
+	s, gone := aws.New(cfg, name, world, nil), aws.New(cfg, name+"-gone", world, nil)
+	if err := s.Put(t.Context(), "jobs/x/a", strings.NewReader("a")); err != nil {
+		t.Fatal(err)
+	}
+	none := func(string, manifest.Pin) error { return nil }
+	for _, c := range []struct {
+		what, says string
+		exit       int
+		do         func(bucket string) error
+	}{
+		{"list inputs", "of the input", 4, func(b string) error { return s.ListSources(t.Context(), aws.Scheme+b+"/in/", none) }},
+		{"open an input", "of the input", 4, func(b string) error {
+			_, _, err := s.OpenSource(t.Context(), aws.Scheme+b+"/in.jsonl")
+			return err
+		}},
+		{"list the output", "of the output", 4, func(b string) error { _, err := s.ListOutput(t.Context(), aws.Scheme+b+"/out/"); return err }},
+		{"publish", "of the output", 4, func(b string) error { return s.PublishFile(t.Context(), aws.Scheme+b+"/out/", "a", "jobs/x/a") }},
+		{"publish bytes", "of the output", 4, func(b string) error {
+			return s.PublishBytes(t.Context(), aws.Scheme+b+"/out/", "a", []byte("a"))
+		}},
+		{"list jobs", "of the store", 4, func(string) error { _, err := gone.Jobs(t.Context()); return err }},
+		{"commit", "of the store", 4, func(string) error { _, err := gone.Commit(t.Context(), "jobs/x/a", nil); return err }},
+		{"open", "of the store", 4, func(string) error { _, err := gone.Open(t.Context(), "jobs/x/a", 0, -1); return err }},
+	} {
+		var u *hayrick.UserError
+		err := c.do(name + "-gone")
+		if !errors.As(err, &u) || u.Exit != c.exit || !strings.Contains(u.What, name+"-gone") || !strings.Contains(u.What, c.says) {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		if c.says == "of the input" && !errors.Is(err, hayrick.ErrNotFound) {
+			t.Errorf("%s: not taken for an object that is not there: %v", c.what, err)
+		}
+	}
+}
+
 // An object that is replaced between two requests for one body is not read on: the two
 // halves would be of different versions.
 func TestAnInputReplacedWhileItIsRead(t *testing.T) {

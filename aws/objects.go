@@ -37,7 +37,8 @@ func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
-	return s.open(ctx, o, offset, length)
+	r, err := s.open(ctx, o, offset, length)
+	return r, inBucket(err, s.name, forStore)
 }
 
 // Put stores data under a key that only ever gets these bytes. A crash leaves
@@ -45,7 +46,7 @@ func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.
 func (s *Store) Put(ctx context.Context, key string, body io.Reader) error {
 	o, err := s.at(key)
 	if err == nil {
-		err = s.upload(ctx, o, body)
+		err = inBucket(s.upload(ctx, o, body), s.name, forStore)
 	}
 	if err != nil {
 		return fmt.Errorf("put %s: %w", key, err)
@@ -75,7 +76,7 @@ func (s *Store) Commit(ctx context.Context, key string, body []byte) (bool, erro
 				continue
 			}
 		}
-		return false, fmt.Errorf("commit %s: %w", key, unknown(err))
+		return false, fmt.Errorf("commit %s: %w", key, inBucket(unknown(err), s.name, forStore))
 	}
 }
 
@@ -93,7 +94,7 @@ func (s *Store) jitter(d time.Duration) time.Duration {
 func (s *Store) Replace(ctx context.Context, key string, body []byte) error {
 	o, err := s.at(key)
 	if err == nil {
-		err = s.put(ctx, o, body)
+		err = inBucket(s.put(ctx, o, body), s.name, forStore)
 	}
 	if err != nil {
 		return fmt.Errorf("replace %s: %w", key, err)
@@ -109,7 +110,7 @@ func (s *Store) put(ctx context.Context, o object, body []byte) error {
 
 // List calls fn for every object whose key starts with prefix, in order of keys.
 func (s *Store) List(ctx context.Context, prefix string, fn func(manifest.Object) error) error {
-	return s.list(ctx, object{s.name, prefix}, fn)
+	return inBucket(s.list(ctx, object{s.name, prefix}, fn), s.name, forStore)
 }
 
 func (s *Store) list(ctx context.Context, under object, fn func(manifest.Object) error) error {
@@ -142,7 +143,7 @@ func (s *Store) Jobs(ctx context.Context) ([]string, error) {
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("list the jobs: %w", explain(err))
+			return nil, fmt.Errorf("list the jobs: %w", inBucket(explain(err), s.name, forStore))
 		}
 		for _, p := range page.CommonPrefixes {
 			names = append(names, strings.TrimSuffix(strings.TrimPrefix(aws.ToString(p.Prefix), manifest.Jobs), "/"))

@@ -54,7 +54,7 @@ func (s *Store) PublishFile(ctx context.Context, outputURI, name, key string) er
 	}
 	to, err := inFolder(outputURI, name)
 	if err == nil {
-		err = s.copyWhole(ctx, from, to)
+		err = s.output(s.copyWhole(ctx, from, to), to)
 	}
 	if err != nil {
 		return fmt.Errorf("publish %s: %w", name, err)
@@ -93,7 +93,7 @@ func (s *Store) PublishBytes(ctx context.Context, outputURI, name string, body [
 	to, err := inFolder(outputURI, name)
 	if err == nil {
 		_, err = s.s3.PutObject(ctx, &s3.PutObjectInput{Bucket: &to.bucket, Key: &to.key, Body: bytes.NewReader(body)})
-		err = unknown(err)
+		err = s.output(unknown(err), to)
 	}
 	if err != nil {
 		return fmt.Errorf("publish %s: %w", name, err)
@@ -115,7 +115,7 @@ func (s *Store) ListOutput(ctx context.Context, outputURI string) ([]manifest.Ob
 		}
 		return nil
 	})
-	return out, err
+	return out, s.output(err, under)
 }
 
 // OpenOutput reads a published object.
@@ -124,7 +124,13 @@ func (s *Store) OpenOutput(ctx context.Context, outputURI, name string) (io.Read
 	if err != nil {
 		return nil, err
 	}
-	return s.open(ctx, o, 0, -1)
+	r, err := s.open(ctx, o, 0, -1)
+	return r, s.output(err, o)
+}
+
+// output is err for a published object: it names the bucket where that is at fault.
+func (s *Store) output(err error, o object) error {
+	return inBucket(err, o.bucket, s.purpose(o, forOutput))
 }
 
 // RemoveOutput deletes an object of an output folder; one that is gone is no error.
@@ -132,7 +138,7 @@ func (s *Store) RemoveOutput(ctx context.Context, outputURI, name string) error 
 	o, err := inFolder(outputURI, name)
 	if err == nil {
 		_, err = s.s3.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &o.bucket, Key: &o.key})
-		err = unknown(err)
+		err = s.output(unknown(err), o)
 	}
 	if err != nil && !errors.Is(err, hayrick.ErrNotFound) {
 		return fmt.Errorf("remove %s: %w", name, err)

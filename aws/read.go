@@ -141,7 +141,11 @@ func (s *Store) OpenAt(ctx context.Context, key string) (manifest.Blob, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
-	return s.openAt(ctx, o)
+	b, err := s.openAt(ctx, o)
+	if err != nil { // not as a nil *blob, which would be a Blob
+		return nil, inBucket(err, s.name, forStore)
+	}
+	return b, nil
 }
 
 func (s *Store) openAt(ctx context.Context, o object) (*blob, error) {

@@ -34,6 +34,18 @@ func NewStacks(cfg aws.Config, world hayrick.World, log *slog.Logger) *Stacks {
 	return &Stacks{world: world, cf: cloudformation.NewFromConfig(cfg, func(o *cloudformation.Options) { o.Retryer = adaptive() })}
 }
 
+// StacksReachable refuses to make or remove a store where the environment sends S3 to a
+// stand-in and leaves CloudFormation out: its requests would go to AWS itself.
+func StacksReachable(cfg aws.Config) error {
+	if !customEndpoint(cfg, "S3") || customEndpoint(cfg, "CLOUDFORMATION") {
+		return nil
+	}
+	return &hayrick.UserError{
+		What: "S3 is a stand-in here, and no CloudFormation is named beside it: requests would go to AWS itself",
+		Hint: "`. localstack/env moto` names one that has both; or set AWS_ENDPOINT_URL_CLOUDFORMATION, or unset AWS_ENDPOINT_URL_S3",
+	}
+}
+
 // Look tells of a stack.
 func (s *Stacks) Look(ctx context.Context, stack string) (*infra.Existing, error) {
 	out, err := s.cf.DescribeStacks(ctx, &cloudformation.DescribeStacksInput{StackName: &stack})

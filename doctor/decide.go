@@ -110,7 +110,7 @@ func JudgeAWS(a AWS) ([]Line, error) {
 	lines := []Line{identity, region}
 	if a.BucketRegion.Why == "" {
 		lines = append(lines,
-			judge("conditional writes", a.Race, Line{}, judgeRace),
+			judgeWrites(a.Race),
 			judge("bucket policy", a.Policy, fail("", bringUp, "there is none: nothing but good manners keeps commits from being written twice, or sent in the clear"), func(p string) Line { return judgePolicy(p, want) }),
 			judge("public access", a.Public, Line{}, func(open bool) Line {
 				if open {
@@ -151,6 +151,17 @@ func judgeRegion(a AWS, at string) Line {
 		return ok("", "%s, as requests go", a.Region)
 	}
 	return fail("", "export AWS_REGION="+at, "the bucket is in %s, requests go to %s: no table, queue or function would be found", at, a.Region)
+}
+
+// judgeWrites is the line about the race. Who may not write there can submit nothing, so
+// that it is not well for them, however much they may look at.
+func judgeWrites(f Fact[Race]) Line {
+	if f.Why == Denied {
+		l := fail("conditional writes", "look on as a viewer (status, ls, inspect, audit); to submit or run, take credentials with the submitter's policy (docs/aws.md)", "these credentials may only read here, a viewer's: writes are refused: %s", f.Err)
+		l.exit = exitPermission
+		return l
+	}
+	return judge("conditional writes", f, Line{}, judgeRace)
 }
 
 func judgeRace(r Race) Line {

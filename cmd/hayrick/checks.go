@@ -188,7 +188,7 @@ var errEnough = errors.New("enough was looked at")
 func (c *cli) checkObject(ctx context.Context, sources coordinator.Sources, def hayrick.JobDefinition, uri string) error {
 	r, _, err := sources.OpenSource(ctx, uri)
 	var user *hayrick.UserError
-	if errors.Is(err, hayrick.ErrNotFound) && errors.As(err, &user) { // what is there is no file
+	if errors.Is(err, hayrick.ErrNotFound) && errors.As(err, &user) { // what is there is no file, or there is not even a bucket
 		return &hayrick.UserError{What: user.What, Hint: user.Hint, Exit: exitNotFound}
 	}
 	if errors.Is(err, hayrick.ErrNotFound) {

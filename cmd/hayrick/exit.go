@@ -69,6 +69,8 @@ func exitCode(err error) int {
 		return exitTemporary
 	case errors.As(err, new(*net.OpError)) && !errors.Is(err, context.Canceled): // no network, or nobody listens
 		return exitTemporary
+	case serverFault(err):
+		return exitTemporary
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return exitPermission
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ELOOP):
@@ -91,6 +93,13 @@ func tooManyFiles(err error) bool {
 	const cantOpen = 14
 	var coded interface{ Code() int }
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.As(err, &coded) && coded.Code()&0xff == cantOpen
+}
+
+// serverFault says that a service answered that the fault is its own, 5xx, and went on
+// doing so for as long as the request was repeated.
+func serverFault(err error) bool {
+	var reply interface{ HTTPStatusCode() int }
+	return errors.As(err, &reply) && reply.HTTPStatusCode() >= 500
 }
 
 // temporary makes err one that ends when a person has made room.

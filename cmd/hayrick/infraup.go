@@ -117,6 +117,9 @@ func openDeployer(ctx context.Context, c *cli, code *functionCode, yes, dryRun b
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := aws.StacksReachable(cfg); err != nil {
+		return nil, nil, err
+	}
 	report := &stackReport{Schema: "hayrick.stack/v1", Store: name, Stack: infra.StackName(name), Status: "GONE", Changes: []stackChange{}}
 	stacks := aws.NewStacks(cfg, c.world, c.log)
 	d := &infra.Deployer{

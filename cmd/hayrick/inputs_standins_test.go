@@ -104,4 +104,17 @@ retry: {passes: 2, in_task: {attempts: 1}, backoff: {initial: 50ms, max: 50ms}}
 	if code := codeOf(err); code != exitNotFound || !strings.Contains(errs, "there is nothing below the input s3://"+bucket+"/none/") {
 		t.Errorf("an empty prefix: %d %s", code, errs)
 	}
+	// A bucket that is not there, or cannot be, is named.
+	for uri, want := range map[string]struct {
+		code int
+		says string
+	}{
+		"s3://" + bucket + "-gone/in/":         {exitNotFound, "the bucket " + bucket + "-gone of the input does not exist"},
+		"s3://" + bucket + "-gone/users.jsonl": {exitNotFound, "the bucket " + bucket + "-gone of the input does not exist"},
+	} {
+		_, errs, err = hayrick(append(at, "run", "job.yaml", "--set", "input.uri="+uri, "--set", "output.uri="+store+"/out/$(run.id)/")...)
+		if code := codeOf(err); code != want.code || !strings.Contains(errs, want.says) {
+			t.Errorf("%s: %d %s", uri, code, errs)
+		}
+	}
 }

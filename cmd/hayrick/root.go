@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hayrick"
+	"hayrick/aws"
 	"hayrick/cost"
 )
 
@@ -178,6 +179,12 @@ func (c *cli) prepare() error {
 	}
 	if c.storeNamed = c.storeDir != ""; !c.storeNamed {
 		c.storeDir = ".hayrick"
+	}
+	if scheme := strings.TrimSuffix(aws.Scheme, "//"); !c.onAWS() && len(c.storeDir) >= len(scheme) && strings.EqualFold(c.storeDir[:len(scheme)], scheme) {
+		return &hayrick.UserError{
+			What: fmt.Sprintf("%q is neither a store on AWS nor a folder", c.storeDir),
+			Hint: "write " + aws.Scheme + strings.TrimLeft(c.storeDir[len(scheme):], "/") + ", or ./" + c.storeDir + " for a folder of that name",
+		}
 	}
 	switch {
 	case c.quiet:
