@@ -4,6 +4,7 @@ package aws_test
 
 import (
 	"context"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -88,6 +89,24 @@ func TestDoctorWithWrongCredentials(t *testing.T) {
 	_, lines := diagnose(t, cfg, name)
 	if got := doctor.Worst(lines); got != 5 {
 		t.Errorf("exit %d: %+v", got, lines)
+	}
+}
+
+// Who may look at everything and write nothing is told so: nothing can be submitted.
+func TestDoctorOfAViewer(t *testing.T) {
+	cfg := standins.Config(t)
+	name := standins.Store(t, cfg)
+	w := newWire()
+	w.broken = func(r *http.Request) string {
+		if r.Method == http.MethodPut {
+			return "403"
+		}
+		return ""
+	}
+	cfg.HTTPClient = w
+	by, lines := diagnose(t, cfg, name)
+	if l := by["conditional writes"]; l.Status != doctor.Fail || !strings.Contains(l.What, "only read") || doctor.Worst(lines) != 5 {
+		t.Errorf("%+v", l)
 	}
 }
 

@@ -29,7 +29,7 @@ type wire struct {
 	up, down atomic.Int64
 
 	mu     sync.Mutex
-	broken func(*http.Request) string // "" | "lost" (done, but nobody hears) | "503" | "409" | "cut"
+	broken func(*http.Request) string // "" | "lost" (done, but nobody hears) | "503" | "409" | "403" | "cut"
 	calls  map[string]int
 }
 
@@ -47,9 +47,9 @@ func (w *wire) Do(r *http.Request) (*http.Response, error) {
 	w.calls[r.Method+how]++
 	w.mu.Unlock()
 	switch how {
-	case "503", "409":
-		name := map[string]string{"503": "SlowDown", "409": "ConditionalRequestConflict"}[how]
-		status := map[string]int{"503": 503, "409": 409}[how]
+	case "503", "409", "403":
+		name := map[string]string{"503": "SlowDown", "409": "ConditionalRequestConflict", "403": "AccessDenied"}[how]
+		status := map[string]int{"503": 503, "409": 409, "403": 403}[how]
 		return &http.Response{
 			StatusCode: status, Status: how, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{"Content-Type": {"application/xml"}}, Request: r,
 			Body: io.NopCloser(strings.NewReader("<Error><Code>" + name + "</Code><Message>injected</Message></Error>")),
