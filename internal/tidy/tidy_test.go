@@ -46,12 +46,13 @@ var mayImport = map[string][]string{
 	"internal/standins":   {"aws", "infra"},
 	"localstack/mkstore":  {"aws", "internal/standins"},
 	"internal/lambdatest": {"infra"},
-	"internal/wirelog":    {"infra"},
+	"internal/wirelog":    {"infra", "internal/wireproxy"},
 
 	"sim":                {"", "manifest", "jobs", "ratelimit", "internal/rows", "mem", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/storetest": {"", "manifest", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/tidy":      {},
-	"internal/wirecount": {},
+	"internal/wirecount": {"internal/wireproxy"},
+	"internal/wireproxy": {},
 	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/backfill", "jobfile", "ratelimit", "internal/rows", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor", "cost"},
 }
 

@@ -15,23 +15,19 @@ import (
 	"io"
 	"log"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
-)
 
-// services are those that have an endpoint each.
-var services = []string{"S3", "DYNAMODB", "SQS"}
+	"hayrick/internal/wireproxy"
+)
 
 // Meter counts requests by service and operation, such as s3.PutObject.
 type Meter struct {
-	servers []*http.Server
-	env     map[string]string
+	*wireproxy.Proxies
 
 	mu   sync.Mutex
 	n    map[string]int64            // by operation; those that were refused count too
@@ -41,47 +37,17 @@ type Meter struct {
 }
 
 // Start puts a proxy before the endpoint of every service that the environment names.
-func Start() (*Meter, error) {
-	m := &Meter{env: map[string]string{}, n: map[string]int64{}, keys: map[string]map[string]int64{}, units: map[string]float64{}}
-	for _, service := range services {
-		name := "AWS_ENDPOINT_URL_" + service
-		at := os.Getenv(name)
-		if at == "" {
-			at = os.Getenv("AWS_ENDPOINT_URL")
-		}
-		target, err := url.Parse(at)
-		if err != nil || at == "" {
-			m.Close()
-			return nil, fmt.Errorf("%s is %q: name the server to stand before", name, at)
-		}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			m.Close()
-			return nil, fmt.Errorf("listen before %s: %w", service, err)
-		}
-		srv := &http.Server{Handler: m.proxy(service, target), ErrorLog: log.New(io.Discard, "", 0)}
-		m.servers = append(m.servers, srv)
-		m.env[name] = "http://" + l.Addr().String()
-		go srv.Serve(l)
-	}
-	return m, nil
-}
-
-// Env is what to set for a program that is to be counted.
-func (m *Meter) Env() map[string]string { return maps.Clone(m.env) }
-
-// Close ends the proxies.
-func (m *Meter) Close() {
-	for _, s := range m.servers {
-		s.Close()
-	}
+func Start() (m *Meter, err error) {
+	m = &Meter{n: map[string]int64{}, keys: map[string]map[string]int64{}, units: map[string]float64{}}
+	m.Proxies, err = wireproxy.Start(m.proxy)
+	return m, err
 }
 
 func (m *Meter) proxy(service string, target *url.URL) http.Handler {
 	pass := http.DefaultTransport.(*http.Transport).Clone()
 	pass.MaxIdleConnsPerHost = 256
 	pass.DisableCompression = true
-	if service == "DYNAMODB" {
+	if service == "dynamodb" {
 		return m.weigh(pass, target)
 	}
 	return &httputil.ReverseProxy{
@@ -101,7 +67,7 @@ func (m *Meter) weigh(pass http.RoundTripper, target *url.URL) http.Handler {
 		Transport: pass,
 		ErrorLog:  log.New(io.Discard, "", 0),
 		Rewrite: func(r *httputil.ProxyRequest) {
-			m.note("DYNAMODB", r.In)
+			m.note("dynamodb", r.In)
 			r.SetURL(target)
 			body, err := io.ReadAll(r.In.Body)
 			if rest, ok := bytes.CutPrefix(body, []byte("{")); ok && err == nil {
@@ -119,7 +85,7 @@ func (m *Meter) weigh(pass http.RoundTripper, target *url.URL) http.Handler {
 				ConsumedCapacity struct{ CapacityUnits float64 }
 			}
 			if err := json.Unmarshal(body, &billed); err == nil {
-				op, _ := operation("DYNAMODB", r.Request)
+				op, _ := operation("dynamodb", r.Request)
 				m.mu.Lock()
 				defer m.mu.Unlock()
 				m.units[op] += billed.ConsumedCapacity.CapacityUnits
@@ -151,9 +117,9 @@ func (m *Meter) note(service string, r *http.Request) {
 
 // operation names a request as AWS does, and says of which kind an S3 key is.
 func operation(service string, r *http.Request) (op, key string) {
-	if service != "S3" {
+	if service != "s3" {
 		_, name, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
-		return strings.ToLower(service) + "." + name, ""
+		return service + "." + name, ""
 	}
 	q := r.URL.Query()
 	_, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")

@@ -20,27 +20,22 @@ import (
 	"io"
 	"log"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 
 	"hayrick/infra"
+	"hayrick/internal/wireproxy"
 )
-
-// services are those that have an endpoint each.
-var services = []string{"s3", "dynamodb", "sqs"}
 
 // Log is what the programs of one principal have asked for.
 type Log struct {
-	region  string
-	servers []*http.Server
-	urls    map[string]string // service -> where its proxy listens
-	client  *http.Transport
+	*wireproxy.Proxies
+	region string
+	client *http.Transport
 
 	mu      sync.Mutex
 	asked   map[string]infra.Request // each once
@@ -50,56 +45,29 @@ type Log struct {
 }
 
 // Start puts a proxy before the endpoint of every service that the environment names.
-func Start(region string) (*Log, error) {
-	l := &Log{
-		region: region, urls: map[string]string{}, client: http.DefaultTransport.(*http.Transport).Clone(),
+func Start(region string) (l *Log, err error) {
+	l = &Log{
+		region: region, client: http.DefaultTransport.(*http.Transport).Clone(),
 		asked: map[string]infra.Request{}, calls: map[string]int{}, strange: map[string]bool{},
 		refuse: func(string, string) bool { return false },
 	}
 	l.client.MaxIdleConnsPerHost = 64
 	l.client.DisableCompression = true
-	for _, service := range services {
-		name := endpoint(service)
-		at := os.Getenv(name)
-		if at == "" {
-			at = os.Getenv("AWS_ENDPOINT_URL")
-		}
-		server, err := url.Parse(at)
-		if err != nil || at == "" {
-			l.Close()
-			return nil, fmt.Errorf("%s is %q: name the server to stand before", name, at)
-		}
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			l.Close()
-			return nil, fmt.Errorf("listen before %s: %w", service, err)
-		}
-		srv := &http.Server{Handler: l.proxy(service, server), ErrorLog: log.New(io.Discard, "", 0)}
-		l.servers, l.urls[service] = append(l.servers, srv), "http://"+listener.Addr().String()
-		go srv.Serve(listener)
-	}
-	return l, nil
+	l.Proxies, err = wireproxy.Start(l.proxy)
+	return l, err
 }
 
-func endpoint(service string) string { return "AWS_ENDPOINT_URL_" + strings.ToUpper(service) }
-
 // Env is what to set for a program that is to be written down.
-func (l *Log) Env() []string {
-	var env []string
-	for _, service := range services {
-		env = append(env, endpoint(service)+"="+l.urls[service])
+func (l *Log) Env() (env []string) {
+	for name, at := range l.Proxies.Env() {
+		env = append(env, name+"="+at)
 	}
 	return env
 }
 
-// URL is the endpoint of a service, for a client in this process.
-func (l *Log) URL(service string) string { return l.urls[service] }
-
 // Close ends the proxies.
 func (l *Log) Close() {
-	for _, s := range l.servers {
-		s.Close()
-	}
+	l.Proxies.Close()
 	l.client.CloseIdleConnections()
 }
 

@@ -46,8 +46,8 @@ func started(t *testing.T) (l *Log, hosts *[]string) {
 		io.Copy(w, r.Body)
 	}))
 	t.Cleanup(srv.Close)
-	for _, s := range services {
-		t.Setenv(endpoint(s), srv.URL)
+	for _, s := range []string{"S3", "DYNAMODB", "SQS"} {
+		t.Setenv("AWS_ENDPOINT_URL_"+s, srv.URL)
 	}
 	l, err := Start("eu-central-1")
 	if err != nil {
