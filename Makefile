@@ -1,3 +1,5 @@
+# dash takes no arguments to `.`, which `localstack/env minio` needs.
+SHELL := bash
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The packages whose interleavings matter most.
