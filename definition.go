@@ -73,12 +73,13 @@ type Rate struct {
 
 // Retry is the policy of the retry planner and of tries within a task.
 type Retry struct {
-	InTask  InTask                 `json:"in_task"`
-	Passes  int                    `json:"passes"`            // retry_batch_1 .. retry_batch_<passes>
-	Backoff Backoff                `json:"backoff"`           // between groups
-	Classes map[string]Disposition `json:"classes,omitempty"` // class -> disposition; wins over the handler
-	Lists   map[string]string      `json:"lists,omitempty"`   // class -> name of the list it goes to
-	StopIf  *StopIf                `json:"stop_if,omitempty"`
+	InTask   InTask                 `json:"in_task"`
+	Passes   int                    `json:"passes"`             // retry_batch_1 .. retry_batch_<passes>
+	Backoff  Backoff                `json:"backoff"`            // between groups
+	Classify []ClassRule            `json:"classify,omitempty"` // renames a failure by status, message or class; the first that holds
+	Classes  map[string]Disposition `json:"classes,omitempty"`  // class -> disposition; wins over the handler
+	Lists    map[string]string      `json:"lists,omitempty"`    // class -> name of the list it goes to
+	StopIf   *StopIf                `json:"stop_if,omitempty"`
 }
 
 // InTask bounds the tries of an item within one attempt of its task.

@@ -99,6 +99,10 @@ func TestEveryKey(t *testing.T) {
 			InTask:  hayrick.InTask{Attempts: 5, Initial: dur(200 * time.Millisecond), Max: dur(10 * time.Second)},
 			Passes:  2,
 			Backoff: hayrick.Backoff{Initial: dur(2 * time.Second), Max: dur(time.Minute)},
+			Classify: []hayrick.ClassRule{
+				{Status: []hayrick.StatusCode{"404", "41x"}, As: "gone"},
+				{Class: "io", Message: expression(t, "(?i)connection reset|broken pipe"), As: "network"},
+			},
 			Classes: map[string]hayrick.Disposition{"gone": "permanent", "refused": "permanent", "slow_down": "rate_limit"},
 			Lists:   map[string]string{"gone": "gone_items"},
 			StopIf:  &hayrick.StopIf{FailedFraction: 0.25, AfterItems: 2000},
@@ -111,6 +115,14 @@ func TestEveryKey(t *testing.T) {
 	if d := cmp.Diff(want, load(t, readFile(t, "testdata/full.yaml"), "")); d != "" {
 		t.Errorf("-want +got\n%s", d)
 	}
+}
+
+func expression(t *testing.T, source string) (e hayrick.Expression) {
+	t.Helper()
+	if err := e.UnmarshalText([]byte(source)); err != nil {
+		t.Fatal(err)
+	}
+	return e
 }
 
 func readFile(t *testing.T, path string) string {

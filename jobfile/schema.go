@@ -161,6 +161,7 @@ func (r *reader) retry(n *node, path string, to *hayrick.Retry) {
 				"max":     r.unit(&to.Backoff.Max, "5m"),
 			})
 		},
+		"classify": func(n *node, path string) { to.Classify = nil; r.each(r.classRule(&to.Classify))(n, path) },
 		"permanent": r.each(func(n *node, path string) {
 			var c string
 			r.text(&c)(n, path)
@@ -216,6 +217,57 @@ func (r *reader) retry(n *node, path string, to *hayrick.Retry) {
 		to.Classes = classes
 	}
 }
+
+// classRule reads one item of retry.classify.
+func (r *reader) classRule(to *[]hayrick.ClassRule) read {
+	return func(n *node, path string) {
+		var x hayrick.ClassRule
+		class := func(to *string) read {
+			return func(n *node, path string) {
+				if r.text(to)(n, path); *to != "" && !hayrick.ValidClass(*to) {
+					r.bad(n, path, "%q; a class is 1 to 40 of a-z, 0-9 and _", *to)
+				}
+			}
+		}
+		status := func(n *node, path string) {
+			var s string
+			if r.text(&s)(n, path); s != "" && !hayrick.StatusCode(s).Valid() {
+				r.bad(n, path, "%q is not a status; write 404, or 5xx for all that begin so", s)
+				return
+			}
+			x.Status = append(x.Status, hayrick.StatusCode(s))
+		}
+		r.object(n, path, fields{
+			"class": class(&x.Class),
+			"status": func(n *node, path string) {
+				if n.kind == list {
+					r.each(status)(n, path)
+				} else {
+					status(n, path)
+				}
+			},
+			"message": func(n *node, path string) {
+				var s string
+				if r.text(&s)(n, path); s == "" {
+					return
+				}
+				if len(s) > maxExpression {
+					r.bad(n, path, "%d bytes; write an expression of up to %d", len(s), maxExpression)
+				} else if err := x.Message.UnmarshalText([]byte(s)); err != nil {
+					r.bad(n, path, "%v", err)
+				}
+			},
+			"as": class(&x.As),
+		})
+		if n.kind == null || x.As == "" {
+			r.bad(n, path, "no class to give; write {status: 404, as: not_found}")
+		}
+		*to = append(*to, x)
+	}
+}
+
+// maxExpression bounds retry.classify's expressions, which every failure is matched with.
+const maxExpression = 1000
 
 // exhausted is the list of items whose tries are used up.
 const exhausted = "exhausted"

@@ -61,6 +61,7 @@ type Closer interface{ Close() error }
 type Outcome struct {
 	Class       string              // "" = ok; else [a-z0-9_]{1,40}, free
 	Disposition hayrick.Disposition // a suggestion; the job file's retry.classes wins. "" = by class
+	Status      int                 // the HTTP status of the upstream's reply, for retry.classify; 0 = none
 	Message     string              // one line for people; no secrets
 	RetryAfter  time.Duration       // the upstream's Retry-After, 0 = none
 }

@@ -92,6 +92,9 @@ func NextTry(p hayrick.Retry, t Try, jitter float64) Next {
 		}
 	}
 	d := p.DispositionOf(class, t.Outcome.Disposition)
+	if !t.Crashed { // the host's word on a crash stands
+		class, d = p.Judge(hayrick.Said{Class: class, Disposition: t.Outcome.Disposition, Status: t.Outcome.Status, Message: t.Outcome.Message})
+	}
 	n := Next{Failure: hayrick.Failure{Class: class, Disposition: d, Message: oneLine(t.Outcome.Message)}}
 	switch {
 	case d.Final():

@@ -18,7 +18,8 @@ import (
 // TestConversations plays testdata/*.txt: commands, ----, what is said to them, an
 // empty line. The commands are claim (vanished, idle) for the mode of an attempt;
 // retry (attempts, initial, max, and class=disposition) and try (class, disposition,
-// tries, crashes, crashed, after, jitter) for what follows a failed try; and key
+// tries, crashes, crashed, after, jitter, status, message) for what follows a failed
+// try; classify (class, status, message, as), a rule of the policy; and key
 // (template, record) for a rate's key.
 func TestConversations(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -72,6 +73,18 @@ func converse(t *testing.T, text string) string {
 				for class, d := range a.words {
 					policy.Classes[class] = hayrick.Disposition(d)
 				}
+			case "classify":
+				a := arguments(t, rest)
+				rule := hayrick.ClassRule{Class: a.word("class"), As: a.word("as")}
+				for s := range strings.FieldsFuncSeq(a.word("status"), func(r rune) bool { return r == ',' }) {
+					rule.Status = append(rule.Status, hayrick.StatusCode(s))
+				}
+				if m := a.word("message"); m != "" {
+					if err := rule.Message.UnmarshalText([]byte(m)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				policy.Classify = append(policy.Classify, rule)
 			case "try":
 				a := arguments(t, rest)
 				_, crashed := a.words["crashed"]
@@ -79,6 +92,7 @@ func converse(t *testing.T, text string) string {
 				n := worker.NextTry(policy, worker.Try{
 					Outcome: jobs.Outcome{
 						Class: a.word("class"), Disposition: hayrick.Disposition(a.word("disposition")),
+						Status:  a.number("status"),
 						Message: a.word("message"), RetryAfter: a.duration("after"),
 					},
 					InTask: a.number("tries"), Crashes: a.number("crashes"), Crashed: crashed,

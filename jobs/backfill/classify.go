@@ -75,6 +75,7 @@ func classifyStatus(host string, status int, h http.Header, body []byte, now tim
 	said := strings.TrimSpace(xrpc.Error + " " + xrpc.Message)
 	r := &refusal{status: status, outcome: jobs.Fail(classUpstream4xx, "%s", line(fmt.Sprintf("%d from %s %s", status, host, said)))}
 	o := &r.outcome
+	o.Status = status
 	switch class, final := gone[xrpc.Error]; {
 	case final && status < 500:
 		o.Class, o.Disposition = class, hayrick.Permanent
