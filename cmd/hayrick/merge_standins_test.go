@@ -24,6 +24,7 @@ import (
 	"hayrick/internal/standins"
 	"hayrick/jobs"
 	"hayrick/ratelimit"
+	"hayrick/sim"
 	"hayrick/worker"
 )
 
@@ -113,7 +114,7 @@ func TestUpperLevelsOfAMergeMoveNoBytesOnStandIns(t *testing.T) {
 	m := &metered{RoundTripper: http.DefaultTransport.(*http.Transport).Clone()}
 	cfg.HTTPClient = m
 	world := hayrick.RealWorld("process-1")
-	world.Go = inOrder
+	world.Go = sim.InOrder
 	st := aws.New(cfg, name, world, nil)
 	p := startMachine(t, awsStore{st}, ratelimit.ServiceTime, st.Clock(), t.TempDir())
 	defer p.close()
@@ -141,7 +142,7 @@ func TestUpperLevelsOfAMergeMoveNoBytesOnStandIns(t *testing.T) {
 		t.Fatal(err)
 	}
 	if outcome.RowCount != int64(results*bulkyRows) || outcome.OK != int64(results) {
-		t.Fatalf("%s", end(outcome))
+		t.Fatalf("%s", sim.Gist(outcome))
 	}
 	var merged int64
 	for _, p := range outcome.Aggregation.Parts {
