@@ -475,6 +475,7 @@ func (w *wire) calm() {
 //
 // 002-05 002-45 002-52
 func TestEveryFaultOfAWSIsSurvivedOnStandIns(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cfg := standins.Config(t)
 	start := time.Now()
 	want := here(t)
@@ -525,7 +526,7 @@ func TestEveryFaultOfAWSIsSurvivedOnStandIns(t *testing.T) {
 
 // grounds is how many runs go on at once: most of their time they wait for a second of
 // SQS to pass.
-const grounds = 64
+const grounds = 32
 
 // apart is how many calls lie between two faults of one run.
 const apart = 12

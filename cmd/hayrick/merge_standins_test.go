@@ -94,6 +94,7 @@ func mergeResults(t *testing.T) int {
 // the files by itself. Counted on the wire, with the publication, it is less than a
 // two hundredth of the bytes that are merged.
 func TestUpperLevelsOfAMergeMoveNoBytesOnStandIns(t *testing.T) {
+	t.Parallel()
 	cfg := standins.Config(t)
 	name := standins.Store(t, cfg)
 	results := mergeResults(t)

@@ -76,12 +76,7 @@ func (s *stage) enter(name string, roles ...string) *principal {
 // start begins a command of somebody.
 func (s *stage) start(p *principal, dir string, args ...string) *child {
 	s.t.Helper()
-	c := &child{cmd: process(s.t, dir, append([]string{"-C", s.store}, args...)...), ended: make(chan error, 1)}
-	c.cmd.Env = append(os.Environ(), p.log.Env()...)
-	c.cmd.Stdout, c.cmd.Stderr = &c.out, &c.errs
-	must(s.t, c.cmd.Start())
-	go func() { c.ended <- c.cmd.Wait() }()
-	return c
+	return startWith(s.t, p.log.Env(), dir, append([]string{"-C", s.store}, args...)...)
 }
 
 // types is a whole command, which ends with that code, and what it printed.
