@@ -76,6 +76,8 @@ func TestLog(t *testing.T) {
 	}{
 		{"s3", "GET", "/lab/jobs/a", "", nil, []string{"s3:GetObject arn:aws:s3:::lab/jobs/a map[" + s3 + "]"}},
 		{"s3", "GET", "/lab/jobs/missing", "", nil, []string{"s3:GetObject arn:aws:s3:::lab/jobs/missing map[" + s3 + "]", "s3:ListBucket arn:aws:s3:::lab map[" + s3 + "]"}},
+		{"s3", "GET", "/lab/in/a?versionId=1&x-id=GetObject", "", nil, []string{"s3:GetObjectVersion arn:aws:s3:::lab/in/a map[" + s3 + "]"}},
+		{"s3", "GET", "/lab/in/missing?versionId=1", "", nil, []string{"s3:GetObjectVersion arn:aws:s3:::lab/in/missing map[" + s3 + "]", "s3:ListBucket arn:aws:s3:::lab map[" + s3 + "]"}},
 		{"s3", "HEAD", "/lab/in/a%20b", "", nil, []string{"s3:GetObject arn:aws:s3:::lab/in/a b map[" + s3 + "]"}},
 		{"s3", "GET", "/lab?list-type=2&prefix=jobs%2F&delimiter=%2F", "", nil, []string{"s3:ListBucket arn:aws:s3:::lab map[" + tls + " s3:TlsVersion:[1.3] s3:delimiter:[/] s3:prefix:[jobs/]]"}},
 		{"s3", "PUT", "/lab/jobs/a/plan.json", "{}", []string{"If-None-Match", "*"}, []string{"s3:PutObject arn:aws:s3:::lab/jobs/a/plan.json map[" + s3 + " s3:if-none-match:[*]]"}},
@@ -113,7 +115,8 @@ func TestStrange(t *testing.T) {
 		header                      []string
 		want                        string
 	}{
-		{"s3", "GET", "/lab/x?versionId=1", "", nil, "GET /lab/x: what ?versionId asks for is not known"},
+		{"s3", "DELETE", "/lab/x?versionId=1", "", nil, "DELETE /lab/x: what ?versionId asks for is not known"},
+		{"s3", "HEAD", "/lab/x?versionId=1", "", nil, "HEAD /lab/x: what ?versionId asks for is not known"},
 		{"s3", "GET", "/lab?policy=", "", nil, "GET /lab: what ?policy asks for is not known"},
 		{"s3", "PUT", "/lab", "", nil, "PUT of bucket lab: the operation is not known"},
 		{"s3", "PUT", "/lab/x", "", []string{"X-Amz-Acl", "public-read"}, "PUT /lab/x: what X-Amz-Acl asks for is not known"},
