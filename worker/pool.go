@@ -203,8 +203,11 @@ func (p *Pool) do(ctx context.Context, d hayrick.Delivery) {
 	}
 	v.Ack = v.Ack && err == nil
 	if err != nil && ctx.Err() == nil {
-		p.Log.Warn("attempt ended early; it will be tried again", hayrick.KeyRole, d.Role, hayrick.KeyJobID, d.JobID,
-			hayrick.KeyGroup, d.Group, hayrick.KeyTaskID, d.TaskID, "doing", v.Because, hayrick.KeyError, err)
+		said := []any{hayrick.KeyRole, d.Role, hayrick.KeyJobID, d.JobID, hayrick.KeyGroup, d.Group, hayrick.KeyTaskID, d.TaskID, "doing", v.Because, hayrick.KeyError, err}
+		if user := (*hayrick.UserError)(nil); errors.As(err, &user) { // nobody else may be there to tell it
+			said = append(said, "hint", user.Hint)
+		}
+		p.Log.Warn("attempt ended early; it will be tried again", said...)
 	} else {
 		p.Log.Debug("delivery ended", hayrick.KeyRole, d.Role, hayrick.KeyGroup, d.Group, hayrick.KeyTaskID, d.TaskID,
 			"ack", v.Ack, "because", v.Because)
