@@ -98,6 +98,7 @@ func (d *drive) run(ctx context.Context, slots int, look func(context.Context) (
 		pool.Do[role] = d.watched(role, do)
 	}
 	pool.Idle = func(context.Context) bool { d.idled(); return false }
+	pool.GiveUp = func(err error) bool { return exitCode(err) == exitPermission } // a queue that is gone may come back
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	d.world.Go("interrupt", func() {

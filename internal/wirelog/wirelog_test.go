@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"hayrick/infra"
 )
 
 // send asks one thing of a log's proxy and returns the answer.
@@ -150,5 +152,32 @@ func TestRefuse(t *testing.T) {
 	}
 	if len(*hosts) != 1 || l.Calls()["s3.UploadPart"] != 1 || len(l.Asked()) != 1 {
 		t.Errorf("%d passed on; %v, %v", len(*hosts), l.Calls(), l.Asked())
+	}
+}
+
+// What somebody may not do is answered as the service does, noted, and goes nowhere.
+func TestDeny(t *testing.T) {
+	l, hosts := started(t)
+	l.Deny(func(r infra.Request) bool {
+		return r.Action == "s3:GetObject" && r.Resource == "arn:aws:s3:::theirs/x" || r.Action == "dynamodb:GetItem" || r.Action == "sqs:GetQueueUrl"
+	})
+	for _, c := range []struct {
+		service, method, path, body, target string
+		want                                int
+	}{
+		{"s3", "GET", "/theirs/x", "", "", http.StatusForbidden},
+		{"s3", "HEAD", "/theirs/x", "", "", http.StatusForbidden},
+		{"s3", "GET", "/ours/x", "", "", http.StatusOK},
+		{"s3", "PUT", "/theirs/x", "", "", http.StatusOK},
+		{"dynamodb", "POST", "/", `{"TableName":"lab","Key":{"pk":{"S":"claim#a"}}}`, "DynamoDB_20120810.GetItem", http.StatusBadRequest},
+		{"sqs", "POST", "/", `{"QueueName":"lab-tasks"}`, "AmazonSQS.GetQueueUrl", http.StatusForbidden},
+	} {
+		status, said := send(t, l, c.service, c.method, c.path, c.body, "X-Amz-Target", c.target)
+		if status != c.want || c.want != http.StatusOK && c.method != "HEAD" && !strings.Contains(said, "AccessDenied") {
+			t.Errorf("%s %s %s: %d %s", c.service, c.method, c.path, status, said)
+		}
+	}
+	if len(*hosts) != 2 || len(l.Asked()) != 5 || len(l.Strange()) > 0 {
+		t.Errorf("%d passed on; %v, strange %v", len(*hosts), l.Asked(), l.Strange())
 	}
 }
