@@ -69,7 +69,7 @@ func TestStoresLifeOnMoto(t *testing.T) {
 	}
 
 	// Made, in three steps; made again, with nothing to do.
-	yes := append(slices.Clone(up), "--yes", "--set", "BudgetEmail=a@example.com")
+	yes := append(slices.Clone(up), "--yes", "--set", "BudgetEmail=a@example.com", "--set", "InputBuckets=genomes,crawl.2026")
 	out, story, code := shell(t, dir, yes...)
 	var report stackReport
 	if err := json.Unmarshal([]byte(out), &report); err != nil || code != 0 || report.Status != "UPDATE_COMPLETE" || len(report.Changes) < 25 {

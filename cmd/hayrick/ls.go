@@ -30,8 +30,11 @@ type runLine struct {
 	tally
 }
 
-// damaged is the status of a run whose commits cannot be read.
-const damaged = "DAMAGED"
+// The statuses of runs whose commits cannot be read, and may not be.
+const (
+	damaged = "DAMAGED"
+	denied  = "DENIED"
+)
 
 func runLs(ctx context.Context, c *cli) error {
 	ctx, stop := c.untilInterrupt(ctx)
@@ -54,7 +57,10 @@ func runLs(ctx context.Context, c *cli) error {
 	lines, err := each(plans, func(p manifest.Plan) (runLine, error) {
 		l := runLine{Schema: "hayrick.run/v1", JobID: p.JobID, JobType: p.Job.JobType, Status: damaged, SubmittedAt: p.SubmittedAt}
 		k, d, err := r.known(ctx, p.JobID)
-		if errors.Is(err, hayrick.ErrCorrupt) {
+		if errors.Is(err, hayrick.ErrDenied) {
+			l.Status = denied
+		}
+		if ofOneRun(err) {
 			return l, nil
 		}
 		if err != nil {

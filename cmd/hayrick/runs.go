@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"hayrick"
 	"hayrick/coordinator"
@@ -63,18 +64,25 @@ func (r *roles) findAudited(ctx context.Context, ref string) (string, error) {
 }
 
 // plans reads the plans of the runs that are asked for, the latest first.
-// Submissions that never got to their plan are no runs. One that is damaged is told
-// and left out.
+// Submissions that never got to their plan are no runs. One that is damaged, or that
+// this process may not read, is told and left out; but it is an error that it may not
+// read any.
 func (r *roles) plans(ctx context.Context, want func(jobID string) bool) ([]manifest.Plan, error) {
 	ids, err := r.lister.Jobs(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list the runs: %w", err)
 	}
 	ids = slices.DeleteFunc(ids, func(id string) bool { return !hayrick.ValidID(id) || !want(id) })
+	var denied atomic.Pointer[error]
 	plans, err := each(ids, func(id string) (*manifest.Plan, error) {
 		p, _, err := r.manifests.Plan(ctx, id)
 		if errors.Is(err, hayrick.ErrCorrupt) {
 			r.log.Warn("this run cannot be read; `hayrick audit` says more", hayrick.KeyJobID, id, hayrick.KeyError, err)
+			return nil, nil
+		}
+		if errors.Is(err, hayrick.ErrDenied) {
+			r.log.Warn("this run may not be read by who asks", hayrick.KeyJobID, id, hayrick.KeyError, err)
+			denied.Store(&err)
 			return nil, nil
 		}
 		if errors.Is(err, hayrick.ErrNotFound) {
@@ -90,6 +98,9 @@ func (r *roles) plans(ctx context.Context, want func(jobID string) bool) ([]mani
 		if p != nil {
 			out = append(out, *p)
 		}
+	}
+	if err := denied.Load(); err != nil && len(out) == 0 {
+		return nil, *err
 	}
 	slices.SortStableFunc(out, func(a, b manifest.Plan) int {
 		if c := b.SubmittedAt.Compare(a.SubmittedAt.Time); c != 0 {
