@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +36,16 @@ func flipped(b []byte, at int) []byte {
 	b = slices.Clone(b)
 	b[at] ^= 0x10
 	return b
+}
+
+// edited is a commit that says something else, and carries no digest of its own.
+func edited(t *testing.T, commit []byte, was, now string) []byte {
+	t.Helper()
+	s := strings.Replace(string(commit), was, now, 1)
+	if s == string(commit) {
+		t.Fatalf("%s is not in %s", was, commit)
+	}
+	return regexp.MustCompile(`"self_sha256":"[0-9a-f]{64}"`).ReplaceAll([]byte(s), []byte(`"self_sha256":""`))
 }
 
 // refuses checks that the aggregation stops with an error that says all of it, and
@@ -75,7 +86,7 @@ func TestResultsThatAreNotVouchedFor(t *testing.T) {
 		}
 		j.mem.Damage(done, sound[:len(sound)-1])
 		j.refuses("task-0001")
-		j.mem.Damage(done, []byte(strings.Replace(string(sound), `"ok":1`, `"ok":2`, 1))) // sound, but another
+		j.mem.Damage(done, edited(t, sound, `"ok":1`, `"ok":2`)) // sound, but another
 		j.refuses("task-0001", "retry plan")
 		j.mem.Damage(done, nil)
 		j.refuses("task-0001", "gone")
@@ -387,11 +398,7 @@ func TestMergedFilesThatAreNotVouchedFor(t *testing.T) {
 	was := j.mem.Snapshot()[done]
 	hash := `"row_hash":"` + j.result("agg-0-1-0001").RowHash
 	for _, edit := range [][2]string{{`"row_count":2`, `"row_count":3`}, {hash, `"row_hash":"1`}, {hash, `"row_hash":"`}, {`"file":"`, `"file":null,"x":"`}} {
-		now := strings.Replace(string(was), edit[0], edit[1], 1)
-		if now == string(was) {
-			t.Fatalf("%s is not in %s", edit[0], was)
-		}
-		j.mem.Damage(done, []byte(now))
+		j.mem.Damage(done, edited(t, was, edit[0], edit[1]))
 		j.refuses()
 	}
 	j.mem.Damage(done, was)
