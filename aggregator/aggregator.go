@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 
@@ -110,6 +111,7 @@ type jobOf struct {
 	key        manifest.Job
 	generation int
 	plan       manifest.Plan
+	planned    manifest.Link // plan.json
 	def        hayrick.JobDefinition
 
 	// What the retry planner has decided; merges do without it.
@@ -119,7 +121,7 @@ type jobOf struct {
 
 // open reads a job. ErrNotFound: there is none.
 func (a *Aggregator) open(ctx context.Context, jobID string, generation int) (*jobOf, error) {
-	p, _, err := a.Store.Plan(ctx, jobID)
+	p, sha, err := a.Store.Plan(ctx, jobID)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +129,8 @@ func (a *Aggregator) open(ctx context.Context, jobID string, generation int) (*j
 	if err != nil {
 		return nil, gone(err)
 	}
-	return &jobOf{id: jobID, key: manifest.Job(jobID), generation: generation, plan: p, def: def}, nil
+	key := manifest.Job(jobID)
+	return &jobOf{id: jobID, key: key, generation: generation, plan: p, planned: manifest.Link{Key: key.Rel(key.Plan()), SHA256: sha}, def: def}, nil
 }
 
 // readRetries reads the decisions of the generation. errOpen: the last one does not
@@ -135,6 +138,11 @@ func (a *Aggregator) open(ctx context.Context, jobID string, generation int) (*j
 func (a *Aggregator) readRetries(ctx context.Context, job *jobOf) error {
 	plans, links, err := a.Store.RetryPlans(ctx, job.id, job.generation)
 	if err != nil {
+		return err
+	}
+	// Who ends the generation counts the orders too (Store.Chain).
+	h := manifest.History{Plan: job.planned, Retries: plans, Links: links, Orders: math.MaxInt}
+	if err := h.Check(); err != nil {
 		return err
 	}
 	if n := len(plans); n == 0 || plans[n-1].Next != manifest.NextAggregation {

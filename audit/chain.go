@@ -97,20 +97,24 @@ func (a *auditor) readChain(ctx context.Context) error {
 		maps.Copy(rest, a.outcome.Chain)
 	}
 	delete(rest, a.job.Rel(a.job.Plan()))
-	// next says whether the commit is the next of its kind.
-	next := func(rel string) (bool, error) {
+	// next says whether the commit is the next of its kind: it is there, or the one after
+	// it is, and it is missing.
+	next := func(rel, after string) (bool, error) {
 		if a.outcome != nil {
 			_, there := rest[rel]
 			delete(rest, rel)
 			return there, nil
 		}
 		_, err := a.raw(ctx, rel)
+		if errors.Is(err, hayrick.ErrNotFound) && after != "" {
+			_, err = a.raw(ctx, after)
+		}
 		return !errors.Is(err, hayrick.ErrNotFound), a.err
 	}
 	var torn bool
 	for n := 1; ; n++ {
 		rel := a.job.Rel(a.job.RetryPlan(n))
-		if there, err := next(rel); err != nil {
+		if there, err := next(rel, a.job.Rel(a.job.RetryPlan(n+1))); err != nil {
 			return err
 		} else if !there {
 			break
@@ -127,7 +131,7 @@ func (a *auditor) readChain(ctx context.Context) error {
 		}
 	}
 	rel := a.job.Rel(a.job.AggregationPlan(0))
-	if there, err := next(rel); err != nil {
+	if there, err := next(rel, ""); err != nil {
 		return err
 	} else if there {
 		p, _, ok := record[manifest.AggregationPlan](ctx, a.look, rel, a.vouched(rel), manifest.SchemaAggregationPlan)
@@ -142,7 +146,7 @@ func (a *auditor) readChain(ctx context.Context) error {
 	}
 	for n := 0; ; n++ {
 		rel := a.job.Rel(a.job.Control(n))
-		if there, err := next(rel); err != nil {
+		if there, err := next(rel, a.job.Rel(a.job.Control(n+1))); err != nil {
 			return err
 		} else if !there {
 			break
@@ -199,6 +203,9 @@ func (a *auditor) links() error {
 			bad("it ends the retries, and another plan follows")
 		case p.Next != manifest.NextAggregation && (p.Next != hayrick.RetryGroup(n) || p.Group == nil || p.Group.Name != p.Next):
 			bad("the group it opens is %q", p.Next)
+		case p.Orders > a.orders && a.outcome == nil:
+			a.lost(CodeMissing, a.job.Rel(a.job.Control(a.orders)), "it is gone: %s has applied %d orders", p.key, p.Orders)
+			return errTorn
 		case p.Orders < orders || p.Orders > a.orders:
 			bad("it has applied %d orders, the plan before it %d, and there are %d", p.Orders, orders, a.orders)
 		}
@@ -210,6 +217,9 @@ func (a *auditor) links() error {
 	if a.agg != nil {
 		rel := a.job.Rel(a.job.AggregationPlan(0))
 		switch {
+		case opened != manifest.NextAggregation && a.outcome == nil:
+			a.lost(CodeMissing, a.job.Rel(a.job.RetryPlan(len(a.retries)+1)), "it is gone: %s follows from it", rel)
+			return errTorn
 		case opened != manifest.NextAggregation:
 			a.lost(CodeChain, rel, "%s has not ended, and it merges", opened)
 			return errTorn

@@ -102,8 +102,9 @@ func (c *Coordinator) Order(ctx context.Context, jobID string, o manifest.Contro
 		return o, fmt.Errorf("%s: generation %d has ended: %w", what, o.Generation, hayrick.ErrConflict)
 	}
 	orders, _, err := c.Store.Orders(ctx, jobID)
-	if err != nil {
-		return o, err
+	final := o.Order == manifest.OrderCancel // whatever else was ordered, it ends the generation
+	if damaged := errors.Is(err, hayrick.ErrCorrupt); err != nil && !(final && damaged) {
+		return o, fmt.Errorf("%s: %w", what, err)
 	}
 	o.Schema, o.JobID = manifest.SchemaControl, jobID
 	if o.By == "" {
@@ -112,19 +113,21 @@ func (c *Coordinator) Order(ctx context.Context, jobID string, o manifest.Contro
 	if o.At.IsZero() {
 		o.At = manifest.At(c.World.Clock.Now())
 	}
-	for {
+	for o.N = len(orders); ; o.N++ { // with another's order at this n the next is tried
 		if same, ok := sameRule(orders, o); ok {
 			return same, nil
 		}
-		o.N = len(orders)
 		got, err := c.Store.CommitControl(ctx, o)
+		if final && errors.Is(err, hayrick.ErrCorrupt) {
+			continue
+		}
 		if err != nil {
 			return o, fmt.Errorf("%s: %w", what, err)
 		}
 		if got.Won {
 			return got.Record, nil
 		}
-		orders = append(orders, got.Record) // somebody else's order has this n: try the next
+		orders = append(orders, got.Record)
 	}
 }
 

@@ -27,6 +27,7 @@ type runLine struct {
 	Status      string        `json:"status"`
 	SubmittedAt manifest.Time `json:"submitted_at"`
 	EndedAt     manifest.Time `json:"ended_at"`
+	Damage      string        `json:"damage,omitempty"` // what of it cannot be read
 	tally
 }
 
@@ -61,6 +62,7 @@ func runLs(ctx context.Context, c *cli) error {
 			l.Status = denied
 		}
 		if ofOneRun(err) {
+			l.Damage = firstLine(err.Error())
 			return l, nil
 		}
 		if err != nil {
@@ -93,5 +95,13 @@ func runLs(ctx context.Context, c *cli) error {
 			l.JobID, l.Status, number(l.Items), number(l.OK), number(l.Failed + l.Permanent + l.Exhausted), number(l.Left), clock(l.SubmittedAt.Time),
 		})
 	}
-	return c.table(rows)
+	if err := c.table(rows); err != nil {
+		return err
+	}
+	for _, l := range lines {
+		if l.Damage != "" {
+			c.mustTell("%s %s is damaged: %s\n  %s", c.paint(red, "warning:"), l.JobID, l.Damage, c.advice(mend(l.JobID)))
+		}
+	}
+	return nil
 }

@@ -133,7 +133,7 @@ func runRun(ctx context.Context, c *cli, o submitOptions) error {
 func (c *cli) finish(ctx context.Context, r *roles, jobID string, start time.Time, strict bool) error {
 	job, err := r.jobs.Open(ctx, jobID)
 	if err != nil {
-		return fmt.Errorf("open run %s: %w", jobID, err)
+		return ofRun(jobID, fmt.Errorf("open run %s: %w", jobID, err))
 	}
 	d := &drive{roles: r, progress: newProgress(c, r.limits.grants), jobID: jobID}
 	err = d.run(ctx, job.Definition.Run.MaxParallel, d.follow(jobID))
@@ -149,7 +149,7 @@ func (c *cli) finish(ctx context.Context, r *roles, jobID string, start time.Tim
 	case errors.As(err, &paused):
 		return c.stopped(paused.exit, paused.Error(), paused.hint, "%s %s", c.paint(bold, "paused:"), paused.reason)
 	case err != nil:
-		return fmt.Errorf("run %s stopped: %w", jobID, err)
+		return ofRun(jobID, fmt.Errorf("run %s stopped: %w", jobID, err))
 	}
 	k, _, err := r.known(context.WithoutCancel(ctx), jobID)
 	if err != nil {

@@ -77,7 +77,7 @@ func (r *roles) plans(ctx context.Context, want func(jobID string) bool) ([]mani
 	plans, err := each(ids, func(id string) (*manifest.Plan, error) {
 		p, _, err := r.manifests.Plan(ctx, id)
 		if errors.Is(err, hayrick.ErrCorrupt) {
-			r.log.Warn("this run cannot be read; `hayrick audit` says more", hayrick.KeyJobID, id, hayrick.KeyError, err)
+			r.log.Warn("this run cannot be read; `hayrick audit "+id+"` says more", hayrick.KeyJobID, id, hayrick.KeyError, err)
 			return nil, nil
 		}
 		if errors.Is(err, hayrick.ErrDenied) {
@@ -115,9 +115,41 @@ func (r *roles) plans(ctx context.Context, want func(jobID string) bool) ([]mani
 func (r *roles) known(ctx context.Context, jobID string) (*coordinator.Known, coordinator.Decision, error) {
 	k, err := r.coordinator.Known(ctx, jobID)
 	if err != nil {
-		return nil, coordinator.Decision{}, fmt.Errorf("read run %s: %w", jobID, err)
+		return nil, coordinator.Decision{}, ofRun(jobID, fmt.Errorf("read run %s: %w", jobID, err))
 	}
 	return k, coordinator.Decide(k, r.world.Clock.Now()), nil
+}
+
+// runDamage is an error about an object of a run that is damaged or gone: a person puts
+// it back, or gives the run up.
+type runDamage struct {
+	jobID string
+	error
+}
+
+func (e *runDamage) Unwrap() error { return e.error }
+
+// ofRun names the run of an error about damage, for the hint.
+func ofRun(jobID string, err error) error {
+	if !corrupted(err) || errors.As(err, new(*runDamage)) {
+		return err
+	}
+	return &runDamage{jobID, err}
+}
+
+// named is ofRun for what reads only objects that a commit names: one that is gone is
+// damage too, and no answer.
+func named(jobID string, err error) error {
+	if errors.Is(err, hayrick.ErrNotFound) {
+		err = fmt.Errorf("a named object is gone: %v: %w", err, hayrick.ErrCorrupt)
+	}
+	return ofRun(jobID, err)
+}
+
+// mend is what a person does about damage.
+func mend(jobID string) string {
+	return fmt.Sprintf("`hayrick audit %s` names all that is damaged; put it back from a backup and go on with `hayrick resume %s`, or end the run with `hayrick cancel %s` and start anew with `hayrick run --new`",
+		jobID, jobID, jobID)
 }
 
 // readers is how many small objects are read side by side.
