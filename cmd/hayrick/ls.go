@@ -58,10 +58,11 @@ func runLs(ctx context.Context, c *cli) error {
 	lines, err := each(plans, func(p manifest.Plan) (runLine, error) {
 		l := runLine{Schema: "hayrick.run/v1", JobID: p.JobID, JobType: p.Job.JobType, Status: damaged, SubmittedAt: p.SubmittedAt}
 		k, d, err := r.known(ctx, p.JobID)
-		if errors.Is(err, hayrick.ErrDenied) {
+		switch {
+		case errors.Is(err, hayrick.ErrDenied):
 			l.Status = denied
-		}
-		if ofOneRun(err) {
+			return l, nil
+		case corrupted(err):
 			l.Damage = firstLine(err.Error())
 			return l, nil
 		}
