@@ -35,13 +35,15 @@ type Handler struct {
 
 // Input says where the items come from.
 type Input struct {
-	URI       string `json:"uri,omitempty"`   // a JSONL file, or a folder of them (it ends in a slash); empty with Items
-	Items     bool   `json:"items,omitempty"` // the handler lists its own items
-	Format    string `json:"format"`          // jsonl
-	Key       string `json:"key,omitempty"`   // the field that labels an item; "" = the ordinal
-	Limit     int64  `json:"limit,omitempty"` // only the first n items; 0 = all
-	OnBadItem string `json:"on_bad_item"`     // fail (pause and say where) | skip (permanent, class bad_item)
-	Snapshot  string `json:"snapshot"`        // auto (clone where it costs no bytes, else pin) | copy
+	URI         string   `json:"uri,omitempty"`         // a file, a folder (it ends in a slash), a pattern of names, or - ; empty with Items
+	Items       bool     `json:"items,omitempty"`       // the handler lists its own items
+	Format      string   `json:"format"`                // jsonl | csv | tsv | lines | parquet | files (an item a file)
+	Compression string   `json:"compression,omitempty"` // none | gzip | zstd; "" = by the suffix of each name
+	Columns     []string `json:"columns,omitempty"`     // of csv and tsv whose first record does not name them
+	Key         string   `json:"key,omitempty"`         // the field that labels an item; "" = the ordinal
+	Limit       int64    `json:"limit,omitempty"`       // only the first n items; 0 = all
+	OnBadItem   string   `json:"on_bad_item"`           // fail (pause and say where) | skip (permanent, class bad_item)
+	Snapshot    string   `json:"snapshot"`              // auto (clone where it costs no bytes, else pin) | copy
 }
 
 // Batches says how the input is cut.

@@ -218,6 +218,20 @@ func (r *reader) each(f func(n *node, path string)) read {
 	}
 }
 
+// texts reads a list of words.
+func (r *reader) texts(to *[]string) read {
+	return func(n *node, path string) {
+		if n.kind != null {
+			*to = nil
+		}
+		r.each(func(n *node, path string) {
+			var s string
+			r.text(&s)(n, path)
+			*to = append(*to, s)
+		})(n, path)
+	}
+}
+
 // entries reads a mapping whose keys are the user's.
 func (r *reader) entries(f func(key pair, path string)) read {
 	return func(n *node, path string) {

@@ -55,12 +55,18 @@ func (r *reader) definition(n *node, d *hayrick.JobDefinition) {
 			r.object(n, path, fields{
 				"uri":         r.text(&d.Input.URI),
 				"items":       r.flag(&d.Input.Items),
-				"format":      r.oneOf(&d.Input.Format, "jsonl"),
+				"format":      r.oneOf(&d.Input.Format, "jsonl", "csv", "tsv", "lines", "parquet", "files"),
+				"compression": r.oneOf(&d.Input.Compression, "none", "gzip", "zstd"),
+				"columns":     r.texts(&d.Input.Columns),
 				"key":         r.text(&d.Input.Key),
 				"limit":       whole(r, &d.Input.Limit, 0, 1<<62),
 				"on_bad_item": r.oneOf(&d.Input.OnBadItem, "fail", "skip"),
 				"snapshot":    r.oneOf(&d.Input.Snapshot, "auto", "copy"),
 			})
+			// Where the file does not say, the suffix does.
+			if n.get("format") == nil && n.get("uri") != nil && hayrick.FormatOf(d.Input.URI) != "" {
+				d.Input.Format = hayrick.FormatOf(d.Input.URI)
+			}
 		},
 		"batch": func(n *node, path string) {
 			r.object(n, path, fields{"items": whole(r, &d.Batch.Items, 1, maxBatchItems)})

@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"golang.org/x/term"
+
 	"hayrick"
 	"hayrick/coordinator"
 	"hayrick/jobfile"
@@ -260,6 +262,9 @@ func (c *cli) submission(ctx context.Context, f jobfile.File, h jobs.Handler, o 
 	}
 	if l, ok := h.(jobs.Lister); ok {
 		ask.Items = l.Items
+	}
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		ask.Stdin = os.Stdin
 	}
 	ask.GitCommit, ask.GitDirty = gitState(ctx, f.Dir)
 	ask.Admit = func(ctx context.Context, jobID string) error { return outputFree(ctx, out, f.Definition, jobID) }
