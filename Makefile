@@ -49,7 +49,7 @@ merge-aws: localstack-up ## a thousand results of a megabyte, merged on the stan
 	. localstack/env && HAYRICK_MERGE_RESULTS=1000 $(GO) test $(ON_STANDINS) -timeout 60m ./cmd/hayrick -run TestUpperLevels -v
 
 golden: ## rewrite golden files; review the diff
-	$(GO) test ./manifest ./ratelimit ./retryplanner ./worker ./jobfile ./infra -rewrite
+	$(GO) test ./manifest ./ratelimit ./retryplanner ./worker ./jobfile ./schema ./infra -rewrite
 
 bench: ## ratios against peers and physical limits, measured in one run
 	cd bench && $(GO) run .

@@ -123,3 +123,22 @@ func resolve(name, src, profile string, sets []string) (d hayrick.JobDefinition,
 	}
 	return d, root, nil
 }
+
+// Generic is the file at path as the values that JSON has, for a check against the
+// schema: nothing is applied to it.
+func Generic(path string) (any, error) {
+	src, _, err := readAll(path)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	root, ps := parse(path, src)
+	if root == nil || len(ps) > 0 {
+		return nil, ps
+	}
+	var r reader
+	v := r.any(root, "")
+	if len(r.problems) > 0 {
+		return nil, r.problems
+	}
+	return v, nil
+}

@@ -29,10 +29,11 @@ const (
 	boolean
 	list
 	mapping
+	probe // no value: asks a reader which keys it knows (keys.go)
 )
 
 func (k kind) String() string {
-	return [...]string{"nothing", "text", "a number", "true or false", "a list", "a mapping"}[k]
+	return [...]string{"nothing", "text", "a number", "true or false", "a list", "a mapping", "a probe"}[k]
 }
 
 // node is one value of a job file.

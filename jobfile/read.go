@@ -17,6 +17,7 @@ import (
 type reader struct {
 	problems Problems
 	failed   []string // paths whose values are wrong in themselves
+	keys     []Key    // what a probe has found
 }
 
 // read puts the node at path into a field. Null leaves the field as it is: its
@@ -38,7 +39,11 @@ func (r *reader) bad(n *node, path, format string, args ...any) {
 // object reads a mapping with these keys and no others; keys that begin with x- are
 // the user's own.
 func (r *reader) object(n *node, path string, fs fields) {
-	if n.kind == null {
+	switch n.kind {
+	case null:
+		return
+	case probe:
+		r.probeObject(n, path, fs)
 		return
 	}
 	if n.kind != mapping {
@@ -75,6 +80,8 @@ func (r *reader) text(to *string) read {
 	return func(n *node, path string) {
 		switch n.kind {
 		case null:
+		case probe:
+			r.found(Key{Path: path, Kind: "text", Default: *to})
 		case text, number:
 			*to = n.value
 		case boolean:
@@ -88,7 +95,11 @@ func (r *reader) text(to *string) read {
 // oneOf reads one of a few words.
 func (r *reader) oneOf(to *string, words ...string) read {
 	return func(n *node, path string) {
-		if n.kind == null {
+		switch n.kind {
+		case null:
+			return
+		case probe:
+			r.found(Key{Path: path, Kind: "word", Words: words, Default: *to})
 			return
 		}
 		if (n.kind != text && n.kind != number && n.kind != boolean) || !slices.Contains(words, n.value) {
@@ -112,6 +123,8 @@ func (r *reader) flag(to *bool) read {
 	return func(n *node, path string) {
 		switch n.kind {
 		case null:
+		case probe:
+			r.found(Key{Path: path, Kind: "flag", Default: *to})
 		case boolean:
 			*to = n.value == "true"
 		default:
@@ -123,6 +136,10 @@ func (r *reader) flag(to *bool) read {
 // optional reads true or false into a field that is nil when nothing is said.
 func (r *reader) optional(to **bool) read {
 	return func(n *node, path string) {
+		if n.kind == probe {
+			r.found(Key{Path: path, Kind: "flag", Default: nil})
+			return
+		}
 		var v bool
 		before := len(r.problems)
 		r.flag(&v)(n, path)
@@ -135,7 +152,11 @@ func (r *reader) optional(to **bool) read {
 // whole reads a whole number from least to most.
 func whole[T int | int64](r *reader, to *T, least, most T) read {
 	return func(n *node, path string) {
-		if n.kind == null {
+		switch n.kind {
+		case null:
+			return
+		case probe:
+			r.found(Key{Path: path, Kind: "whole", Least: int64(least), Most: int64(most), Default: *to})
 			return
 		}
 		v, err := strconv.ParseInt(n.value, 10, 64)
@@ -155,7 +176,11 @@ func whole[T int | int64](r *reader, to *T, least, most T) read {
 // fraction reads a number above 0, up to 1.
 func (r *reader) fraction(to *float64) read {
 	return func(n *node, path string) {
-		if n.kind == null {
+		switch n.kind {
+		case null:
+			return
+		case probe:
+			r.found(Key{Path: path, Kind: "fraction", Default: *to})
 			return
 		}
 		v, err := strconv.ParseFloat(n.value, 64)
@@ -170,7 +195,11 @@ func (r *reader) fraction(to *float64) read {
 // dollars reads an amount above 0.
 func (r *reader) dollars(to *float64) read {
 	return func(n *node, path string) {
-		if n.kind == null {
+		switch n.kind {
+		case null:
+			return
+		case probe:
+			r.found(Key{Path: path, Kind: "dollars", Default: *to})
 			return
 		}
 		v, err := strconv.ParseFloat(n.value, 64)
@@ -187,6 +216,8 @@ func (r *reader) unit(to encoding.TextUnmarshaler, example string) read {
 	return func(n *node, path string) {
 		switch n.kind {
 		case null:
+		case probe:
+			r.found(Key{Path: path, Kind: unitKind(to), Example: example, Default: to})
 		case number:
 			if err := to.UnmarshalText([]byte(n.value + strings.TrimLeft(example, "0123456789"))); err == nil {
 				r.bad(n, path, "%s has no unit; write it as %s%s", n.value, n.value, strings.TrimLeft(example, "0123456789"))
@@ -208,6 +239,9 @@ func (r *reader) each(f func(n *node, path string)) read {
 	return func(n *node, path string) {
 		switch n.kind {
 		case null:
+		case probe:
+			r.found(Key{Path: path, Kind: "list"})
+			r.probeValue(path+"[]", func(at string) { f(n, at) })
 		case list:
 			for i, it := range n.items {
 				f(it, fmt.Sprintf("%s[%d]", path, i))
@@ -223,6 +257,9 @@ func (r *reader) entries(f func(key pair, path string)) read {
 	return func(n *node, path string) {
 		switch n.kind {
 		case null:
+		case probe:
+			r.found(Key{Path: path, Kind: "names"})
+			r.probeValue(path+".*", func(at string) { f(pair{key: "*", value: n}, at) })
 		case mapping:
 			for _, p := range n.pairs {
 				f(p, join(path, p.key))
@@ -236,7 +273,11 @@ func (r *reader) entries(f func(key pair, path string)) read {
 // json takes a mapping as it is, as JSON.
 func (r *reader) json(to *json.RawMessage) read {
 	return func(n *node, path string) {
-		if n.kind == null {
+		switch n.kind {
+		case null:
+			return
+		case probe:
+			r.found(Key{Path: path, Kind: "json"})
 			return
 		}
 		if n.kind != mapping {

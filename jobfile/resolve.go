@@ -6,8 +6,11 @@ import (
 	"strings"
 )
 
-// profilesKey is the one key of a file that is no part of a definition.
-const profilesKey = "profiles"
+// The keys of a file that say how it is read.
+const (
+	extendsKey  = "extends"
+	profilesKey = "profiles"
+)
 
 // cutProfiles takes the profiles out of the tree: what is left is the base.
 func cutProfiles(root *node) (profiles []pair, ps Problems) {

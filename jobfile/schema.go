@@ -97,7 +97,9 @@ func (r *reader) definition(n *node, d *hayrick.JobDefinition) {
 				"wall": r.unit(&d.Budget.Wall, "6h"),
 			})
 		},
-		storeKey: r.text(new(string)), // Load reads it: a run does not depend on where it is kept
+		storeKey:    r.text(new(string)), // Load reads it: a run does not depend on where it is kept
+		extendsKey:  r.topOnly("text"),
+		profilesKey: r.topOnly("names"),
 		"merge": func(n *node, path string) {
 			r.object(n, path, fields{
 				"fan_in":         whole(r, &d.Merge.FanIn, 2, maxBatchItems),

@@ -1,0 +1,101 @@
+package schema
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	check "github.com/santhosh-tekuri/jsonschema/v6"
+
+	"hayrick/jobfile"
+)
+
+func compile(t *testing.T) *check.Schema {
+	t.Helper()
+	doc, err := check.UnmarshalJSON(bytes.NewReader(Job))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := check.NewCompiler()
+	if err := c.AddResource("job.v1.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Compile("job.v1.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// keysOf walks the committed schema as an editor does.
+func keysOf(root, s map[string]any, path string, out map[string]bool) {
+	if ref, ok := s["$ref"].(string); ok {
+		s = root["$defs"].(map[string]any)[strings.TrimPrefix(ref, "#/$defs/")].(map[string]any)
+	}
+	if items, ok := s["items"].(map[string]any); ok {
+		keysOf(root, items, path+"[]", out)
+	}
+	props, _ := s["properties"].(map[string]any)
+	for name, p := range props {
+		at := strings.TrimPrefix(path+"."+name, ".")
+		out[at] = true
+		if at != "profiles" { // a profile has the keys of the file again
+			keysOf(root, p.(map[string]any), at, out)
+		}
+	}
+}
+
+// What the schema lets one write is what is read, key for key.
+func TestKeysOfSchemaAndReader(t *testing.T) {
+	var root map[string]any
+	if err := json.Unmarshal(Job, &root); err != nil {
+		t.Fatal(err)
+	}
+	inSchema, inReader := map[string]bool{}, map[string]bool{}
+	keysOf(root, root, "", inSchema)
+	for _, k := range jobfile.Keys() {
+		if !strings.HasSuffix(k.Path, "[]") && !strings.HasSuffix(k.Path, "*") {
+			inReader[k.Path] = true
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(inSchema)) {
+		if !inReader[path] {
+			t.Errorf("the schema has %s, which the reader does not know", path)
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(inReader)) {
+		if !inSchema[path] {
+			t.Errorf("the reader knows %s, which the schema does not have", path)
+		}
+	}
+}
+
+// Every key says what it is: editors show it, and the reference page is made of it.
+func TestEveryKeyIsDescribed(t *testing.T) {
+	s := generate(t)
+	for _, k := range jobfile.Keys() {
+		if strings.HasSuffix(k.Path, "[]") || strings.HasSuffix(k.Path, "*") {
+			continue
+		}
+		if at := find(s, k.Path); at == nil || at.Description == "" {
+			t.Errorf("%s has no comment in the struct that it is a field of", k.Path)
+		}
+	}
+}
+
+// The files that are shipped are valid by the schema as by the reader.
+func TestExamples(t *testing.T) {
+	s := compile(t)
+	for _, path := range []string{"../jobs/backfill/config.yaml", "../cmd/hayrick/jobfile.yaml", "../jobfile/testdata/full.yaml"} {
+		doc, err := jobfile.Generic(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Validate(doc); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
