@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strings"
 
 	"hayrick"
 )
@@ -14,7 +13,6 @@ const runID = "$(run.id)"
 
 var (
 	itemKey = regexp.MustCompile(`^\$\(item\.[^()$]+\)$`)
-	rateKey = regexp.MustCompile(`^rates\[\d+\]\.key$`)
 )
 
 // maxName leaves room in a job id for the date and the letters behind the name.
@@ -29,7 +27,7 @@ func check(root *node, d *hayrick.JobDefinition, failed []string) Problems {
 	case d.Name == "":
 		c.rule(false, "name", "not given; write a short name such as backfill, run ids begin with it")
 	case !hayrick.ValidID(d.Name) || len(d.Name) > maxName:
-		c.rule(false, "name", "%q; write up to %d of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit", d.Name, maxName)
+		c.rule(false, "name", "%s; write up to %d of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit", quoted(d.Name), maxName)
 	}
 	c.rule(d.Handler.Builtin != "", "handler", "no handler is named; write handler: {builtin: <name>}")
 	c.rule(d.Input.URI != "" || d.Input.Items, "input", "neither a file nor items; write uri: ./items.jsonl, or items: true when the handler lists its own")
@@ -42,7 +40,6 @@ func check(root *node, d *hayrick.JobDefinition, failed []string) Problems {
 	c.rule(d.Output.URI != "", "output.uri", "empty; write a folder such as ./out/%s/", runID)
 	c.rule(d.Merge.TargetBytes > 0, "merge.target_bytes", "0B; write a size such as 64MiB")
 	c.rates(d.Rates)
-	c.templates(root, "")
 	return c.problems
 }
 
@@ -55,7 +52,7 @@ type checker struct {
 // rule reports a problem at path unless it is kept.
 func (c *checker) rule(kept bool, path, format string, args ...any) {
 	if !kept && !slices.Contains(c.failed, path) {
-		c.problems.add(c.root.find(path).Place, "%s: %s", path, fmt.Sprintf(format, args...))
+		c.problems.add(c.root.find(path).Place, "%s: %s", shortened(path), fmt.Sprintf(format, args...))
 	}
 }
 
@@ -67,38 +64,12 @@ func (c *checker) rates(rates []hayrick.Rate) {
 		case r.Name == "":
 			c.rule(false, at, "no name; write name: api")
 		case !hayrick.ValidID(r.Name):
-			c.rule(false, at+".name", "%q; write a-z, 0-9, '.', '_' and '-'", r.Name)
+			c.rule(false, at+".name", "%s; write a-z, 0-9, '.', '_' and '-'", quoted(r.Name))
 		}
-		c.rule(r.Name == "" || !seen[r.Name], at+".name", "%q is there twice; names are what handlers ask by", r.Name)
+		c.rule(r.Name == "" || !seen[r.Name], at+".name", "%s is there twice; names are what handlers ask by", quoted(r.Name))
 		seen[r.Name] = true
 		c.rule(r.Limit.N > 0, at+".limit", "not given; write it as 10/s or 3000/5m")
-		c.rule(r.Key == "" || itemKey.MatchString(r.Key), at+".key", "%q; write $(item.<field>) for a bucket a value, or leave it out for one bucket", r.Key)
-	}
-}
-
-// templates finds $(...) where none is read.
-func (c *checker) templates(n *node, path string) {
-	switch n.kind {
-	case text:
-		value := n.value
-		switch {
-		case path == "output.uri":
-			value = strings.ReplaceAll(value, runID, "")
-		case rateKey.MatchString(path):
-			return // rates says what a key is
-		}
-		if i := strings.Index(value, "$("); i >= 0 {
-			name, _, _ := strings.Cut(value[i:], ")")
-			c.problems.add(n.Place, "%s: %s) is not read here; the templates are %s in output.uri and $(item.<field>) in a rate's key", path, name, runID)
-		}
-	case list:
-		for i, it := range n.items {
-			c.templates(it, fmt.Sprintf("%s[%d]", path, i))
-		}
-	case mapping:
-		for _, p := range n.pairs {
-			c.templates(p.value, join(path, p.key))
-		}
+		c.rule(r.Key == "" || itemKey.MatchString(r.Key), at+".key", "%s; write $(item.<field>) for a bucket a value, or leave it out for one bucket", quoted(r.Key))
 	}
 }
 

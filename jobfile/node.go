@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -12,13 +13,19 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// The bounds of a job file. Its parser takes time that grows with the square of the
-// number of tokens: the bound keeps that below a tenth of a second.
+// The bounds of a job file. Its scanner takes memory by the mark and its parser time
+// by the square of the number of tokens: the bounds keep the worst of files below a
+// tenth of a second and 64 MiB.
 const (
-	maxBytes  = 1 << 20
-	maxTokens = 20_000
+	maxBytes  = 256 << 10
+	maxMarks  = 40_000 // punctuation, wherever it stands: counted before anything is scanned
+	maxTokens = 10_000 // words and marks, as YAML has them
 	maxDepth  = 32
+	maxOdd    = 100 // anchors, aliases, tags and keys that are no words: none of them is read
 )
+
+// bom is what some editors put before a text.
+const bom = "\ufeff"
 
 type kind int
 
@@ -68,9 +75,9 @@ func (n *node) get(key string) *node {
 // the text has no value or is no YAML.
 func parse(name, src string) (root *node, ps Problems) {
 	at := Place{File: name, Line: 1, Col: 1}
-	src = strings.TrimPrefix(src, "\ufeff")
-	if len(src) > maxBytes {
-		ps.add(Place{File: name}, "%d bytes; a job file has at most 1 MiB: put items into the input file", len(src))
+	src = strings.TrimPrefix(src, bom)
+	if p, bad := unreadable(name, src); bad {
+		ps = append(ps, p)
 		return nil, ps
 	}
 	defer func() {
@@ -80,14 +87,16 @@ func parse(name, src string) (root *node, ps Problems) {
 		}
 	}()
 	tokens := lexer.Tokenize(src)
-	if len(tokens) > maxTokens {
-		ps.add(Place{File: name}, "%d words and marks; a job file has at most %d: put items into the input file", len(tokens), maxTokens)
+	if p, bad := tooMuch(name, tokens); bad {
+		ps = append(ps, p)
 		return nil, ps
 	}
 	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
-		what := err.Error()
-		if bad := yaml.Error(nil); errors.As(err, &bad) {
+		var what string
+		if bad := yaml.Error(nil); !errors.As(err, &bad) {
+			what = err.Error() // of a yaml.Error that would be the whole file, in colours
+		} else {
 			what = bad.GetMessage()
 			if t := bad.GetToken(); t != nil {
 				at.Line, at.Col = t.Position.Line, t.Position.Column
@@ -109,6 +118,66 @@ func parse(name, src string) (root *node, ps Problems) {
 		root = b.build(doc.Body, 0)
 	}
 	return root, b.problems
+}
+
+// unreadable says what keeps a text from being scanned at all.
+func unreadable(name, src string) (Problem, bool) {
+	whole := Place{File: name}
+	switch {
+	case len(src) > maxBytes:
+		return Problem{Place: whole, What: fmt.Sprintf("more than %d KiB; a job file is a page or two: put items into the input file", maxBytes>>10)}, true
+	case strings.HasPrefix(src, "\xff\xfe"), strings.HasPrefix(src, "\xfe\xff"):
+		return Problem{Place: whole, What: "this is UTF-16; save it as UTF-8"}, true
+	}
+	line, col, marks := 1, 1, 0
+	for i, r := range src {
+		switch {
+		case r == 0:
+			return Problem{Place: Place{File: name, Line: line, Col: col}, What: "a NUL byte; this is no text file, or it is UTF-16: save it as UTF-8"}, true
+		case r == utf8.RuneError && !strings.HasPrefix(src[i:], "\ufffd"):
+			return Problem{Place: Place{File: name, Line: line, Col: col}, What: fmt.Sprintf("byte 0x%02x is no UTF-8; save the file as UTF-8", src[i])}, true
+		case r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0x7f:
+			return Problem{Place: Place{File: name, Line: line, Col: col}, What: fmt.Sprintf("a control character, %U; take it out", r)}, true
+		case r == '\n':
+			line, col = line+1, 0
+		case strings.ContainsRune("[]{},:#&*!?|>'\"%@`-", r):
+			if marks++; marks > maxMarks {
+				return Problem{Place: whole, What: fmt.Sprintf("more than %d marks of punctuation; put items into the input file, and text into a file of its own", maxMarks)}, true
+			}
+		}
+		col++
+	}
+	return Problem{}, false
+}
+
+// tooMuch says which bound the tokens of a file pass, before they are parsed.
+func tooMuch(name string, tokens token.Tokens) (Problem, bool) {
+	if len(tokens) > maxTokens {
+		return Problem{Place: Place{File: name}, What: fmt.Sprintf("%d words and marks; a job file has at most %d: put items into the input file", len(tokens), maxTokens)}, true
+	}
+	flow, inLine, odd := 0, 0, 0
+	for i, t := range tokens {
+		at := Place{File: name, Line: max(1, t.Position.Line), Col: max(1, t.Position.Column)}
+		switch t.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			flow++
+		case token.SequenceEndType, token.MappingEndType:
+			flow--
+		case token.AnchorType, token.AliasType, token.TagType, token.MappingKeyType:
+			if odd++; odd > maxOdd {
+				return Problem{Place: at, What: fmt.Sprintf("the %dth anchor (&), alias (*), tag (!) or key mark (?); none of them is read", odd)}, true
+			}
+		}
+		if t.Type == token.SequenceEntryType && i > 0 && tokens[i-1].Type == token.SequenceEntryType && tokens[i-1].Position.Line == t.Position.Line {
+			inLine++
+		} else {
+			inLine = 0
+		}
+		if flow > maxDepth || inLine >= maxDepth {
+			return Problem{Place: at, What: fmt.Sprintf("deeper than %d levels", maxDepth)}, true
+		}
+	}
+	return Problem{}, false
 }
 
 // builder makes nodes of the parser's tree.
@@ -161,12 +230,13 @@ func (b *builder) build(n ast.Node, depth int) *node {
 		}
 	case *ast.MappingNode:
 		out.kind = mapping
+		seen := make(map[string]int, len(n.Values))
 		for _, v := range n.Values {
-			b.pair(out, v, depth)
+			b.pair(out, v, depth, seen)
 		}
 	case *ast.MappingValueNode:
 		out.kind = mapping
-		b.pair(out, n, depth)
+		b.pair(out, n, depth, map[string]int{})
 	case *ast.AnchorNode, *ast.AliasNode:
 		b.problems.add(out.Place, "anchors (&) and aliases (*) are not read; write the value out, or quote it")
 	case *ast.TagNode:
@@ -177,8 +247,8 @@ func (b *builder) build(n ast.Node, depth int) *node {
 	return out
 }
 
-// pair adds one entry of a mapping.
-func (b *builder) pair(m *node, v *ast.MappingValueNode, depth int) {
+// pair adds one entry of a mapping; seen has the lines of the keys before it.
+func (b *builder) pair(m *node, v *ast.MappingValueNode, depth int, seen map[string]int) {
 	p := pair{Place: b.place(v.Key)}
 	switch k := v.Key.(type) {
 	case *ast.StringNode:
@@ -202,11 +272,10 @@ func (b *builder) pair(m *node, v *ast.MappingValueNode, depth int) {
 	if p.value.kind == null && v.Value == nil {
 		p.value.Place = p.Place
 	}
-	for _, earlier := range m.pairs {
-		if earlier.key == p.key {
-			b.problems.add(p.Place, "key %q is there twice, first on line %d; keep one", p.key, earlier.Line)
-			return
-		}
+	if earlier, twice := seen[p.key]; twice {
+		b.problems.add(p.Place, "key %s is there twice, first on line %d; keep one", quoted(p.key), earlier)
+		return
 	}
+	seen[p.key] = p.Line
 	m.pairs = append(m.pairs, p)
 }

@@ -31,7 +31,7 @@ func (r *reader) bad(n *node, path, format string, args ...any) {
 	r.failed = append(r.failed, path)
 	what := fmt.Sprintf(format, args...)
 	if path != "" {
-		what = path + ": " + what
+		what = shortened(path) + ": " + what
 	}
 	r.problems.add(n.Place, "%s", what)
 }
@@ -61,7 +61,11 @@ func (r *reader) object(n *node, path string, fs fields) {
 			if path != "" {
 				where = " in " + path
 			}
-			r.problems.add(p.Place, "unknown key %q%s%s", p.key, where, meant(p.key, fs.names()))
+			near := ""
+			if len(r.problems) < maxProblems { // more are not told
+				near = meant(p.key, fs.names())
+			}
+			r.problems.add(p.Place, "unknown key %s%s%s", quoted(p.key), where, near)
 		}
 	}
 }
@@ -103,7 +107,7 @@ func (r *reader) oneOf(to *string, words ...string) read {
 			return
 		}
 		if (n.kind != text && n.kind != number && n.kind != boolean) || !slices.Contains(words, n.value) {
-			r.bad(n, path, "%q is not one of %s%s", n.value, strings.Join(words, ", "), hint(n.value, words))
+			r.bad(n, path, "%s is not one of %s%s", quoted(n.value), strings.Join(words, ", "), hint(n.value, words))
 			return
 		}
 		*to = n.value
@@ -226,7 +230,7 @@ func (r *reader) unit(to encoding.TextUnmarshaler, example string) read {
 			r.bad(n, path, "%s has no unit; write it as %s", n.value, example)
 		case text:
 			if err := to.UnmarshalText([]byte(n.value)); err != nil {
-				r.bad(n, path, "%v", err)
+				r.bad(n, path, "%s", strings.Replace(err.Error(), strconv.Quote(n.value), quoted(n.value), 1))
 			}
 		default:
 			r.bad(n, path, "%s; write it with its unit, such as %s", n.described(), example)
@@ -330,7 +334,7 @@ func (r *reader) any(n *node, path string) any {
 func (n *node) described() string {
 	switch n.kind {
 	case text:
-		return strconv.Quote(n.value)
+		return quoted(n.value)
 	case number, boolean:
 		return n.value
 	}

@@ -194,7 +194,7 @@ func (r *reader) retry(n *node, path string, to *hayrick.Retry) {
 			switch {
 			case !class(p, path):
 			case !hayrick.ValidID(name):
-				r.bad(p.value, path, "%q is not the name of a list; write a-z, 0-9, '.', '_' and '-'", name)
+				r.bad(p.value, path, "%s is not the name of a list; write a-z, 0-9, '.', '_' and '-'", quoted(name))
 			case name == exhausted:
 				r.bad(p.value, path, "the list %s holds what was given up; choose another name", exhausted)
 			default:

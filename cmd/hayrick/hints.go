@@ -61,8 +61,11 @@ func (o submitOptions) again(c *cli) string {
 	if o.profile != "" {
 		words = append(words, "--profile", shellQuote(o.profile))
 	}
-	for _, s := range o.sets { // --limit is one of them
+	for _, s := range o.sets {
 		words = append(words, "--set", shellQuote(s))
+	}
+	for _, f := range o.keyed {
+		words = append(words, f.Name, shellQuote(f.Value))
 	}
 	if o.detach {
 		words = append(words, "--detach")

@@ -27,6 +27,7 @@ type submitOptions struct {
 	job     string
 	profile string
 	sets    []string
+	keyed   []jobfile.Flag // the flags that stand for a key: --limit, --budget, --wall
 	limit   int64
 	fresh   bool
 	jobID   string
@@ -89,18 +90,18 @@ func parseSubmit(o *submitOptions, args []string, given func(flag string) bool) 
 		if o.limit < 1 {
 			return &hayrick.UserError{What: fmt.Sprintf("--limit %d", o.limit), Hint: "write how many items to take, from 1; leave it out to take all"}
 		}
-		o.sets = append(o.sets, fmt.Sprintf("input.limit=%d", o.limit))
+		o.keyed = append(o.keyed, jobfile.Flag{Name: "--limit", Path: "input.limit", Value: strconv.FormatInt(o.limit, 10)})
 	}
 	b, err := parseBudget(o.budget, o.wall, given)
 	if err != nil || b == nil {
 		return err
 	}
 	if given("budget") {
-		o.sets = append(o.sets, "budget.usd="+strconv.FormatFloat(b.USD, 'f', -1, 64))
+		o.keyed = append(o.keyed, jobfile.Flag{Name: "--budget", Path: "budget.usd", Value: strconv.FormatFloat(b.USD, 'f', -1, 64)})
 	}
 	if given("wall") {
 		text, _ := b.Wall.MarshalText()
-		o.sets = append(o.sets, "budget.wall="+string(text))
+		o.keyed = append(o.keyed, jobfile.Flag{Name: "--wall", Path: "budget.wall", Value: string(text)})
 	}
 	return nil
 }
@@ -212,7 +213,9 @@ func submit(ctx context.Context, c *cli, o submitOptions) (*roles, coordinator.S
 // load reads and checks a job file, and takes its store where none is named otherwise.
 // The caller closes the handler.
 func (c *cli) load(ctx context.Context, o submitOptions) (jobfile.File, jobs.Handler, error) {
-	f, err := jobfile.Load(o.job, o.profile, o.sets)
+	f, err := jobfile.Options{
+		Settings: jobfile.SettingsFiles(c.get), Profile: o.profile, Getenv: c.get, Environ: c.environ, Sets: o.sets, Flags: o.keyed,
+	}.Load(o.job)
 	if errors.Is(err, hayrick.ErrNotFound) {
 		err = &hayrick.UserError{What: fmt.Sprintf("there is no job file at %s", o.job), Hint: "name a job file, or a folder with a " + jobfile.Name, Exit: exitNotFound}
 	}
@@ -222,7 +225,7 @@ func (c *cli) load(ctx context.Context, o submitOptions) (jobfile.File, jobs.Han
 	if err != nil {
 		return f, nil, err
 	}
-	if f.Store != "" && !c.storeNamed {
+	if f.Store != "" && !c.storeNamed && f.Store != c.storeSettled {
 		c.storeDir, c.storeNamed, c.storeTyped = f.Store, true, true // other verbs have to be told
 	}
 	if c.prices, err = readPrices(o.prices); err != nil {

@@ -16,7 +16,7 @@ completes a job file whose first line is
 
 with the path of the schema, relative to the file.`,
 		Example:     "  hayrick schema > job.v1.json",
-		Annotations: map[string]string{exitsNote: "0 2 75"},
+		Annotations: map[string]string{exitsNote: "0 2 75", storelessNote: "yes"},
 		Args:        arguments(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			_, err := c.out.Write(schema.Job)
