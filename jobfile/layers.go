@@ -57,12 +57,12 @@ func (v *resolver) tree(name, src string, chain []string, settings bool) *node {
 		}
 	}
 	i := slices.IndexFunc(root.pairs, func(p pair) bool { return p.key == extendsKey })
-	if i < 0 || settings {
+	if i < 0 {
 		return root
 	}
 	from := root.pairs[i].value
-	root.pairs = slices.Delete(slices.Clone(root.pairs), i, i+1)
-	if from.kind == null {
+	root = without(root, extendsKey)
+	if from.kind == null || settings {
 		return root
 	}
 	if under := v.extended(name, from, chain); under != nil {

@@ -31,7 +31,7 @@ var templatesOf = []struct {
 var (
 	everyTemplate = []string{"run.id", "item.", "job.name", "profile", "env."}
 	template      = regexp.MustCompile(`\$\(([^()]*)\)?`)
-	variableName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	envName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
 // expander fills in the templates of a tree.
@@ -135,7 +135,7 @@ func (e *expander) one(n *node, path, found string) string {
 // variable is the value of a variable that is no secret.
 func (e *expander) variable(name string, bad func(string, ...any) string) string {
 	switch {
-	case !variableName.MatchString(name):
+	case !envName.MatchString(name):
 		return bad("$(env.%s) names no variable; write $(env.<NAME>)", shortened(name))
 	case isSecret(name):
 		return bad("$(env.%s) looks like a secret, and what is written here is stored beside the run; let the handler look at its own environment", name)
