@@ -1,12 +1,11 @@
 package jobfile
 
 import (
+	"encoding"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
-
-	"hayrick"
 )
 
 // structKeys are the keys that the fields of a type stand for.
@@ -16,7 +15,8 @@ func structKeys(typ reflect.Type, path string, out map[string]bool) {
 		structKeys(typ.Elem(), path, out)
 	case typ.Kind() == reflect.Slice && typ.Elem().Kind() == reflect.Struct:
 		structKeys(typ.Elem(), path+"[]", out)
-	case typ.Kind() == reflect.Struct && typ != reflect.TypeFor[hayrick.PerTime]():
+	case reflect.PointerTo(typ).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
+	case typ.Kind() == reflect.Struct:
 		for f := range typ.Fields() {
 			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 			if f.Anonymous {

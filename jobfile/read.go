@@ -56,6 +56,7 @@ func (r *reader) object(n *node, path string, fs fields) {
 		case ok:
 			f(p.value, join(path, p.key))
 		case strings.HasPrefix(p.key, "x-"):
+		case r.former(p, join(path, p.key)):
 		default:
 			where := ""
 			if path != "" {

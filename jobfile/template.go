@@ -31,7 +31,7 @@ var templatesOf = []struct {
 var (
 	everyTemplate = []string{"run.id", "item.", "job.name", "profile", "env."}
 	template      = regexp.MustCompile(`\$\(([^()]*)\)?`)
-	envName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	envName       = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
 // expander fills in the templates of a tree.

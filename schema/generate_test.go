@@ -2,10 +2,12 @@ package schema
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -13,7 +15,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/invopop/jsonschema"
 
-	"hayrick"
 	"hayrick/jobfile"
 )
 
@@ -59,11 +60,11 @@ func generate(t *testing.T) *jsonschema.Schema {
 	r := jsonschema.Reflector{
 		Anonymous: true, ExpandedStruct: true, RequiredFromJSONSchemaTags: true, CommentMap: map[string]string{},
 		Mapper: func(typ reflect.Type) *jsonschema.Schema {
-			switch typ {
-			case reflect.TypeFor[hayrick.Duration](), reflect.TypeFor[hayrick.Bytes](), reflect.TypeFor[hayrick.PerTime]():
-				return text()
-			case reflect.TypeFor[json.RawMessage]():
+			switch {
+			case typ == reflect.TypeFor[json.RawMessage]():
 				return &jsonschema.Schema{Type: "object"}
+			case reflect.PointerTo(typ).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
+				return text()
 			}
 			return nil
 		},
@@ -104,7 +105,11 @@ func generate(t *testing.T) *jsonschema.Schema {
 // addComments reads the comments of the packages whose structs make a job file, and of
 // no others: the comments of a whole tree would take long to read.
 func addComments(to map[string]string) error {
-	for base, files := range map[string][]string{"hayrick": {"../definition.go"}, "hayrick/jobfile": {"../jobfile/keys.go"}} {
+	words, err := filepath.Glob("../*.go")
+	if err != nil {
+		return err
+	}
+	for base, files := range map[string][]string{"hayrick": words, "hayrick/jobfile": {"../jobfile/keys.go"}} {
 		for _, f := range files {
 			if err := fieldComments(base, f, to); err != nil {
 				return err
@@ -162,6 +167,10 @@ var patterns = map[string]string{
 
 // describe adds what the reader knows of a key.
 func describe(s *jsonschema.Schema, k jobfile.Key) {
+	if s.Type == "array" && k.Kind == "text" { // one, or a list of them
+		s.OneOf = []*jsonschema.Schema{{Type: "string"}, {Type: "integer"}, {Type: "array", Items: &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string"}, {Type: "integer"}}}}}
+		s.Type, s.Items = "", nil
+	}
 	switch k.Kind {
 	case "word":
 		for _, w := range k.Words {
