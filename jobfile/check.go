@@ -2,8 +2,10 @@ package jobfile
 
 import (
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
+	"strings"
 
 	"hayrick"
 )
@@ -40,6 +42,9 @@ func check(root *node, d *hayrick.JobDefinition, failed []string) Problems {
 	c.rule(d.Output.URI != "", "output.uri", "empty; write a folder such as ./out/%s/", runID)
 	c.rule(d.Merge.TargetBytes > 0, "merge.target_bytes", "0B; write a size such as 64MiB")
 	c.rates(d.Rates)
+	c.apart(d.Input.URI, d.Output.URI)
+	c.open("input.uri", d.Input.URI)
+	c.open("output.uri", d.Output.URI)
 	return c.problems
 }
 
@@ -49,10 +54,10 @@ type checker struct {
 	problems Problems
 }
 
-// rule reports a problem at path unless it is kept.
-func (c *checker) rule(kept bool, path, format string, args ...any) {
-	if !kept && !slices.Contains(c.failed, path) {
-		c.problems.add(c.root.find(path).Place, "%s: %s", shortened(path), fmt.Sprintf(format, args...))
+// rule reports a problem at a path unless it is kept.
+func (c *checker) rule(kept bool, at, format string, args ...any) {
+	if !kept && !slices.Contains(c.failed, at) {
+		c.problems.add(c.root.find(at).Place, "%s: %s", shortened(at), fmt.Sprintf(format, args...))
 	}
 }
 
@@ -71,6 +76,45 @@ func (c *checker) rates(rates []hayrick.Rate) {
 		c.rule(r.Limit.N > 0, at+".limit", "not given; write it as 10/s or 3000/5m")
 		c.rule(r.Key == "" || itemKey.MatchString(r.Key), at+".key", "%s; write $(item.<field>) for a bucket a value, or leave it out for one bucket", quoted(r.Key))
 	}
+}
+
+// apart refuses an output that the next run would read, and one that would write where
+// the input is. It compares what is written; what links lead to is the store's to see.
+func (c *checker) apart(in, out string) {
+	if in == "" || out == "" {
+		return
+	}
+	from, to := clean(in), clean(out)
+	if strings.HasSuffix(in, "/") {
+		c.rule(!below(to, from), "output.uri", "%s lies in the input, %s, and the next run would read it; write another folder", shortened(out), shortened(in))
+	}
+	c.rule(!below(from, to) || from == to, "output.uri", "the input, %s, lies in it; write another folder", shortened(in))
+}
+
+func clean(uri string) string {
+	if scheme, rest, ok := strings.Cut(strings.TrimPrefix(uri, "file://"), "://"); ok {
+		return scheme + "://" + path.Clean(rest)
+	}
+	return path.Clean(strings.TrimPrefix(uri, "file://"))
+}
+
+// below says that one cleaned path is another, or in it.
+func below(p, folder string) bool {
+	switch {
+	case folder == ".":
+		return !path.IsAbs(p) && !strings.Contains(p, "://") && p != ".." && !strings.HasPrefix(p, "../")
+	case folder == "/":
+		return path.IsAbs(p)
+	}
+	return p == folder || strings.HasPrefix(p, folder+"/")
+}
+
+// open refuses a uri with a password in it: it is stored beside the run, and shown.
+func (c *checker) open(at, uri string) {
+	_, rest, _ := strings.Cut(uri, "://")
+	authority, _, _ := strings.Cut(rest, "/")
+	user, _, named := strings.Cut(authority, "@")
+	c.rule(!named || !strings.Contains(user, ":"), at, "it holds a password, and is stored beside the run; leave it out, credentials come from the environment")
 }
 
 // word is a duration as a job file writes it.

@@ -185,3 +185,37 @@ func isSecret(name string) bool {
 	}
 	return false
 }
+
+// Profiles are the names of the profiles that the job file at path, what it goes on
+// from and the settings have; of a file that is not valid those that can be read.
+func Profiles(path string, settings []string) []string {
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		path = filepath.Join(path, Name)
+	}
+	v := resolver{texts: map[string]string{}, open: func(path string) (string, error) {
+		src, _, err := readAll(path)
+		return src, err
+	}}
+	src, err := v.open(path)
+	if err != nil {
+		return nil
+	}
+	for _, name := range settings {
+		if _, err := os.Stat(name); err == nil {
+			v.settings(name)
+		}
+	}
+	root := v.tree(path, src, nil, false)
+	if root == nil {
+		return nil
+	}
+	all := overlay(v.base, root).get(profilesKey)
+	if all == nil {
+		return nil
+	}
+	var names []string
+	for _, p := range all.pairs {
+		names = append(names, p.key)
+	}
+	return names
+}

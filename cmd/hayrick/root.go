@@ -111,12 +111,13 @@ or by @name (the latest run of that job).`,
 		{"do", planCommand}, {"do", runCommand}, {"do", submitCommand}, {"do", workerCommand},
 		{"do", pauseCommand}, {"do", resumeCommand}, {"do", cancelCommand},
 		{"see", lsCommand}, {"see", statusCommand}, {"see", watchCommand}, {"see", failuresCommand}, {"see", inspectCommand}, {"see", auditCommand},
-		{"", doctorCommand}, {"", infraCommand}, {"", lambdaCommand}, {"", versionCommand}, {"", schemaCommand}, {"", jobFileTopic}, {"", exitCodesTopic},
+		{"", doctorCommand}, {"", infraCommand}, {"", lambdaCommand}, {"", versionCommand}, {"do", checkCommand}, {"", schemaCommand}, {"", completionCommand}, {"", jobFileTopic}, {"", exitCodesTopic},
 	} {
 		cmd := add.make(c)
 		cmd.GroupID = add.group
 		root.AddCommand(cmd)
 	}
+	c.completes(root)
 	root.SetHelpCommand(helpCommand())
 	root.SetHelpTemplate(root.HelpTemplate() + "{{if not .HasParent}}\n" + exitHelp +
 		"{{else if .Annotations." + exitsNote + "}}\nExit codes: {{.Annotations." + exitsNote + "}}   (what they mean: hayrick help exit-codes)\n{{end}}")

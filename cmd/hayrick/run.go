@@ -232,8 +232,15 @@ func (c *cli) load(ctx context.Context, o submitOptions) (jobfile.File, jobs.Han
 		return f, nil, err
 	}
 	h, err := c.checkFile(ctx, f)
+	if over := f.Definition.Run.ItemTimeout; err == nil && o.detach && c.onAWS() && over.D() >= longestFunction {
+		text, _ := over.MarshalText()
+		err = jobfile.Problems{{Place: f.At("run.item_timeout"), What: fmt.Sprintf("run.item_timeout: %s, and no function of AWS lives longer than %v; write less, or leave --detach out and work with hayrick worker", text, longestFunction)}}
+	}
 	return f, h, err
 }
+
+// longestFunction is how long AWS lets an invocation take.
+const longestFunction = 15 * time.Minute
 
 func (r *roles) submit(ctx context.Context, c *cli, f jobfile.File, h jobs.Handler, o submitOptions) (coordinator.Submitted, error) {
 	if err := c.checkInput(ctx, r.store, f.Definition); err != nil {
