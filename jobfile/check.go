@@ -54,11 +54,19 @@ type checker struct {
 	problems Problems
 }
 
-// rule reports a problem at a path unless it is kept.
+// rule reports a problem at a path unless it is kept, or something of what is there has
+// been reported.
 func (c *checker) rule(kept bool, at, format string, args ...any) {
-	if !kept && !slices.Contains(c.failed, at) {
+	reported := func(f string) bool { return f == at || under(f, at) || under(at, f) }
+	if !kept && !slices.ContainsFunc(c.failed, reported) {
 		c.problems.add(c.root.find(at).Place, "%s: %s", shortened(at), fmt.Sprintf(format, args...))
 	}
+}
+
+// under says that one path of keys goes on from another.
+func under(path, from string) bool {
+	rest, ok := strings.CutPrefix(path, from)
+	return ok && rest != "" && (rest[0] == '.' || rest[0] == '[')
 }
 
 func (c *checker) rates(rates []hayrick.Rate) {

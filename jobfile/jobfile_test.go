@@ -16,11 +16,11 @@ import (
 	"hayrick"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write testdata/bad/*.txt anew")
+var rewrite = flag.Bool("rewrite", false, "write testdata/many/*.txt and testdata/bad/expected.txt anew")
 
-// Each file of testdata/bad has beside it what is said of it, all problems at once.
-func TestBadFiles(t *testing.T) {
-	files, err := filepath.Glob("testdata/bad/*.yaml")
+// Each file of testdata/many has beside it what is said of it, all problems at once.
+func TestManyProblems(t *testing.T) {
+	files, err := filepath.Glob("testdata/many/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no files: %v", err)
 	}
@@ -194,7 +194,7 @@ func TestSet(t *testing.T) {
 		"run.max_paralel=3":    `--set run.max_paralel=3: unknown key "max_paralel" in run; did you mean "max_parallel"?`,
 		"run.item_timeout=90":  "--set run.item_timeout=90: run.item_timeout: 90 has no unit; write it as 90s",
 		"rates.3.limit=1/s":    `--set rates.3.limit=1/s: the list has no item "3"; name one by its number from 0 or by its name`,
-		"batch={items: 1":      `--set batch={items: 1: could not find flow mapping end token '}'`,
+		"batch={items: 1":      `--set batch={items: 1: this { is not closed; write } behind the last of it`,
 		"name.x=1":             "--set name.x=1: name: a mapping; write text",
 		"batch.items=&a 1":     "--set batch.items=&a 1: anchors (&) and aliases (*) are not read; write the value out, or quote it",
 		"run.item_timeout=40m": "--set run.item_timeout=40m: run.item_timeout: 40m is not below run.task_timeout, 30m; a task must have time for an item",
@@ -290,7 +290,7 @@ func TestSuggestions(t *testing.T) {
 // Whatever the bytes are, reading them ends in a definition or in problems that say
 // where.
 func FuzzResolve(f *testing.F) {
-	files, _ := filepath.Glob("testdata/bad/*.yaml")
+	files, _ := filepath.Glob("testdata/many/*.yaml")
 	for _, path := range append(files, "testdata/full.yaml", "../jobs/backfill/config.yaml") {
 		b, err := os.ReadFile(path)
 		if err != nil {

@@ -48,6 +48,9 @@ func (v *resolver) tree(name, src string, chain []string, settings bool) *node {
 	case root.kind != mapping:
 		v.fault(root.Place, "the file is %s; begin with version: 1", root.kind)
 		return nil
+	case !settings && len(root.pairs) > 0 && !known(root.pairs):
+		v.fault(root.pairs[0].Place, "this is no job file: none of its keys, such as %s, is one of a job file; begin with version: 1", quoted(root.pairs[0].key))
+		return nil
 	}
 	if settings {
 		for _, p := range root.pairs {
@@ -69,6 +72,20 @@ func (v *resolver) tree(name, src string, chain []string, settings bool) *node {
 		return overlay(under, root)
 	}
 	return root
+}
+
+// known says that a key of the top of a file is one of a job file, or was meant to be.
+func known(top []pair) bool {
+	var names []string
+	for _, k := range Keys() {
+		if !strings.Contains(k.Path, ".") {
+			names = append(names, k.Path)
+		}
+	}
+	var r reader
+	return slices.ContainsFunc(top[:min(len(top), maxProblems)], func(p pair) bool {
+		return slices.Contains(names, p.key) || hint(p.key, names) != "" || r.former(p, p.key)
+	})
 }
 
 // fault is a problem that leaves nothing whole to judge.

@@ -87,7 +87,7 @@ func TestExtendsProblems(t *testing.T) {
 		"env.yaml":     "env.yaml:1:10: extends: \"$(env.X)\"; write the path of a job file, relative to this one",
 		"url.yaml":     "url.yaml:1:10: extends: \"https://x/y\"; write the path of a job file, relative to this one",
 		"profile.yaml": "profile.yaml:5:25: extends: is read at the top of a job file only",
-		"broken.yaml":  "folder/broken.yaml:1:6: could not find flow mapping end token '}'",
+		"broken.yaml":  "folder/broken.yaml:1:6: this { is not closed; write } behind the last of it",
 		"empty.yaml":   "folder/empty.yaml:1:1: the file is empty; begin with version: 1",
 		"d0.yaml":      "d8.yaml:1:10: extends: more than 8 files, one from the other; join some of them",
 	} {

@@ -102,8 +102,7 @@ func parse(name, src string) (root *node, ps Problems) {
 				at.Line, at.Col = t.Position.Line, t.Position.Column
 			}
 		}
-		what, _, _ = strings.Cut(what, "\n")
-		ps.add(at, "%s", what)
+		ps.add(at, "%s", inWords(what))
 		return nil, ps
 	}
 	b := builder{file: name}
@@ -115,9 +114,56 @@ func parse(name, src string) (root *node, ps Problems) {
 			b.problems.add(b.place(doc.Body), "a second document; a job file is one: drop the line ---")
 			break
 		}
+		if _, ok := doc.Body.(*ast.DirectiveNode); ok {
+			b.problems.add(b.place(doc.Body), "directives (%%) are not read; drop the line, and --- below it")
+			return nil, b.problems
+		}
 		root = b.build(doc.Body, 0)
 	}
+	if root != nil && root.kind == null && len(b.problems) > 0 {
+		root = nil // it is nothing because it was refused
+	}
 	return root, b.problems
+}
+
+// parserWords are messages of the parser, and what a person has to do.
+var parserWords = []struct{ says, means string }{
+	{"found character '\t'", "a tab; YAML is indented with spaces"},
+	{"non-map value is specified", "this is neither a key nor below one; write key: value, with a space behind the colon"},
+	{"mapping value is not allowed in this context", "a second colon in one value; put the value in quotes, or the key on a line of its own, indented as those beside it"},
+	{"value is not allowed in this context", "this does not belong here; look at how it is indented, and at the brackets and quotes before it"},
+	{"could not find flow mapping end token", "this { is not closed; write } behind the last of it"},
+	{"sequence end token ']' not found", "this [ is not closed; write ] behind the last of it"},
+	{"',' or '}' must be specified", "neither , nor } is here; put a value with braces or colons in quotes"},
+	{"',' or ']' must be specified", "neither , nor ] is here; put a value with brackets or colons in quotes"},
+	{"could not find end character of double-quoted text", `this " is not closed; write another one behind the text, and \\ for a backslash in it`},
+	{"could not find end character of single-quoted text", "this ' is not closed; write another one behind the text, and '' for one in it"},
+	{"found unknown escape character", `between " and " a backslash begins an escape; write \\ for a backslash, or put the text between ' and '`},
+	{"invalid header option", "behind | and > there is a line's end; put the text below it, indented, or all of it in quotes"},
+	{"found an invalid key for this map", "a key must be a word"},
+	{"undefined anchor value", "& begins an anchor, and those are not read; put the value in quotes"},
+	{"unexpected directive value", "% begins a directive, and those are not read; put the value in quotes"},
+	{"could not find map value", "this has no value; write one behind the colon"},
+}
+
+// inWords is a message of the parser, in one line, and in words where it is hard to
+// make something of it.
+func inWords(what string) string {
+	what, _, _ = strings.Cut(what, "\n")
+	for _, w := range parserWords {
+		if strings.Contains(what, w.says) {
+			return w.means
+		}
+	}
+	if strings.Contains(what, "is a reserved character") {
+		return what + "; put the value in quotes"
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, what)
 }
 
 // unreadable says what keeps a text from being scanned at all.
@@ -127,7 +173,10 @@ func unreadable(name, src string) (Problem, bool) {
 	case len(src) > maxBytes:
 		return Problem{Place: whole, What: fmt.Sprintf("more than %d KiB; a job file is a page or two: put items into the input file", maxBytes>>10)}, true
 	case strings.HasPrefix(src, "\xff\xfe"), strings.HasPrefix(src, "\xfe\xff"):
-		return Problem{Place: whole, What: "this is UTF-16; save it as UTF-8"}, true
+		return Problem{Place: whole, What: "this is UTF-16 or UTF-32; save it as UTF-8"}, true
+	}
+	if i := strings.Index("\n"+src, "\n<<<<<<< "); i >= 0 {
+		return Problem{Place: Place{File: name, Line: 1 + strings.Count(src[:i], "\n"), Col: 1}, What: "the mark of a merge conflict; settle it, and keep one of the two sides"}, true
 	}
 	line, col, marks := 1, 1, 0
 	for i, r := range src {
@@ -149,6 +198,8 @@ func unreadable(name, src string) (Problem, bool) {
 	}
 	return Problem{}, false
 }
+
+var tooDeep = fmt.Sprintf("deeper than %d levels; put such data into the input file", maxDepth)
 
 // tooMuch says which bound the tokens of a file pass, before they are parsed.
 func tooMuch(name string, tokens token.Tokens) (Problem, bool) {
@@ -174,7 +225,7 @@ func tooMuch(name string, tokens token.Tokens) (Problem, bool) {
 			inLine = 0
 		}
 		if flow > maxDepth || inLine >= maxDepth {
-			return Problem{Place: at, What: fmt.Sprintf("deeper than %d levels", maxDepth)}, true
+			return Problem{Place: at, What: tooDeep}, true
 		}
 	}
 	return Problem{}, false
@@ -204,7 +255,7 @@ func (b *builder) place(n ast.Node) Place {
 func (b *builder) build(n ast.Node, depth int) *node {
 	out := &node{Place: b.place(n)}
 	if depth > maxDepth {
-		b.problems.add(out.Place, "deeper than %d levels", maxDepth)
+		b.problems.add(out.Place, "%s", tooDeep)
 		return out
 	}
 	switch n := n.(type) {

@@ -131,7 +131,7 @@ func (ps Problems) Sorted() Problems {
 func meant(word string, known []string) string {
 	best, distance := "", 3
 	for _, k := range known {
-		if d := edits(word, k); d < distance && d < len(k) {
+		if d := edits(strings.ToLower(word), strings.ToLower(k)); d < distance && 2*d <= len(k) {
 			best, distance = k, d
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,7 +64,9 @@ func (r *reader) object(n *node, path string, fs fields) {
 				where = " in " + path
 			}
 			near := ""
-			if len(r.problems) < maxProblems { // more are not told
+			if head, tail, dotted := strings.Cut(p.key, "."); dotted && knows(join(path, p.key)) {
+				near = fmt.Sprintf("; write %s: {%s: ...}", head, tail)
+			} else if len(r.problems) < maxProblems { // more are not told
 				near = meant(p.key, fs.names())
 			}
 			r.problems.add(p.Place, "unknown key %s%s%s", quoted(p.key), where, near)
@@ -166,10 +169,14 @@ func whole[T int | int64](r *reader, to *T, least, most T) read {
 		}
 		v, err := strconv.ParseInt(n.value, 10, 64)
 		switch {
+		case n.kind == number && zeroed.MatchString(n.value):
+			r.bad(n, path, "%s begins with a zero, which some read as octal; write %s", n.value, strings.TrimLeft(n.value, "+0"))
 		case n.kind != number || err != nil:
 			r.bad(n, path, "%s; write a whole number such as %d", n.described(), max(*to, least, 1))
 		case least == most && T(v) != most:
 			r.bad(n, path, "%d; write %d", v, most)
+		case T(v) < least && int64(most) >= 1<<62:
+			r.bad(n, path, "%d; write %d or more", v, least)
 		case T(v) < least || v > int64(most):
 			r.bad(n, path, "%d; write %d to %d", v, least, most)
 		default:
@@ -177,6 +184,9 @@ func whole[T int | int64](r *reader, to *T, least, most T) read {
 		}
 	}
 }
+
+// zeroed is a number that YAML 1.1 reads as octal.
+var zeroed = regexp.MustCompile(`^\+?0[0-9]*[1-9]$|^\+?0[0-9]+$`)
 
 // fraction reads a number above 0, up to 1.
 func (r *reader) fraction(to *float64) read {
@@ -225,7 +235,7 @@ func (r *reader) unit(to encoding.TextUnmarshaler, example string) read {
 			r.found(Key{Path: path, Kind: unitKind(to), Example: example, Default: to})
 		case number:
 			if err := to.UnmarshalText([]byte(n.value + strings.TrimLeft(example, "0123456789"))); err == nil {
-				r.bad(n, path, "%s has no unit; write it as %s%s", n.value, n.value, strings.TrimLeft(example, "0123456789"))
+				r.bad(n, path, "%s has no unit; write it as %s", n.value, likely(to, n.value, example))
 				return
 			}
 			r.bad(n, path, "%s has no unit; write it as %s", n.value, example)
@@ -237,6 +247,24 @@ func (r *reader) unit(to encoding.TextUnmarshaler, example string) read {
 			r.bad(n, path, "%s; write it with its unit, such as %s", n.described(), example)
 		}
 	}
+}
+
+// likely is a number with the unit that was meant: that of the example, but for
+// numbers that are too large for it.
+func likely(to encoding.TextUnmarshaler, value, example string) string {
+	v, err := strconv.ParseInt(value, 10, 64)
+	switch to.(type) {
+	case *hayrick.Bytes:
+		if err == nil && v >= 1<<16 {
+			text, _ := hayrick.Bytes(v).MarshalText()
+			return string(text)
+		}
+	case *hayrick.Duration:
+		if err == nil && v > 120 && !strings.HasSuffix(example, "ms") {
+			return value + "s"
+		}
+	}
+	return value + strings.TrimLeft(example, "0123456789")
 }
 
 // each reads a list of f.

@@ -49,8 +49,11 @@ func (e *expander) expand(n *node, path string) *node {
 		if !strings.Contains(n.value, "$(") {
 			return n
 		}
-		out := *n
+		out, before := *n, len(e.failed)
 		out.value = template.ReplaceAllStringFunc(n.value, func(found string) string { return e.one(n, path, found) })
+		if len(e.failed) > before {
+			out.kind = null // nothing more is said of it
+		}
 		return &out
 	case list:
 		out := *n

@@ -79,6 +79,7 @@ func generate(t *testing.T) *jsonschema.Schema {
 	// What a job must say, unless it goes on from another file that says it.
 	s.If = &jsonschema.Schema{Not: &jsonschema.Schema{Required: []string{"extends"}}}
 	s.Then = &jsonschema.Schema{Required: []string{"version", "name", "handler"}}
+	s.Definitions["Rate"].Required = []string{"name", "limit"}
 	own := map[string]*jsonschema.Schema{"^x-": {Description: "Keys that begin with x- are yours."}}
 	s.PatternProperties = own
 	for name, def := range s.Definitions {
@@ -162,7 +163,7 @@ func cutLast(path string) (parent, name string, ok bool) {
 var patterns = map[string]string{
 	"duration": `^\+?(0|([0-9.]+(ns|us|µs|μs|ms|s|m|h))+)$`,
 	"size":     `^\+?[0-9]+ *([TGMK]iB|[TGM]B|kB|B)$`,
-	"rate":     `^ *\+?[0-9]+ */([0-9.]+)?(ns|us|µs|μs|ms|s|m|h)([0-9.]+(ns|us|µs|μs|ms|s|m|h))*$`,
+	"rate":     `^ *\+?0*[1-9][0-9]* */([0-9.]+)?(ns|us|µs|μs|ms|s|m|h)([0-9.]+(ns|us|µs|μs|ms|s|m|h))*$`,
 }
 
 // describe adds what the reader knows of a key.

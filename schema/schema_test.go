@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -107,6 +108,46 @@ func TestExamples(t *testing.T) {
 		}
 		if err := s.Validate(doc); err != nil {
 			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// What an editor can see to be wrong, the schema refuses; what only a run can judge, it
+// lets pass. The names of the corpus say which is which.
+func TestCorpusOfBadFiles(t *testing.T) {
+	s := compile(t)
+	passes := map[string]string{
+		"missing-builtin": "which handler it is may be said in one of several keys", "missing-input": "the handler may list the items, and a profile say so",
+		"missing-uri": "the same", "unit-overflow": "a pattern does not count", "unit-size-overflow": "the same", "unit-rate-zero-time": "the same",
+	}
+	files, err := filepath.Glob("../jobfile/testdata/bad/*.yaml")
+	if err != nil || len(files) < 250 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	judged := map[string]int{}
+	for _, path := range files {
+		name := strings.TrimSuffix(filepath.Base(path), ".yaml")
+		kind, _, _ := strings.Cut(name, "-")
+		doc, err := jobfile.Generic(path)
+		if err != nil {
+			continue // no editor gets as far as the schema
+		}
+		switch verdict := s.Validate(doc); kind {
+		case "typo", "type", "word", "number", "unit", "missing", "null", "seed":
+			judged[kind]++
+			if _, may := passes[name]; (verdict == nil) != may {
+				t.Errorf("%s passes the schema: %v", name, verdict == nil)
+			}
+		case "rule", "template", "set", "profile":
+			judged[kind]++
+			if verdict != nil {
+				t.Errorf("%s does not pass the schema: %v", name, verdict)
+			}
+		}
+	}
+	for _, kind := range []string{"typo", "type", "word", "number", "unit", "missing", "null", "seed", "rule", "template"} {
+		if judged[kind] < 4 {
+			t.Errorf("only %d files of kind %s", judged[kind], kind)
 		}
 	}
 }
