@@ -293,3 +293,31 @@ func TestExcerpt(t *testing.T) {
 		t.Errorf("%+v", err)
 	}
 }
+
+// What is no file of text is said in one line too.
+func TestOddPaths(t *testing.T) {
+	folder(t, map[string]string{"dir/config.yaml/x": "", "file": small, "empty/x": ""})
+	for name, to := range map[string]string{"loop": "loop", "dangling": "nowhere", "link": "file"} {
+		if err := os.Symlink(to, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{
+		"dir":                    "dir/config.yaml: this is a folder; a job file is a file of text",
+		"empty":                  "read job file empty/config.yaml: not found",
+		"nowhere.yaml":           "read job file nowhere.yaml: not found",
+		"dangling":               "read job file dangling: not found",
+		"loop":                   "read job file: open loop: too many levels of symbolic links",
+		"file/config.yaml":       "read job file: open file/config.yaml: not a directory",
+		strings.Repeat("x", 300): "read job file: open " + strings.Repeat("x", 300) + ": file name too long",
+		"a\x00b":                 "read job file: open a\x00b: invalid argument",
+		"/dev/zero":              "/dev/zero: more than 256 KiB; a job file is a page or two: put items into the input file",
+		"/dev/null":              "/dev/null:1:1: the file is empty; begin with version: 1",
+		"link":                   "<nil>",
+	} {
+		_, err := Load(name, "", nil)
+		if got := fmt.Sprint(err); got != want {
+			t.Errorf("%.40q:\n got %s\nwant %s", name, got, want)
+		}
+	}
+}
