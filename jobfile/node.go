@@ -18,8 +18,8 @@ import (
 // tenth of a second and 64 MiB.
 const (
 	maxBytes  = 256 << 10
-	maxMarks  = 40_000 // punctuation, wherever it stands: counted before anything is scanned
-	maxTokens = 10_000 // words and marks, as YAML has them
+	maxMarks  = 20_000 // punctuation, wherever it stands: counted before anything is scanned
+	maxTokens = 6_000  // words and marks, as YAML has them
 	maxDepth  = 32
 	maxOdd    = 100 // anchors, aliases, tags and keys that are no words: none of them is read
 )

@@ -206,6 +206,25 @@ Made from the code, as ` + "`schema/job.v1.json`" + ` is; an example with all of
 A path names a key: ` + "`run.item_timeout`" + ` is ` + "`item_timeout`" + ` below ` + "`run`" + `, ` + "`rates[].limit`" + ` that of each item of ` + "`rates`" + `, and ` + "`*`" + ` a name of your own.
 The same paths go into ` + "`--set`" + `; a key with a variable can be set by that as well. Keys that begin with ` + "`x-`" + ` are yours.
 
+## Who wins
+
+What is said more than once is taken from the first of these that says it: a flag (` + "`--limit`, `--budget`, `--wall`" + `), ` + "`--set`" + `, the
+variable ` + "`HAYRICK_<KEY>`" + `, the profile (` + "`-p`" + `), the job file, the file it ` + "`extends`" + `, ` + "`hayrick.yaml`" + ` in the working directory,
+` + "`$XDG_CONFIG_HOME/hayrick/config.yaml`" + ` (` + "`~/.config/hayrick/config.yaml`" + `), the default. Mappings are merged key by key, lists and single values are replaced.
+` + "`hayrick plan <job> --show-origin`" + ` prints every key with its value and where that comes from.
+
+## Templates
+
+| template | where | what it is |
+|---|---|---|
+| ` + "`$(run.id)`" + ` | ` + "`output.uri`" + ` | the id of the run |
+| ` + "`$(job.name)`" + ` | ` + "`input.uri`, `output.uri`, `store`" + ` | the name of the job |
+| ` + "`$(profile)`" + ` | the same | the profile that is applied |
+| ` + "`$(env.NAME)`" + ` | the same | a variable of whoever submits. What it comes to is stored beside the run, so names that secrets have are refused |
+| ` + "`$(item.field)`" + ` | ` + "`rates[].key`" + ` | a field of each item: one bucket a value |
+
+## The keys
+
 | key | value | default | what it is | variable |
 |---|---|---|---|---|
 `)
