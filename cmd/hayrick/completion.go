@@ -30,7 +30,7 @@ runs of the store, job files, profiles and classes of failures.
   zsh         source <(hayrick completion zsh)          in ~/.zshrc, after compinit
   fish        hayrick completion fish | source          in ~/.config/fish/config.fish
   powershell  hayrick completion powershell | Out-String | Invoke-Expression   in $PROFILE`,
-		Example:     "  source <(hayrick completion bash)",
+		Example:     "  hayrick completion bash > /etc/bash_completion.d/hayrick",
 		Annotations: map[string]string{exitsNote: "0 2 75", storelessNote: "yes"},
 		Args:        arguments(1, 1),
 		ValidArgs:   shells,
