@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"hayrick/jobfile"
 	"hayrick/jobs"
 )
 
@@ -47,14 +46,7 @@ type checked struct {
 
 type checkedHandler struct {
 	Name  string `json:"name"`
-	Says  string `json:"says,omitempty"` // what it answered when it was greeted
-	Items bool   `json:"items"`          // it lists items of its own
-}
-
-// greeter is a handler that can be asked who it is before there is work: a program is
-// started, and has to answer.
-type greeter interface {
-	Greet(ctx context.Context) (says string, err error)
+	Items bool   `json:"items"` // it lists items of its own
 }
 
 // runCheck is what run does before it makes a store.
@@ -73,11 +65,6 @@ func runCheck(ctx context.Context, c *cli, o submitOptions) error {
 		Handler: checkedHandler{Name: f.Definition.Handler.Builtin}, Input: f.Definition.Input.URI, Output: f.Definition.Output.URI, Store: c.storeDir,
 	}
 	_, res.Handler.Items = h.(jobs.Lister)
-	if g, ok := h.(greeter); ok {
-		if res.Handler.Says, err = g.Greet(ctx); err != nil {
-			return jobfile.Problems{{Place: f.At("handler"), What: "handler: it does not start: " + firstLine(err.Error())}}
-		}
-	}
 	st, err := c.openToPlan(ctx)
 	if err != nil {
 		return err
@@ -97,15 +84,11 @@ func (c *cli) sayChecked(res checked, o submitOptions) error {
 	if res.Profile != "" {
 		file += "  (profile " + res.Profile + ")"
 	}
-	handler := res.Handler.Name
-	if res.Handler.Says != "" {
-		handler += "  " + res.Handler.Says
-	}
 	input := res.Input + "  its first items are good"
 	if res.Input == "" {
 		input = "the handler's own items"
 	}
-	rows := [][]string{{"file", file}, {"handler", handler}, {"input", input}, {"output", res.Output}, {"store", res.Store}}
+	rows := [][]string{{"file", file}, {"handler", res.Handler.Name}, {"input", input}, {"output", res.Output}, {"store", res.Store}}
 	for _, r := range rows {
 		c.print("%s %-8s %s", c.paintOut(green, "ok"), r[0], r[1])
 	}
