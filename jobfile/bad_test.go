@@ -17,13 +17,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The corpus of bad job files: testdata/bad has one file a mistake, and expected.txt
+// The corpus of bad job files: testdata/bad/one has one file a mistake, and expected.txt
 // what is said of each, in one line. A file that begins with #! has the words of its
 // command line there. The folder parts has what some of them go on from. What is too
 // large or too odd for a file is made below.
 
 const (
-	corpus   = "testdata/bad"
+	corpus   = "testdata/bad/one"
 	expected = "expected.txt"
 	// maxMemory is what the reading of any file may allocate, garbage included.
 	maxMemory = 64 << 20

@@ -16,11 +16,11 @@ import (
 	"hayrick"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write testdata/many/*.txt and testdata/bad/expected.txt anew")
+var rewrite = flag.Bool("rewrite", false, "write testdata/bad/*.txt and testdata/bad/one/expected.txt anew")
 
-// Each file of testdata/many has beside it what is said of it, all problems at once.
-func TestManyProblems(t *testing.T) {
-	files, err := filepath.Glob("testdata/many/*.yaml")
+// Each file of testdata/bad has beside it what is said of it, all problems at once.
+func TestBadFiles(t *testing.T) {
+	files, err := filepath.Glob("testdata/bad/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no files: %v", err)
 	}
@@ -290,7 +290,7 @@ func TestSuggestions(t *testing.T) {
 // Whatever the bytes are, reading them ends in a definition or in problems that say
 // where.
 func FuzzResolve(f *testing.F) {
-	files, _ := filepath.Glob("testdata/many/*.yaml")
+	files, _ := filepath.Glob("testdata/bad/*.yaml")
 	for _, path := range append(files, "testdata/full.yaml", "../jobs/backfill/config.yaml") {
 		b, err := os.ReadFile(path)
 		if err != nil {

@@ -32,7 +32,7 @@ func (k Key) Scalar() bool {
 func Keys() []Key {
 	var r reader
 	d := Defaults()
-	r.definition(&node{kind: probe}, &d)
+	r.definition(&node{kind: probe, asks: true}, &d)
 	slices.SortStableFunc(r.keys, func(a, b Key) int { return cmp.Compare(a.Path, b.Path) })
 	return r.keys
 }
@@ -88,19 +88,26 @@ func zero(v any) bool {
 }
 
 // probeObject notes a mapping and every key of it.
-func (r *reader) probeObject(n *node, path string, fs fields) {
+func (r *reader) probeObject(path string, fs fields) {
 	if path != "" {
 		r.found(Key{Path: path, Kind: "object"})
 	}
 	for _, name := range fs.names() {
-		r.probeValue(join(path, name), func(at string) { fs[name](n, at) })
+		r.probeValue(join(path, name), fs[name])
 	}
 }
 
-// probeValue notes what is at a path, also where its reader is one of its own kind.
-func (r *reader) probeValue(path string, read func(path string)) {
-	read(path)
-	if !slices.ContainsFunc(r.keys, func(k Key) bool { return k.Path == path }) {
+// probeValue notes what is at a path. A reader of its own kind may look at the value
+// before it reads it: the probe comes as a mapping then, and what is not known after
+// that is noted as it is.
+func (r *reader) probeValue(path string, read read) {
+	known := func() bool { return slices.ContainsFunc(r.keys, func(k Key) bool { return k.Path == path }) }
+	for _, as := range []kind{probe, mapping} {
+		if !known() {
+			read(&node{kind: as, asks: true}, path)
+		}
+	}
+	if !known() {
 		r.found(Key{Path: path, Kind: "any"})
 	}
 }

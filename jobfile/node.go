@@ -36,7 +36,7 @@ const (
 	boolean
 	list
 	mapping
-	probe // no value: asks a reader which keys it knows (keys.go)
+	probe // no value: see node.asks
 )
 
 func (k kind) String() string {
@@ -50,6 +50,7 @@ type node struct {
 	value string // of a scalar, without quotes
 	items []*node
 	pairs []pair
+	asks  bool // it is no value, and asks a reader which keys it knows (keys.go)
 }
 
 type pair struct {

@@ -40,11 +40,11 @@ func (r *reader) bad(n *node, path, format string, args ...any) {
 // object reads a mapping with these keys and no others; keys that begin with x- are
 // the user's own.
 func (r *reader) object(n *node, path string, fs fields) {
-	switch n.kind {
-	case null:
+	switch {
+	case n.asks:
+		r.probeObject(path, fs)
 		return
-	case probe:
-		r.probeObject(n, path, fs)
+	case n.kind == null:
 		return
 	}
 	if n.kind != mapping {
@@ -274,7 +274,7 @@ func (r *reader) each(f func(n *node, path string)) read {
 		case null:
 		case probe:
 			r.found(Key{Path: path, Kind: "list"})
-			r.probeValue(path+"[]", func(at string) { f(n, at) })
+			r.probeValue(path+"[]", f)
 		case list:
 			for i, it := range n.items {
 				f(it, fmt.Sprintf("%s[%d]", path, i))
@@ -292,7 +292,7 @@ func (r *reader) entries(f func(key pair, path string)) read {
 		case null:
 		case probe:
 			r.found(Key{Path: path, Kind: "names"})
-			r.probeValue(path+".*", func(at string) { f(pair{key: "*", value: n}, at) })
+			r.probeValue(path+".*", func(n *node, at string) { f(pair{key: "*", value: n}, at) })
 		case mapping:
 			for _, p := range n.pairs {
 				f(p, join(path, p.key))
