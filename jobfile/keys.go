@@ -10,10 +10,10 @@ import (
 	"hayrick"
 )
 
-// Key is a key that a job file may have, as the reader of job files knows it. The
+// KnownKey is a key that a job file may have, as the reader of job files knows it. The
 // schema, the reference page and the names of environment variables are made of these,
 // so that none of them can differ from what is read.
-type Key struct {
+type KnownKey struct {
 	Path        string // run.item_timeout; [] stands for an item of a list, * for a name of the user's
 	Kind        string // object, text, word, flag, whole, fraction, dollars, duration, size, rate, list, names, json; any = read in a way of its own
 	Words       []string
@@ -23,17 +23,17 @@ type Key struct {
 }
 
 // Scalar says that the key has one value, which fits into a word.
-func (k Key) Scalar() bool {
+func (k KnownKey) Scalar() bool {
 	return !slices.Contains([]string{"object", "list", "names", "json", "any"}, k.Kind) && !strings.ContainsAny(k.Path, "*[")
 }
 
 // Keys is every key that a job file may have, in the order of their paths. A probe
 // goes the way that a file goes: a key is here because it is read.
-func Keys() []Key {
+func Keys() []KnownKey {
 	var r reader
 	d := Defaults()
 	r.definition(&node{kind: probe, asks: true}, &d)
-	slices.SortStableFunc(r.keys, func(a, b Key) int { return cmp.Compare(a.Path, b.Path) })
+	slices.SortStableFunc(r.keys, func(a, b KnownKey) int { return cmp.Compare(a.Path, b.Path) })
 	return r.keys
 }
 
@@ -42,7 +42,7 @@ func Keys() []Key {
 func (r *reader) topOnly(kind string) read {
 	return func(n *node, path string) {
 		if n.kind == probe {
-			r.found(Key{Path: path, Kind: kind})
+			r.found(KnownKey{Path: path, Kind: kind})
 			return
 		}
 		r.bad(n, path, "is read at the top of a job file only")
@@ -50,7 +50,7 @@ func (r *reader) topOnly(kind string) read {
 }
 
 // found notes a key that a probe has come to.
-func (r *reader) found(k Key) {
+func (r *reader) found(k KnownKey) {
 	switch v := k.Default.(type) {
 	case encoding.TextMarshaler:
 		b, _ := v.MarshalText()
@@ -90,7 +90,7 @@ func zero(v any) bool {
 // probeObject notes a mapping and every key of it.
 func (r *reader) probeObject(path string, fs fields) {
 	if path != "" {
-		r.found(Key{Path: path, Kind: "object"})
+		r.found(KnownKey{Path: path, Kind: "object"})
 	}
 	for _, name := range fs.names() {
 		r.probeValue(join(path, name), fs[name])
@@ -101,14 +101,14 @@ func (r *reader) probeObject(path string, fs fields) {
 // before it reads it: the probe comes as a mapping then, and what is not known after
 // that is noted as it is.
 func (r *reader) probeValue(path string, read read) {
-	known := func() bool { return slices.ContainsFunc(r.keys, func(k Key) bool { return k.Path == path }) }
+	known := func() bool { return slices.ContainsFunc(r.keys, func(k KnownKey) bool { return k.Path == path }) }
 	for _, as := range []kind{probe, mapping} {
 		if !known() {
 			read(&node{kind: as, asks: true}, path)
 		}
 	}
 	if !known() {
-		r.found(Key{Path: path, Kind: "any"})
+		r.found(KnownKey{Path: path, Kind: "any"})
 	}
 }
 
@@ -139,7 +139,7 @@ var Shorthands = map[string]string{
 }
 
 // DefaultJSON is the default as JSON, nil for none.
-func (k Key) DefaultJSON() json.RawMessage {
+func (k KnownKey) DefaultJSON() json.RawMessage {
 	if k.Default == nil || k.Default == "" {
 		return nil
 	}
@@ -152,7 +152,7 @@ func (k Key) DefaultJSON() json.RawMessage {
 
 // Variable is the environment variable that sets the key: HAYRICK_RUN_ITEM_TIMEOUT
 // for run.item_timeout; "" for what does not fit into one, or is a job's own.
-func (k Key) Variable() string {
+func (k KnownKey) Variable() string {
 	if !k.Scalar() || slices.Contains([]string{extendsKey, "version", "name", "description"}, k.Path) {
 		return ""
 	}

@@ -60,8 +60,8 @@ func TestKeysAreTheFields(t *testing.T) {
 
 // What a key is said to be by default is what an empty file comes to.
 func TestKeysHaveTheDefaults(t *testing.T) {
-	at := func(path string) Key {
-		i := slices.IndexFunc(Keys(), func(k Key) bool { return k.Path == path })
+	at := func(path string) KnownKey {
+		i := slices.IndexFunc(Keys(), func(k KnownKey) bool { return k.Path == path })
 		if i < 0 {
 			t.Fatalf("no key %s", path)
 		}

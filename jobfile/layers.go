@@ -226,7 +226,7 @@ func (v *resolver) variables(root *node) *node {
 	if v.options.Getenv == nil {
 		return root
 	}
-	known, sections := map[string]Key{}, map[string]bool{}
+	known, sections := map[string]KnownKey{}, map[string]bool{}
 	for _, k := range Keys() {
 		if name := k.Variable(); name != "" {
 			known[name] = k

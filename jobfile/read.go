@@ -18,7 +18,7 @@ import (
 type reader struct {
 	problems Problems
 	failed   []string // paths whose values are wrong in themselves
-	keys     []Key    // what a probe has found
+	keys     []KnownKey    // what a probe has found
 }
 
 // read puts the node at path into a field. Null leaves the field as it is: its
@@ -89,7 +89,7 @@ func (r *reader) text(to *string) read {
 		switch n.kind {
 		case null:
 		case probe:
-			r.found(Key{Path: path, Kind: "text", Default: *to})
+			r.found(KnownKey{Path: path, Kind: "text", Default: *to})
 		case text, number:
 			*to = n.value
 		case boolean:
@@ -107,7 +107,7 @@ func (r *reader) oneOf(to *string, words ...string) read {
 		case null:
 			return
 		case probe:
-			r.found(Key{Path: path, Kind: "word", Words: words, Default: *to})
+			r.found(KnownKey{Path: path, Kind: "word", Words: words, Default: *to})
 			return
 		}
 		if (n.kind != text && n.kind != number && n.kind != boolean) || !slices.Contains(words, n.value) {
@@ -132,7 +132,7 @@ func (r *reader) flag(to *bool) read {
 		switch n.kind {
 		case null:
 		case probe:
-			r.found(Key{Path: path, Kind: "flag", Default: *to})
+			r.found(KnownKey{Path: path, Kind: "flag", Default: *to})
 		case boolean:
 			*to = n.value == "true"
 		default:
@@ -145,7 +145,7 @@ func (r *reader) flag(to *bool) read {
 func (r *reader) optional(to **bool) read {
 	return func(n *node, path string) {
 		if n.kind == probe {
-			r.found(Key{Path: path, Kind: "flag", Default: nil})
+			r.found(KnownKey{Path: path, Kind: "flag", Default: nil})
 			return
 		}
 		var v bool
@@ -164,7 +164,7 @@ func whole[T int | int64](r *reader, to *T, least, most T) read {
 		case null:
 			return
 		case probe:
-			r.found(Key{Path: path, Kind: "whole", Least: int64(least), Most: int64(most), Default: *to})
+			r.found(KnownKey{Path: path, Kind: "whole", Least: int64(least), Most: int64(most), Default: *to})
 			return
 		}
 		v, err := strconv.ParseInt(n.value, 10, 64)
@@ -195,7 +195,7 @@ func (r *reader) fraction(to *float64) read {
 		case null:
 			return
 		case probe:
-			r.found(Key{Path: path, Kind: "fraction", Default: *to})
+			r.found(KnownKey{Path: path, Kind: "fraction", Default: *to})
 			return
 		}
 		v, err := strconv.ParseFloat(n.value, 64)
@@ -214,7 +214,7 @@ func (r *reader) dollars(to *float64) read {
 		case null:
 			return
 		case probe:
-			r.found(Key{Path: path, Kind: "dollars", Default: *to})
+			r.found(KnownKey{Path: path, Kind: "dollars", Default: *to})
 			return
 		}
 		v, err := strconv.ParseFloat(n.value, 64)
@@ -232,7 +232,7 @@ func (r *reader) unit(to encoding.TextUnmarshaler, example string) read {
 		switch n.kind {
 		case null:
 		case probe:
-			r.found(Key{Path: path, Kind: unitKind(to), Example: example, Default: to})
+			r.found(KnownKey{Path: path, Kind: unitKind(to), Example: example, Default: to})
 		case number:
 			if err := to.UnmarshalText([]byte(n.value + strings.TrimLeft(example, "0123456789"))); err == nil {
 				r.bad(n, path, "%s has no unit; write it as %s", n.value, likely(to, n.value, example))
@@ -273,7 +273,7 @@ func (r *reader) each(f func(n *node, path string)) read {
 		switch n.kind {
 		case null:
 		case probe:
-			r.found(Key{Path: path, Kind: "list"})
+			r.found(KnownKey{Path: path, Kind: "list"})
 			r.probeValue(path+"[]", f)
 		case list:
 			for i, it := range n.items {
@@ -291,7 +291,7 @@ func (r *reader) entries(f func(key pair, path string)) read {
 		switch n.kind {
 		case null:
 		case probe:
-			r.found(Key{Path: path, Kind: "names"})
+			r.found(KnownKey{Path: path, Kind: "names"})
 			r.probeValue(path+".*", func(n *node, at string) { f(pair{key: "*", value: n}, at) })
 		case mapping:
 			for _, p := range n.pairs {
@@ -310,7 +310,7 @@ func (r *reader) json(to *json.RawMessage) read {
 		case null:
 			return
 		case probe:
-			r.found(Key{Path: path, Kind: "json"})
+			r.found(KnownKey{Path: path, Kind: "json"})
 			return
 		}
 		if n.kind != mapping {

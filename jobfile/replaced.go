@@ -96,7 +96,7 @@ func plainWord(s string) bool {
 
 // knows says that this build reads a key.
 func knows(path string) bool {
-	return slices.ContainsFunc(Keys(), func(k Key) bool { return k.Path == path })
+	return slices.ContainsFunc(Keys(), func(k KnownKey) bool { return k.Path == path })
 }
 
 // former reports a key that another one says here, and says that it is such a key. Of

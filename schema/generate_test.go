@@ -120,7 +120,7 @@ func addComments(to map[string]string) error {
 	return nil
 }
 
-// find is the schema at a path of jobfile.Key, through references; nil = none.
+// find is the schema at a path of jobfile.KnownKey, through references; nil = none.
 func find(root *jsonschema.Schema, path string) *jsonschema.Schema {
 	at := root
 	steps := strings.FieldsFunc(strings.ReplaceAll(path, "[]", ".[]"), func(r rune) bool { return r == '.' })
@@ -167,7 +167,7 @@ var patterns = map[string]string{
 }
 
 // describe adds what the reader knows of a key.
-func describe(s *jsonschema.Schema, k jobfile.Key) {
+func describe(s *jsonschema.Schema, k jobfile.KnownKey) {
 	if s.Type == "array" && k.Kind == "text" { // one, or a list of them
 		s.OneOf = []*jsonschema.Schema{{Type: "string"}, {Type: "integer"}, {Type: "array", Items: &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string"}, {Type: "integer"}}}}}
 		s.Type, s.Items = "", nil
@@ -243,7 +243,7 @@ variable ` + "`HAYRICK_<KEY>`" + `, the profile (` + "`-p`" + `), the job file, 
 }
 
 // value says in words what a key takes.
-func value(k jobfile.Key, words map[string][]string) string {
+func value(k jobfile.KnownKey, words map[string][]string) string {
 	switch k.Kind {
 	case "word":
 		return "`" + strings.Join(k.Words, "` \\| `") + "`"
