@@ -17,8 +17,8 @@ import (
 // reader turns nodes into the fields of a definition and collects what is wrong.
 type reader struct {
 	problems Problems
-	failed   []string // paths whose values are wrong in themselves
-	keys     []KnownKey    // what a probe has found
+	failed   []string   // paths whose values are wrong in themselves
+	keys     []KnownKey // what a probe has found
 }
 
 // read puts the node at path into a field. Null leaves the field as it is: its
