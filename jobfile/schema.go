@@ -103,7 +103,9 @@ func (r *reader) definition(n *node, d *hayrick.JobDefinition) {
 				"wall": r.unit(&d.Budget.Wall, "6h"),
 			})
 		},
-		storeKey: r.text(new(string)), // Load reads it: a run does not depend on where it is kept
+		storeKey:    r.text(new(string)), // Load reads it: a run does not depend on where it is kept
+		extendsKey:  r.topOnly("text"),
+		profilesKey: r.topOnly("names"),
 		"merge": func(n *node, path string) {
 			r.object(n, path, fields{
 				"fan_in":         whole(r, &d.Merge.FanIn, 2, maxBatchItems),
@@ -198,7 +200,7 @@ func (r *reader) retry(n *node, path string, to *hayrick.Retry) {
 			switch {
 			case !class(p, path):
 			case !hayrick.ValidID(name):
-				r.bad(p.value, path, "%q is not the name of a list; write a-z, 0-9, '.', '_' and '-'", name)
+				r.bad(p.value, path, "%s is not the name of a list; write a-z, 0-9, '.', '_' and '-'", quoted(name))
 			case name == exhausted:
 				r.bad(p.value, path, "the list %s holds what was given up; choose another name", exhausted)
 			default:

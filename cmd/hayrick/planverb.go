@@ -24,6 +24,7 @@ import (
 type planOptions struct {
 	submitOptions
 	printPrices bool
+	origins     bool
 }
 
 func planCommand(c *cli) *cobra.Command {
@@ -54,6 +55,9 @@ Costs leave out storage, and bytes that leave a region.`,
 			if err := parsePlan(&o, cmd.Flags().Changed); err != nil {
 				return err
 			}
+			if o.origins {
+				return runOrigins(cmd.Context(), c, o.submitOptions)
+			}
 			return runPlan(cmd.Context(), c, o)
 		},
 	}
@@ -62,6 +66,7 @@ Costs leave out storage, and bytes that leave a region.`,
 	f.BoolVar(&o.detach, "detach", false, "plan for the functions of the store, as run --detach leaves it to them")
 	f.DurationVar(&o.learned.itemTime, "item-time", 0, "how long the handler takes for an item, such as 300ms")
 	f.Float64Var(&o.learned.itemRows, "item-rows", 0, "how many rows it emits for one, on average")
+	f.BoolVar(&o.origins, "show-origin", false, "print every key of the job with its value and where that comes from, and plan nothing")
 	f.BoolVar(&o.printPrices, "print-prices", false, "print the table of prices, to be changed and given as --prices")
 	return cmd
 }

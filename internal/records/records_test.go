@@ -197,7 +197,7 @@ func TestParquet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const n = 10_000
+	const n = 2_000
 	for group := range 4 {
 		b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
 		for i := group * n / 4; i < (group+1)*n/4; i++ {
@@ -219,7 +219,7 @@ func TestParquet(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, limit := range []int64{0, 1, 2500, 2501, n} {
+	for _, limit := range []int64{0, 1, 500, 501, n} {
 		var out bytes.Buffer
 		if err := Write(t.Context(), &out, bytes.NewReader(file.Bytes()), Options{Name: "x", Format: "parquet", Limit: limit}); err != nil {
 			t.Fatal(err)

@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"jobs/noop":        {"", "jobs"},
 	"jobs/backfill":    {"", "jobs", "internal/rows", "jobs/backfill"},
 	"jobfile":          {""},
+	"schema":           {},
 	"ratelimit":        {""},
 	"cost":             {"", "manifest"},
 
@@ -54,7 +55,7 @@ var mayImport = map[string][]string{
 	"internal/tidy":      {},
 	"internal/wirecount": {"internal/wireproxy"},
 	"internal/wireproxy": {},
-	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/backfill", "jobfile", "ratelimit", "internal/rows", "internal/records", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor", "cost"},
+	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/backfill", "jobfile", "schema", "ratelimit", "internal/rows", "internal/records", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor", "cost"},
 }
 
 // impure is what a decide.go or plan.go may not import: the world.
