@@ -16,7 +16,6 @@ import (
 	"hayrick/cost"
 	"hayrick/jobfile"
 	"hayrick/jobs"
-	"hayrick/local"
 	"hayrick/manifest"
 )
 
@@ -103,6 +102,7 @@ type plan struct {
 	Budget  *planBudget  `json:"budget,omitempty"`
 	Prices  *planPrices  `json:"prices,omitempty"`
 	totals  []priced     // of the lines
+	reads   int64        // requests for an input in S3, of a store on this machine
 	def     *hayrick.JobDefinition
 	assumed [3]assumption // low, expected, high
 }
@@ -200,7 +200,7 @@ func (c *cli) openToPlan(ctx context.Context) (planStore, error) {
 		}
 		return st.(planStore), nil
 	}
-	st, err := local.OpenReadOnly(c.storeDir)
+	st, err := openReadsHere(ctx, c, c.storeDir)
 	if !errors.Is(err, hayrick.ErrNotFound) {
 		return st, err
 	}
@@ -209,7 +209,7 @@ func (c *cli) openToPlan(ctx context.Context) (planStore, error) {
 		return nil, fmt.Errorf("make a scratch folder: %w", err)
 	}
 	defer os.Remove(none) // it stays open, and empty
-	return local.OpenReadOnly(none)
+	return openReadsHere(ctx, c, none)
 }
 
 // noClones are sources from which nothing is copied.
@@ -274,6 +274,7 @@ func (c *cli) planOf(def hayrick.JobDefinition, found coordinator.Preview, most 
 		p.Budget = &planBudget{b.USD, b.Wall.D().Milliseconds()}
 	}
 	if !c.onAWS() {
+		p.reads = 3*found.Files + found.Tasks // looked at, opened, looked at again; and each batch
 		return p
 	}
 	bill := cost.Estimate(low, expected, high, c.prices)
@@ -339,7 +340,11 @@ func (c *cli) sayPlan(p *plan) error {
 	} else {
 		c.print("time   %s to %s, if an item takes %s to %s: say --item-time", ago(ms(p.Time.LowMS)), ago(ms(p.Time.HighMS)), ago(lo.itemTime), ago(hi.itemTime))
 	}
-	if p.Prices == nil {
+	switch {
+	case p.Prices == nil && !p.def.Input.Items && !onThisMachine(p.def.Input.URI):
+		c.print("cost   $0.00 here; S3 bills the reading of the input, about %s, and what leaves its region", count(p.reads, "request"))
+		return nil
+	case p.Prices == nil:
 		c.print("cost   %s: nothing is asked of AWS", dollars(0))
 		return nil
 	}
