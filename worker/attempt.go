@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,9 @@ type attemptRun struct {
 	items   []item         // of the batch, in order
 	auto    []hayrick.Rate // those the host takes a token of before it hands out an item
 	handler jobs.Handler
+	session jobs.Session // of the handler, where it has sessions
 	metrics metrics
+	log     taskLog
 
 	stopRenewing func()
 	hard         context.Context // of the tries: ended by the deadline
@@ -60,6 +63,12 @@ type item struct {
 	schema   *rows.Schema // of its rows; nil = none
 	bad      string       // why the record is no item; "" = it is one
 	inHand   bool         // the handler has it
+	// Of an item that has not ended, with mu held: the rows of its last mark, and when the
+	// journal last got one.
+	marked []byte
+	kept   time.Time
+	unkept bool // the journal has an older mark, or none
+	beat   [2]int64
 }
 
 // The journal is made once an attempt has run items for so long or holds so much: a
@@ -100,6 +109,17 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 	var err error
 	if a.handler, err = a.job.Handler(ctx); err != nil {
 		return a.fail(ctx, hayrick.ClassHandler, err.Error())
+	}
+	if o, ok := a.handler.(jobs.Opener); ok {
+		s, err := o.Open(ctx, jobs.Task{Run: a.ref.JobID, Task: a.ref.TaskID, Log: a.keepLine, Host: &host{a: a, ctx: ctx}})
+		if err != nil && ctx.Err() != nil {
+			return fault("start the handler"), ctx.Err()
+		}
+		if err != nil {
+			return a.fail(ctx, hayrick.ClassHandler, err.Error())
+		}
+		a.session = s
+		defer s.Close()
 	}
 	defer func() {
 		if a.journal != nil {
@@ -185,7 +205,7 @@ func (a *attemptRun) open(ctx context.Context) (v Verdict, ok bool, err error) {
 
 // reset is the item as the batch has it: nothing of it has run in this task.
 func (x *item) reset() {
-	x.schema = nil
+	x.schema, x.marked, x.unkept = nil, nil, false
 	x.Entry = Entry{Ordinal: x.in.Ordinal, Key: x.Key, Tries: x.in.Tries, Losses: x.in.Losses}
 	for _, class := range x.in.Classes {
 		if class == hayrick.ClassCrash {
@@ -339,6 +359,9 @@ func (a *attemptRun) load(ctx context.Context) error {
 			return fmt.Errorf("journal of %s: item %d: %v: %w", a.ref.TaskID, e.Ordinal, err, hayrick.ErrCorrupt)
 		}
 		x.schema = schema
+		if !e.Ended {
+			x.schema, x.marked = nil, bytes.Clone(e.Rows)
+		}
 		a.unsaved += int64(len(e.Rows))
 		e.Key, e.Rows = x.Key, nil
 		x.Entry = e
@@ -363,8 +386,12 @@ func (a *attemptRun) known(e Entry) (*rows.Schema, error) {
 		}
 		count++
 	}
-	if count != e.RowCount || (count > 0 && !(e.Ended && e.OK)) {
+	marked := !e.Ended && e.Cursor != nil
+	if count != e.RowCount || (count > 0 && !(e.Ended && e.OK) && !marked) {
 		return nil, fmt.Errorf("%d rows, ended %t, ok %t, counted %d", count, e.Ended, e.OK, e.RowCount)
+	}
+	if marked {
+		return nil, nil // they are judged with the others when the item ends
 	}
 	return a.fit(seen.Schema())
 }

@@ -103,7 +103,7 @@ func (m *MemJournals) Restore(ctx context.Context, ref hayrick.TaskRef, attempt 
 func (j *memJournal) Record(_ context.Context, e Entry) error {
 	j.owner.mu.Lock()
 	defer j.owner.mu.Unlock()
-	e.Rows = bytes.Clone(e.Rows)
+	e.Rows, e.Cursor = bytes.Clone(e.Rows), bytes.Clone(e.Cursor)
 	j.entries[e.Ordinal] = e
 	return nil
 }

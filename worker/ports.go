@@ -113,10 +113,14 @@ type Entry struct {
 	Class        string
 	Disposition  hayrick.Disposition
 	Message      string
-	Tries        int // over all tasks
-	Losses       int // over all tasks
-	Crashes      int // of its handler in this task
+	Detail       string // more of the last failure; see jobs.Outcome
+	Tries        int    // over all tasks
+	Losses       int    // over all tasks
+	Crashes      int    // of its handler in this task
 	RetryAfterMS int64
 	RowCount     int64
-	Rows         []byte // rows.AppendRow encodings, each with its length before it
+	// Cursor is the last mark of an item that has not ended; RowCount and Rows are then
+	// what it had emitted at the mark.
+	Cursor []byte
+	Rows   []byte // rows.AppendRow encodings, each with its length before it
 }

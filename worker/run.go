@@ -43,6 +43,9 @@ func (a *attemptRun) runItems(ctx context.Context) error {
 		})
 	}
 	slots := max(1, def.Run.ItemsInFlight)
+	if a.session != nil {
+		slots = max(1, a.session.Slots(len(a.auto) > 0))
+	}
 	if a.mode == ModeSolo {
 		slots = 1
 	}
@@ -138,7 +141,7 @@ func (a *attemptRun) runItem(i int) error {
 		return a.end(ctx, i, a.reserved(hayrick.ClassLostWorker, "%d workers vanished with the item in hand", n), nil)
 	}
 	for {
-		h := &host{a: a, item: x}
+		h := &host{a: a, item: x, at: i}
 		if err := h.takeAuto(a.soft); err != nil {
 			if a.soft.Err() != nil {
 				err = errStopped
@@ -151,12 +154,24 @@ func (a *attemptRun) runItem(i int) error {
 			}
 		}
 		a.update(func() { x.inHand = true })
-		t := a.try(x, h)
+		var t *tried
+		if a.session != nil {
+			t = a.trySession(x, h)
+		} else {
+			t = a.try(x, h)
+		}
 		if a.mode == ModeSolo {
 			a.letGo(ctx, x.in.Ordinal)
 		}
 		if a.hard.Err() != nil && !t.out.OK() {
 			return errStopped // with the item in hand: the try says nothing about it
+		}
+		if t.out.NotTried {
+			a.update(func() { x.inHand = false })
+			if a.soft.Err() != nil {
+				return errStopped
+			}
+			continue
 		}
 		a.update(func() {
 			x.inHand = false
@@ -173,6 +188,7 @@ func (a *attemptRun) runItem(i int) error {
 			}
 			t.out = badRows(err) // the item alone is sound: it clashes with others
 		}
+		a.update(func() { x.Detail = clipDetail(t.out.Detail) })
 		next := NextTry(a.job.Definition.Retry, Try{
 			Outcome: t.out, InTask: x.Tries - x.in.Tries, Crashes: x.Crashes, Crashed: t.crashed,
 		}, float64(a.w.World.Rand.Uint64()>>11)/(1<<53))
@@ -271,8 +287,12 @@ func (a *attemptRun) end(ctx context.Context, i int, f hayrick.Failure, t *tried
 			return err
 		}
 		body, x.schema, x.RowCount, x.RetryAfterMS = t.body, schema, t.count, 0
+		x.Detail = ""
+	} else {
+		x.RowCount = 0
 	}
 	x.Ended, x.OK = true, t != nil
+	x.Cursor, x.marked, x.unkept = nil, nil, false
 	x.Class, x.Disposition, x.Message = f.Class, f.Disposition, f.Message
 	x.Losses = x.in.Losses + a.lost[x.in.Ordinal]
 	if err := a.record(ctx, i, body); err != nil {
@@ -295,7 +315,38 @@ func (a *attemptRun) spent(ctx context.Context, i int) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.progress++
-	return a.record(ctx, i, nil)
+	return a.record(ctx, i, a.items[i].marked)
+}
+
+// markEvery is how often the journal gets the mark of an item: a mark carries all rows
+// of the item so far, and only the last one counts.
+const markEvery = time.Second
+
+// mark keeps the rows of an item so far with its cursor. A worker that vanishes loses
+// marks that are not older than markEvery; a hand-back loses none.
+func (a *attemptRun) mark(i int, cursor, body []byte, count int64) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	x := &a.items[i]
+	if x.Ended {
+		return errOver
+	}
+	x.Cursor, x.marked, x.RowCount, x.unkept = slices.Clone(cursor), body, count, true
+	a.progress++
+	if a.w.World.Clock.Now().Sub(x.kept) < markEvery {
+		return nil
+	}
+	return a.keepMark(context.WithoutCancel(a.hard), i)
+}
+
+// keepMark gives the journal an item's last mark. Called with mu held.
+func (a *attemptRun) keepMark(ctx context.Context, i int) error {
+	x := &a.items[i]
+	if !x.unkept {
+		return nil
+	}
+	x.kept = a.w.World.Clock.Now()
+	return a.record(ctx, i, x.marked)
 }
 
 // record keeps an entry: in memory at first, in the journal once the attempt is
@@ -303,9 +354,11 @@ func (a *attemptRun) spent(ctx context.Context, i int) error {
 func (a *attemptRun) record(ctx context.Context, i int, body []byte) error {
 	a.unsaved += int64(len(body))
 	if a.journal == nil {
-		if len(body) > 0 {
+		if x := &a.items[i]; x.Ended && len(body) > 0 {
 			a.memory[i] = body
 			a.inMemory += len(body)
+		} else if len(body) > 0 {
+			a.inMemory = max(a.inMemory, len(body)) // a mark; spill finds it at the item
 		}
 		if a.inMemory < journalBytes && a.w.World.Clock.Now().Sub(a.began) < journalAfter {
 			return nil
@@ -314,6 +367,7 @@ func (a *attemptRun) record(ctx context.Context, i int, body []byte) error {
 	}
 	e := a.items[i].Entry
 	e.Rows = body
+	a.items[i].unkept = false
 	return a.journal.Record(ctx, e)
 }
 
@@ -326,10 +380,13 @@ func (a *attemptRun) spill(ctx context.Context) error {
 	a.journal = j
 	for i := range a.items {
 		e := a.items[i].Entry
-		if !e.Ended && e.Tries == a.items[i].in.Tries {
+		if !e.Ended && e.Tries == a.items[i].in.Tries && e.Cursor == nil {
 			continue
 		}
-		e.Rows = a.memory[i]
+		if e.Rows = a.memory[i]; !e.Ended {
+			e.Rows = a.items[i].marked
+		}
+		a.items[i].unkept = false
 		if err := j.Record(ctx, e); err != nil {
 			return err
 		}

@@ -229,6 +229,9 @@ func (c *cli) load(ctx context.Context, o submitOptions) (jobfile.File, jobs.Han
 		return f, nil, err
 	}
 	h, err := c.checkFile(ctx, f)
+	if err == nil && !o.detach { // what other machines have, they find out
+		err = checkHandler(ctx, f, h)
+	}
 	return f, h, err
 }
 
@@ -255,8 +258,8 @@ func (c *cli) submission(ctx context.Context, f jobfile.File, h jobs.Handler, o 
 		return ask, fmt.Errorf("find the working directory: %w", err)
 	}
 	ask.Folder = wd
-	if st, err := os.Stat(o.job); err == nil && st.IsDir() {
-		ask.BundleDir = f.Dir // a job file alone has no folder
+	if st, err := os.Stat(o.job); err == nil && st.IsDir() || len(f.Definition.Handler.Exec) > 0 {
+		ask.BundleDir = f.Dir // a job file alone has no folder, unless its handler lies beside it
 	}
 	if l, ok := h.(jobs.Lister); ok {
 		ask.Items = l.Items
