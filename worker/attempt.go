@@ -43,6 +43,8 @@ type attemptRun struct {
 	journal  Journal    // nil until one is needed
 	memory   map[int][]byte
 	inMemory int   // bytes of rows held in memory
+	pending  []int // items whose entries the journal does not have yet
+	recorded time.Time
 	unsaved  int64 // bytes of rows in memory and journal: what a checkpoint carries
 	next     int   // the next item to hand out
 	ended    int   // items that have ended, in all attempts whose journal this is
@@ -76,6 +78,14 @@ type item struct {
 const (
 	journalAfter = 200 * time.Millisecond
 	journalBytes = 64 << 10
+)
+
+// Entries that come faster than one in journalGap wait for each other, journalGroup at
+// most: a transaction an item would cost more than a fast handler does. A crash loses
+// the work of those that wait.
+const (
+	journalGap   = 10 * time.Millisecond
+	journalGroup = 256
 )
 
 // The rules of automatic pauses.
@@ -400,6 +410,7 @@ func (a *attemptRun) known(e Entry) (*rows.Schema, error) {
 func (a *attemptRun) forget() {
 	a.journal.Close(true)
 	a.journal, a.ended, a.unsaved = nil, 0, 0
+	a.memory, a.inMemory, a.pending = map[int][]byte{}, 0, nil
 	a.schema, a.lastSchema = rows.Schema{}, nil
 	for i := range a.items {
 		a.items[i].reset()

@@ -97,6 +97,9 @@ func (a *attemptRun) checkpoint(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := a.flush(ctx); err != nil {
+		return err
+	}
 	a.saved = a.w.World.Clock.Now()
 	snap, err := a.journal.Snapshot(ctx)
 	if err != nil {

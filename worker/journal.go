@@ -65,8 +65,31 @@ func (j *fileJournal) fits(ctx context.Context, fp Fingerprint, boot string) err
 }
 
 // Record is Journal.
-func (j *fileJournal) Record(ctx context.Context, e Entry) error {
-	if _, err := j.put.ExecContext(ctx, e.Ordinal, e.Ended, e.OK, e.Key, e.Class, string(e.Disposition), e.Message, e.Detail,
+func (j *fileJournal) Record(ctx context.Context, es ...Entry) (err error) {
+	if len(es) > 1 {
+		tx, err := j.db.BeginTx(ctx, nil)
+		if err != nil {
+			return fmt.Errorf("write the journal: %w", err)
+		}
+		put := tx.StmtContext(ctx, j.put)
+		for i := range es {
+			if err := record(ctx, put, &es[i]); err != nil {
+				return errors.Join(err, tx.Rollback())
+			}
+		}
+		if err := tx.Commit(); err != nil {
+			return fmt.Errorf("write the journal: %w", err)
+		}
+		return nil
+	}
+	for i := range es {
+		err = record(ctx, j.put, &es[i])
+	}
+	return err
+}
+
+func record(ctx context.Context, put *sql.Stmt, e *Entry) error {
+	if _, err := put.ExecContext(ctx, e.Ordinal, e.Ended, e.OK, e.Key, e.Class, string(e.Disposition), e.Message, e.Detail,
 		e.Tries, e.Losses, e.Crashes, e.RetryAfterMS, e.RowCount, e.Cursor, e.Rows); err != nil {
 		return fmt.Errorf("write the journal: %w", err)
 	}

@@ -82,9 +82,9 @@ type Journals interface {
 
 // Journal holds the ended items of one attempt with their rows.
 type Journal interface {
-	// Record stores the end of an item, or the tries it spent so far, with its rows, in
-	// one transaction that replaces the item's earlier entry.
-	Record(ctx context.Context, e Entry) error
+	// Record stores ends of items, or what they are without one so far (tries spent, a
+	// mark), with their rows, in one transaction that replaces their earlier entries.
+	Record(ctx context.Context, es ...Entry) error
 	// Each calls fn for every entry in ordinal order. Entry.Rows is valid only until fn
 	// returns.
 	Each(ctx context.Context, fn func(Entry) error) error

@@ -61,6 +61,11 @@ func (a *attemptRun) runItems(ctx context.Context) error {
 		wg.Wait()
 	}
 	a.late = context.Cause(a.hard) == errDeadline
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.flush(context.WithoutCancel(ctx)); a.err == nil { // also what an attempt that ends early has done
+		a.err = err
+	}
 	return a.err
 }
 
@@ -349,26 +354,29 @@ func (a *attemptRun) keepMark(ctx context.Context, i int) error {
 	return a.record(ctx, i, x.marked)
 }
 
-// record keeps an entry: in memory at first, in the journal once the attempt is
-// long or large. Called with mu held.
+// record keeps an entry: in memory at first, in the journal once the attempt is long
+// or large. Called with mu held.
 func (a *attemptRun) record(ctx context.Context, i int, body []byte) error {
+	x := &a.items[i]
 	a.unsaved += int64(len(body))
+	if x.Ended && len(body) > 0 {
+		a.memory[i] = body
+	}
+	a.inMemory += len(body)
+	now := a.w.World.Clock.Now()
 	if a.journal == nil {
-		if x := &a.items[i]; x.Ended && len(body) > 0 {
-			a.memory[i] = body
-			a.inMemory += len(body)
-		} else if len(body) > 0 {
-			a.inMemory = max(a.inMemory, len(body)) // a mark; spill finds it at the item
-		}
-		if a.inMemory < journalBytes && a.w.World.Clock.Now().Sub(a.began) < journalAfter {
+		if a.inMemory < journalBytes && now.Sub(a.began) < journalAfter {
 			return nil
 		}
 		return a.spill(ctx)
 	}
-	e := a.items[i].Entry
-	e.Rows = body
-	a.items[i].unkept = false
-	return a.journal.Record(ctx, e)
+	a.pending = append(a.pending, i)
+	fast := now.Sub(a.recorded) < journalGap
+	a.recorded = now
+	if fast && len(a.pending) < journalGroup && a.inMemory < journalBytes {
+		return nil
+	}
+	return a.flush(ctx)
 }
 
 // spill makes the journal and moves what memory holds into it.
@@ -378,19 +386,36 @@ func (a *attemptRun) spill(ctx context.Context) error {
 		return fmt.Errorf("create the journal: %w", err)
 	}
 	a.journal = j
+	a.pending = nil
 	for i := range a.items {
-		e := a.items[i].Entry
-		if !e.Ended && e.Tries == a.items[i].in.Tries && e.Cursor == nil {
-			continue
-		}
-		if e.Rows = a.memory[i]; !e.Ended {
-			e.Rows = a.items[i].marked
-		}
-		a.items[i].unkept = false
-		if err := j.Record(ctx, e); err != nil {
-			return err
+		if x := &a.items[i]; x.Ended || x.Tries != x.in.Tries || x.Cursor != nil {
+			a.pending = append(a.pending, i)
 		}
 	}
-	a.memory, a.inMemory = map[int][]byte{}, 0
+	return a.flush(ctx)
+}
+
+// flush moves what waits for it into the journal, where there is one. Called with mu
+// held.
+func (a *attemptRun) flush(ctx context.Context) error {
+	if a.journal == nil || len(a.pending) == 0 {
+		return nil
+	}
+	entries := make([]Entry, 0, len(a.pending))
+	for _, i := range a.pending {
+		x := &a.items[i]
+		e := x.Entry
+		if e.Rows = a.memory[i]; !e.Ended {
+			e.Rows = x.marked
+		}
+		x.unkept = false
+		entries = append(entries, e)
+	}
+	if err := a.journal.Record(ctx, entries...); err != nil {
+		return err
+	}
+	a.pending = a.pending[:0]
+	clear(a.memory)
+	a.inMemory = 0
 	return nil
 }
