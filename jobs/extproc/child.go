@@ -636,7 +636,11 @@ func (c *child) handle(f *frame) {
 		c.ok(k, f.rows)
 		c.mu.Unlock()
 	case "err":
-		c.finish(k, f.outcome())
+		out := f.outcome()
+		if k.cancelled { // what it says then is about the cancel
+			out = c.lateOutcome(k, "it says "+out.Class+behind(out.Message))
+		}
+		c.finish(k, out)
 		c.mu.Unlock()
 	case "beat":
 		k.beat, k.of = f.done, f.of
