@@ -101,6 +101,7 @@ func (h *Handler) start(ctx context.Context, task jobs.Task, n int) (*child, err
 		calls: map[int64]*call{}, atOnce: 1,
 	}
 	c.ctx, c.end = context.WithCancel(context.Background())
+	h.born(c)
 	h.world.Go("handler stdin", c.write)
 	var readers sync.WaitGroup
 	readers.Add(2)
@@ -343,13 +344,12 @@ func (c *child) cancel(k *call) {
 // what it does.
 func (c *child) giveUp(k *call) {
 	c.mu.Lock()
-	ended := k.ended
-	out := c.lateOutcome(k, "it did not heed cancel and is ended")
-	c.finish(k, out)
-	c.mu.Unlock()
-	if !ended {
-		c.kill("an item did not heed its cancel")
+	defer c.mu.Unlock()
+	if k.ended {
+		return
 	}
+	c.condemn("an item did not heed its cancel")
+	c.finish(k, c.lateOutcome(k, "it did not heed cancel and is ended"))
 }
 
 // lateOutcome is the outcome of a call whose time is over. Called with mu held.
@@ -367,16 +367,19 @@ func (c *child) lateOutcome(k *call, what string) jobs.Outcome {
 // kill ends the child: SIGTERM to its group, SIGKILL when that does not help.
 func (c *child) kill(why string) {
 	c.mu.Lock()
-	first := c.killed == ""
-	if first {
-		c.killed = why
-	}
-	c.closing = true
-	c.rouse()
-	c.mu.Unlock()
-	if !first {
+	defer c.mu.Unlock()
+	c.condemn(why)
+}
+
+// condemn is kill. Called with mu held: an item that ends for it finds the child
+// taking no more.
+func (c *child) condemn(why string) {
+	if c.killed != "" {
 		return
 	}
+	c.killed = why
+	c.closing = true
+	c.rouse()
 	c.h.log.Debug("handler process ended", "child", c.n, "because", why)
 	c.proc.signal(syscall.SIGTERM)
 	c.h.world.Go("handler kill", func() {
@@ -418,6 +421,7 @@ func (c *child) watch(readers *sync.WaitGroup) {
 	c.end()
 	c.proc.close()
 	c.settle()
+	c.h.died(c)
 	close(c.gone)
 }
 
@@ -565,11 +569,10 @@ func (c *child) noFrame(line []byte, long bool) {
 // broke ends the child because of what it wrote: with a frame lost nobody knows what
 // it takes for done. Called with mu held.
 func (c *child) broke(out jobs.Outcome) {
-	for _, k := range c.inHand() {
+	blamed := c.inHand()
+	c.condemn("it broke the protocol")
+	for _, k := range blamed {
 		c.finish(k, out)
-	}
-	if c.killed == "" {
-		c.h.world.Go("handler broke", func() { c.kill(out.Message) })
 	}
 }
 

@@ -36,7 +36,8 @@ type Handler struct {
 	mu     sync.Mutex // guards what follows
 	set    *settings
 	parked []*child // ready, and without items
-	last   int      // number of the last child
+	live   map[*child]bool
+	last   int // number of the last child
 	closed bool
 }
 
@@ -186,20 +187,40 @@ func (h *Handler) end(c *child) {
 	<-c.gone
 }
 
-// Close is jobs.Closer: it ends the parked children and waits for them, at most as long
-// as a program may take that heeds neither stop nor SIGTERM.
+// Close is jobs.Closer: it ends all children and waits for them, at most as long as a
+// program may take that heeds neither stop nor SIGTERM.
 func (h *Handler) Close() error {
 	h.mu.Lock()
 	parked := h.parked
 	h.parked, h.closed = nil, true
+	all := make([]*child, 0, len(h.live))
+	for c := range h.live {
+		all = append(all, c)
+	}
 	h.mu.Unlock()
 	for _, c := range parked {
 		c.stop()
 	}
-	for _, c := range parked {
+	for _, c := range all {
 		<-c.gone
 	}
 	return nil
+}
+
+// born and died keep what Close waits for.
+func (h *Handler) born(c *child) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.live == nil {
+		h.live = map[*child]bool{}
+	}
+	h.live[c] = true
+}
+
+func (h *Handler) died(c *child) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.live, c)
 }
 
 // take takes a parked child that still lives.

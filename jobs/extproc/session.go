@@ -88,10 +88,16 @@ func (s *Session) adopt(c *child) {
 // put gives a place its child, nil when it could not be started.
 func (s *Session) put(p *place, c *child) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	p.starting = false
-	p.child = c
+	late := s.closed
+	if !late {
+		p.child = c
+	}
 	s.notify()
+	s.mu.Unlock()
+	if late && c != nil {
+		s.h.park(c)
+	}
 }
 
 // notify wakes who waits for a place. Called with mu held.
@@ -265,8 +271,11 @@ const maxIdle = 3
 func (s *Session) restart(ctx context.Context, p *place) error {
 	var c *child
 	var err error
-	if p.idle >= maxIdle {
-		err = &StartError{What: fmt.Sprintf("the handler ended %d times in a row without having had an item", p.idle)}
+	s.mu.Lock()
+	idle := p.idle
+	s.mu.Unlock()
+	if idle >= maxIdle {
+		err = &StartError{What: fmt.Sprintf("the handler ended %d times in a row without having had an item", idle)}
 	} else if c = s.h.take(); c != nil {
 		s.adopt(c)
 	} else {
