@@ -94,7 +94,8 @@ type Session interface {
 	// Slots is how many items it wants at once. With rated it wants no more than run
 	// at this moment: each has a rate token, which must not grow old in a queue.
 	Slots(rated bool) int
-	// Close ends it, without waiting for what is still in hand.
+	// Close ends it, without waiting for what is still in hand. What the handler wrote
+	// before its last item ended is in the log then. It may be called twice.
 	Close()
 }
 

@@ -129,7 +129,7 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 			return a.fail(ctx, hayrick.ClassHandler, err.Error())
 		}
 		a.session = s
-		defer s.Close()
+		defer s.Close() // a second time where the items have run
 	}
 	defer func() {
 		if a.journal != nil {
@@ -142,7 +142,11 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 	if err := a.proveRunnable(ctx); err != nil {
 		return fault("keep the claim"), err
 	}
-	if err := a.runItems(ctx); err != nil {
+	err = a.runItems(ctx)
+	if a.session != nil {
+		a.session.Close() // its log is complete now
+	}
+	if err != nil {
 		return fault("run the items"), err
 	}
 	if a.ended < len(a.items) {

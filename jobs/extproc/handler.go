@@ -239,6 +239,7 @@ func (h *Handler) take() *child {
 
 // park keeps a child for the next session, or ends it when it is not fit for one.
 func (h *Handler) park(c *child) {
+	c.settleLog()
 	c.mu.Lock()
 	c.sess = nil
 	fit := len(c.calls) == 0 && c.killed == "" && !c.closing && !c.bye && c.ctx.Err() == nil

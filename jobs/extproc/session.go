@@ -17,11 +17,10 @@ const maxAhead = 1 << 20
 type Session struct {
 	h     *Handler
 	task  jobs.Task
-	alone chan struct{} // holds one token: the right to use the place of items that run alone
+	alone chan struct{} // holds one token: the right to run an item alone
 
 	mu      sync.Mutex // guards what follows
 	places  []*place
-	apart   *place
 	changed chan struct{} // closed when a place has room again; nil = nobody waits
 	rated   bool
 	closed  bool
@@ -38,7 +37,7 @@ type place struct {
 
 // Open is jobs.Opener: it has the children of the attempt ready.
 func (h *Handler) Open(ctx context.Context, t jobs.Task) (jobs.Session, error) {
-	s := &Session{h: h, task: t, alone: make(chan struct{}, 1), apart: &place{}}
+	s := &Session{h: h, task: t, alone: make(chan struct{}, 1)}
 	errs := make(chan error, h.def.Processes)
 	for range h.def.Processes {
 		p := &place{starting: true}
@@ -144,7 +143,7 @@ func (s *Session) Close() {
 	s.mu.Lock()
 	s.closed = true
 	var all []*child
-	for _, p := range append(s.places, s.apart) {
+	for _, p := range s.places {
 		if p.child != nil {
 			all = append(all, p.child)
 			p.child = nil
@@ -163,12 +162,7 @@ func (s *Session) Handle(ctx context.Context, it jobs.Item, emit jobs.Emit) jobs
 		return jobs.Outcome{Class: "item_too_large", Disposition: hayrick.Permanent, Message: fmt.Sprintf("the item has %d bytes, a frame at most 16 MiB; let the item name a file instead", len(it.Data))}
 	}
 	if it.Alone {
-		select {
-		case s.alone <- struct{}{}:
-			defer func() { <-s.alone }()
-		case <-ctx.Done():
-			return jobs.Fail(hayrick.ClassTimeout, "stopped before it was sent")
-		}
+		return s.handleAlone(ctx, &it, emit)
 	}
 	for {
 		p, c, err := s.choose(ctx, &it)
@@ -180,16 +174,42 @@ func (s *Session) Handle(ctx context.Context, it jobs.Item, emit jobs.Emit) jobs
 			s.leave(p, &it, c, false)
 			continue
 		}
-		var out jobs.Outcome
-		select {
-		case out = <-k.done:
-		case <-ctx.Done():
-			c.cancel(k)
-			out = <-k.done
-		}
+		out := c.await(ctx, k)
 		s.leave(p, &it, c, true)
 		return out
 	}
+}
+
+// await waits for the end of a call. The end of ctx cancels it, and that ends it soon.
+func (c *child) await(ctx context.Context, k *call) jobs.Outcome {
+	select {
+	case out := <-k.done:
+		return out
+	case <-ctx.Done():
+		c.cancel(k)
+		return <-k.done
+	}
+}
+
+// handleAlone runs an item that a child died with, in a child that has had no other:
+// when that dies too, nothing else can have been the cause.
+func (s *Session) handleAlone(ctx context.Context, it *jobs.Item, emit jobs.Emit) jobs.Outcome {
+	select {
+	case s.alone <- struct{}{}:
+		defer func() { <-s.alone }()
+	case <-ctx.Done():
+		return jobs.Fail(hayrick.ClassTimeout, "stopped before it was sent")
+	}
+	c, err := s.h.spawn(ctx, s.task, s)
+	if err != nil {
+		return cannot(ctx, err)
+	}
+	defer s.h.park(c)
+	k := c.submit(ctx, it, emit)
+	if k == nil { // ready, and gone at once
+		return jobs.Outcome{Class: hayrick.ClassCrash, Crashed: true, Message: "the handler ended before it read the item", Detail: c.lastWords()}
+	}
+	return c.await(ctx, k)
 }
 
 // cannot is the outcome of an item that no child could be had for.
@@ -245,12 +265,6 @@ func (s *Session) choose(ctx context.Context, it *jobs.Item) (*place, *child, er
 // fewest is the place for an item: one with room, nil when all are full or starting.
 // Called with mu held.
 func (s *Session) fewest(it *jobs.Item) *place {
-	if it.Alone {
-		if s.apart.starting {
-			return nil
-		}
-		return s.apart
-	}
 	var best *place
 	for _, p := range s.places {
 		full := p.child != nil && p.items > 0 && (p.items >= s.room(p) || p.bytes+len(it.Data) > maxAhead)

@@ -27,3 +27,12 @@ func peakMemory(s *os.ProcessState) int64 {
 	}
 	return 0
 }
+
+// unread is how many bytes a pipe holds.
+func unread(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}
