@@ -74,6 +74,9 @@ func (c conforming) Handle(ctx context.Context, it jobs.Item, emit jobs.Emit) jo
 			if len(w) > 3 {
 				out.RetryAfter = time.Duration(num(w[3])) * time.Millisecond
 			}
+			if len(w) > 4 {
+				out.Status = int(num(w[4]))
+			}
 			return out
 		case "need":
 			n := int(num(w[3]))
@@ -171,6 +174,8 @@ func conformRig(t *testing.T, kind int, held *heldClock, beats func(), dos ...st
 	k := handlerKinds[kind]
 	r := newRig(t, lines, len(lines), nil, func(d *hayrick.JobDefinition) {
 		d.Run.ItemsInFlight = 4
+		d.Retry.Classify = []hayrick.ClassRule{{Status: []hayrick.StatusCode{"41x"}, As: "gone"}}
+		d.Retry.Classes = map[string]hayrick.Disposition{"gone": hayrick.Permanent}
 		d.Rates = []hayrick.Rate{{Name: "api", Limit: tenASecond, Burst: 10, Learn: true}}
 		if k.exec != nil {
 			d.Handler = hayrick.Handler{Exec: k.exec, ItemsInFlight: k.inFlight}
@@ -235,11 +240,12 @@ func TestConformance(t *testing.T) {
 				"try 1 err rate_limited retry 50;ok",
 				"need nothing k 1;ok",
 				"try 1 row 1;try 1 mark 7;try 1 crash;cursor;ok",
+				"err api - 0 410",
 			)
 			w := r.worker("w")
 			defer w.Jobs.Close()
 			r.attempt(w, 0)
-			if got := r.gist(0); got != "2:bad_input/1 3:io/3 5:poison/2 12:other/1" {
+			if got := r.gist(0); got != "2:bad_input/1 3:io/3 5:poison/2 12:other/1 16:gone/1" {
 				t.Errorf("failed: %s", got)
 			}
 			var rows []string

@@ -355,8 +355,12 @@ func (c *cli) tellPlan(r *roles, f jobfile.File, s coordinator.Submitted) {
 	if s.Resumed {
 		c.tell("going on with %s, submitted %s", c.paint(bold, s.JobID), clock(p.SubmittedAt.Time))
 	}
-	c.tell("plan   %s -> %s of %s   %d at once, %s in flight each   store %s", count(p.Items, "item"), count(p.Group.Tasks, "task"),
-		number(int64(def.Batch.Items)), def.Run.MaxParallel, count(int64(def.Run.ItemsInFlight), "item"), c.storeDir)
+	each := count(int64(def.Run.ItemsInFlight), "item") + " in flight each"
+	if len(def.Handler.Exec) > 0 {
+		each = count(int64(max(1, def.Handler.Processes)), "process") + " each"
+	}
+	c.tell("plan   %s -> %s of %s   %d at once, %s   store %s", count(p.Items, "item"), count(p.Group.Tasks, "task"),
+		number(int64(def.Batch.Items)), def.Run.MaxParallel, each, c.storeDir)
 	for _, line := range c.rateLines(def.Rates, p.Items) {
 		c.tell("       %s", line)
 	}

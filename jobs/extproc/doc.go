@@ -1,5 +1,5 @@
 // Package extproc runs handlers in any language: programs that speak
-// hayrick-handler/1, JSON lines on stdin and stdout (protocol.md).
+// hayrick-handler/1, JSON lines on stdin and stdout (docs/reference/handler-protocol.md).
 //
 //	Handler   one per job and process: its parked children
 //	Session   one per attempt: the children it has, the items it sends them

@@ -23,6 +23,7 @@ type frame struct {
 	class, msg    string
 	retry         *bool
 	afterMS       int64
+	status        int64
 	row           []byte
 	item          []byte // of record
 	cursor        []byte
@@ -126,6 +127,8 @@ func (f *frame) member(name string, v []byte) {
 		if yes(f.retry); v[0] == 'n' {
 			f.retry = nil
 		}
+	case "status":
+		number(&f.status)
 	case "after_ms":
 		number(&f.afterMS)
 	case "row":
@@ -178,7 +181,7 @@ func (f *frame) member(name string, v []byte) {
 
 // outcome is what an err frame says.
 func (f *frame) outcome() jobs.Outcome {
-	o := jobs.Outcome{Class: f.class, Message: f.msg, RetryAfter: time.Duration(min(max(f.afterMS, 0), maxAfterMS)) * time.Millisecond}
+	o := jobs.Outcome{Class: f.class, Message: f.msg, Status: int(f.status), RetryAfter: time.Duration(min(max(f.afterMS, 0), maxAfterMS)) * time.Millisecond}
 	switch {
 	case o.Class == "":
 		o.Class = "error"

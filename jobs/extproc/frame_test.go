@@ -130,7 +130,7 @@ func TestErrFrame(t *testing.T) {
 		`{"t":"err","id":1,"class":"gone","retry":false,"msg":"no"}`:           {Class: "gone", Disposition: hayrick.Permanent, Message: "no"},
 		`{"t":"err","id":1,"class":"rate_limited","retry":true,"after_ms":50}`: {Class: hayrick.ClassRateLimit, Disposition: hayrick.RateLimit, RetryAfter: 50 * time.Millisecond},
 		`{"t":"err","id":1,"class":"io","retry":true,"after_ms":-3}`:           {Class: "io", Disposition: hayrick.Transient},
-		`{"t":"err","id":1,"class":"io","retry":null}`:                         {Class: "io"},
+		`{"t":"err","id":1,"class":"io","retry":null,"status":503}`:            {Class: "io", Status: 503},
 	} {
 		f, ok := parse([]byte(line))
 		if got := f.outcome(); !ok || got != want {

@@ -41,8 +41,9 @@ async function run(f) {
         break;
       case "err": {
         const e = { t: "err", id, class: w[1], msg: "as told" };
-        if (w.length > 2) e.retry = w[2] === "retry";
+        if (w.length > 2 && w[2] !== "-") e.retry = w[2] === "retry";
         if (w.length > 3) e.after_ms = Number(w[3]);
+        if (w.length > 4) e.status = Number(w[4]);
         send(e);
         return;
       }

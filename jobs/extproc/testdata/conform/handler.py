@@ -42,10 +42,12 @@ def run(f):
             send(t="ok", id=id)
         elif w[0] == "err":
             e = {"t": "err", "id": id, "class": w[1], "msg": "as told"}
-            if len(w) > 2:
+            if len(w) > 2 and w[2] != "-":
                 e["retry"] = w[2] == "retry"
             if len(w) > 3:
                 e["after_ms"] = int(w[3])
+            if len(w) > 4:
+                e["status"] = int(w[4])
             send(**e)
             return
         elif w[0] == "need":

@@ -32,6 +32,7 @@ run() {
 			more=
 			case $3 in retry) more=',"retry":true' ;; final) more=',"retry":false' ;; esac
 			[ -n "$4" ] && more="$more,\"after_ms\":$4"
+			[ -n "$5" ] && more="$more,\"status\":$5"
 			frame "{\"t\":\"err\",\"id\":$id,\"class\":\"$2\",\"msg\":\"as told\"$more}"
 			return
 			;;
