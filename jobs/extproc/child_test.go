@@ -173,6 +173,7 @@ func (r *rig) open() jobs.Session {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.lines = append(r.lines, l)
+		fmt.Fprintf(r.logs, "kept: %s of %v at %d\n", l.Text, l.Items, l.Child)
 	}})
 	if err != nil {
 		r.t.Fatal(err)
@@ -521,8 +522,12 @@ func TestEndOfAttempt(t *testing.T) {
 	s := r.open()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan jobs.Outcome)
-	go func() { out, _ := r.item(ctx, s, "hold"); done <- out }()
+	go func() {
+		out, _ := r.item(ctx, s, "hold", func(it *jobs.Item) { it.Ordinal = 41 })
+		done <- out
+	}()
 	<-r.beats
+	r.logs.await("kept: holding of [41] at 1\n") // a line is tagged with what runs
 	cancel()
 	r.clock.end(CancelTime)
 	if out := <-done; out.Class != hayrick.ClassTimeout || !strings.Contains(out.Message, "at 1 of 0") {

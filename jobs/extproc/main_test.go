@@ -213,6 +213,7 @@ func do(what string, id int64, key string, say func(string, ...any), out *bufio.
 		arrowRows(2)
 		say(`{"t":"err","id":%d,"class":"x","retry":false}`, id)
 	case "hold": // until somebody else's frame
+		fmt.Fprintln(os.Stderr, "holding")
 		say(`{"t":"beat","id":%d,"done":1}`, id)
 	}
 }
