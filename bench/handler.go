@@ -87,7 +87,7 @@ func benchHandler(ctx context.Context, b *bench) error {
 	b.report.addValue(row{
 		What: "a no-op Python handler, one process, 10,000 a task", Unit: "items/s", Value: n / took["hayrick"],
 		Note: fmt.Sprintf("%s from exec to exit; %s CPU an item, the handler's included; the handler alone, fed from a file, %s items/s at %s CPU an item",
-			quantity(took["hayrick"], "s"), quantity(whole.CPU/n, "s"), thousands(n/took["python"]), quantity(alone.CPU/n, "s")),
+			quantity(took["hayrick"], "s"), fmt.Sprintf("%.1f us", whole.CPU/n*1e6), thousands(n/took["python"]), fmt.Sprintf("%.1f us", alone.CPU/n*1e6)),
 	}, atLeast(100_000))
 	return nil
 }

@@ -96,6 +96,8 @@ func (c *checker) templates(n *node, path string) {
 	case text:
 		value := n.value
 		switch {
+		case strings.HasPrefix(path, "handler.exec["):
+			return // a shell has $(...) too
 		case path == "output.uri":
 			value = strings.ReplaceAll(value, runID, "")
 		case rateKey.MatchString(path):
