@@ -252,7 +252,6 @@ type try struct {
 
 	mu     sync.Mutex // guards what follows
 	frames []frameLine
-	cursor map[int64]json.RawMessage
 }
 
 // open opens a session where the handler has them.

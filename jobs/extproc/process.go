@@ -196,25 +196,21 @@ func shebang(path string) string {
 	return fmt.Sprintf(" (%s)", line)
 }
 
-// scriptMissing says that an interpreter's script is not there: the first argument
-// that looks like a file of the job's folder.
+// scripts are the endings of files that an interpreter is given.
+var scripts = []string{".py", ".sh", ".js", ".mjs", ".cjs", ".R", ".r", ".jl", ".rb", ".pl", ".lua", ".php"}
+
+// scriptMissing says that an interpreter's script is not there: its first argument,
+// where that looks like one.
 func scriptMissing(argv []string, dir string) error {
-	for _, a := range argv[1:] {
-		if strings.HasPrefix(a, "-") {
-			return nil // an option: what follows may be anything
-		}
-		ext := filepath.Ext(a)
-		if !slices.Contains([]string{".py", ".sh", ".js", ".mjs", ".cjs", ".R", ".r", ".jl", ".rb", ".pl", ".lua", ".php"}, ext) {
-			return nil
-		}
-		path := a
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(dir, path)
-		}
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			return &hayrick.UserError{What: fmt.Sprintf("handler.exec: %s is not there", a), Hint: "a path is taken from the job's folder; check it", Err: errMissing}
-		}
+	if len(argv) < 2 || !slices.Contains(scripts, filepath.Ext(argv[1])) {
 		return nil
+	}
+	path := argv[1]
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return &hayrick.UserError{What: fmt.Sprintf("handler.exec: %s is not there", argv[1]), Hint: "a path is taken from the job's folder; check it", Err: errMissing}
 	}
 	return nil
 }
