@@ -27,10 +27,27 @@ type JobDefinition struct {
 	Budget      *Budget `json:"budget,omitempty"`      // what a run may cost; it is paused before it passes that
 }
 
-// Handler names the user's code.
+// Handler names the user's code: a registered Go handler, or a program that speaks
+// hayrick-handler/1.
 type Handler struct {
 	Builtin string          `json:"builtin,omitempty"` // a registered Go handler, e.g. atproto.repo
 	Params  json.RawMessage `json:"params,omitempty"`  // the handler's own, a JSON object
+
+	Exec          []string          `json:"exec,omitempty"`            // a program and its arguments, e.g. [python3, handler.py], started in the job's folder
+	Env           map[string]string `json:"env,omitempty"`             // its environment, beside PATH, HOME, LANG, TMPDIR and HAYRICK_*
+	PassEnv       []string          `json:"pass_env,omitempty"`        // variables of the worker that it gets too, by name: the place for secrets
+	Processes     int               `json:"processes,omitempty"`       // processes a task; 0 = 1
+	ItemsInFlight int               `json:"items_in_flight,omitempty"` // items sent ahead to a process; 0 = 64
+	Rows          string            `json:"rows,omitempty"`            // jsonl (default) | arrow
+	Memory        Bytes             `json:"memory,omitempty"`          // what one process may allocate; 0 = any
+}
+
+// Label names the handler for people: builtin, or the command.
+func (h Handler) Label() string {
+	if len(h.Exec) > 0 {
+		return strings.Join(h.Exec, " ")
+	}
+	return h.Builtin
 }
 
 // Input says where the items come from.

@@ -84,6 +84,7 @@ func (l *look) readTask(ctx context.Context, u unit) (e taskEnd) {
 		l.lost(CodeForm, rel, "its status is %q", res.Status)
 	}
 	e.schema = l.readRows(ctx, rel, res, e.hash)
+	l.readLog(ctx, rel, res)
 	return e
 }
 
@@ -142,6 +143,19 @@ func (l *look) readRows(ctx context.Context, rel string, r manifest.Result, h ro
 		l.broken(CodeRows, *r.File, "its columns have the digest %s, its commit says %s", manifest.Short(d), manifest.Short(r.SchemaDigest))
 	}
 	return &schema
+}
+
+// readLog checks the log that a result names.
+func (l *look) readLog(ctx context.Context, rel string, r manifest.Result) {
+	if r.Log == nil {
+		return
+	}
+	if want := l.a.job.Rel(l.a.job.Log(r.TaskID, r.Attempt, r.Log.SHA256)); r.Log.File != want {
+		l.broken(CodeKey, rel, "its log lies under %s, not %s", r.Log.File, want)
+	}
+	if _, ok := l.hash(ctx, r.Log.File, r.Log.SHA256, r.Log.Bytes); ok {
+		l.checked.Data++
+	}
 }
 
 // readFailures reads the failed items of a DONE task.

@@ -6,7 +6,7 @@
 // It is a module of its own so that DuckDB and River stay out of Hayrick's. It
 // needs Go and gcc; openssl, cat and PostgreSQL are used where they are installed.
 //
-// main.go chooses and orders the benchmarks, one file each (index, noop, depth,
+// main.go chooses and orders the benchmarks, one file each (index, noop, handler, depth,
 // start, jobfile, lambda, concat, merge, cost); rounds.go takes turns, report.go is the table; child.go starts processes and reads
 // their memory; whatever is measured for memory runs in a child of its own.
 package main
@@ -39,6 +39,7 @@ var benchmarks = []benchmark{
 	{"lambda", "cold start and size of the function", benchLambda},
 	{"index", "a SHA-256 a batch over 10 million lines, beside openssl", benchIndex},
 	{"noop", "items that do nothing, durable, beside the disk and River on PostgreSQL", benchNoop},
+	{"handler", "a no-op Python handler through one process, beside the process alone", benchHandler},
 	{"depth", "memory with a million tasks queued, beside ten thousand", benchDepth},
 	{"concat", "joining 1,000 Parquet files by row groups, beside cat", benchConcat},
 	{"merge", "a decoding merge of 300 Parquet files, beside DuckDB", benchMerge},

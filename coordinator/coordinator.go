@@ -142,7 +142,7 @@ func (c *Coordinator) plan(ctx context.Context, s Submission, run jobRun, defini
 	return manifest.Plan{
 		Schema: manifest.SchemaPlan, JobID: run.jobID, DefinitionSHA256: digest, BundleSHA256: bundle, CodeVersion: code,
 		Job: manifest.JobFields{
-			JobType: s.Definition.Name, Handler: s.Definition.Handler.Builtin, GitCommit: s.GitCommit, GitDirty: s.GitDirty,
+			JobType: s.Definition.Name, Handler: s.Definition.Handler.Label(), GitCommit: s.GitCommit, GitDirty: s.GitDirty,
 			ConfigFile: s.ConfigFile, Folder: s.Folder, BatchSize: s.Definition.Batch.Items, SubmittedBy: s.SubmittedBy, Run: run.number,
 		},
 		Input: []manifest.InputID{src.id}, Items: group.Items, Group: group,

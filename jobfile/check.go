@@ -31,7 +31,7 @@ func check(root *node, d *hayrick.JobDefinition, failed []string) Problems {
 	case !hayrick.ValidID(d.Name) || len(d.Name) > maxName:
 		c.rule(false, "name", "%s; write up to %d of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit", quoted(d.Name), maxName)
 	}
-	c.rule(d.Handler.Builtin != "", "handler", "no handler is named; write handler: {builtin: <name>}")
+	c.handler(d.Handler)
 	c.rule(d.Input.URI != "" || d.Input.Items, "input", "neither a file nor items; write uri: ./items.jsonl, or items: true when the handler lists its own")
 	c.rule(d.Input.URI == "" || !d.Input.Items, "input.items", `items come from the file or from the handler, not both; drop one, or write uri: ""`)
 	c.rule(d.Run.ItemTimeout > 0, "run.item_timeout", "0s; write a time such as 90s")
@@ -67,6 +67,20 @@ func (c *checker) rule(kept bool, at, format string, args ...any) {
 func under(path, from string) bool {
 	rest, ok := strings.CutPrefix(path, from)
 	return ok && rest != "" && (rest[0] == '.' || rest[0] == '[')
+}
+
+func (c *checker) handler(h hayrick.Handler) {
+	c.rule(h.Builtin != "" || len(h.Exec) > 0, "handler", "no handler is named; write handler: {builtin: <name>}, or {exec: [python3, handler.py]}")
+	c.rule(h.Builtin == "" || len(h.Exec) == 0, "handler.exec", "handler.builtin is there too; keep one of the two")
+	c.rule(len(h.Exec) == 0 || h.Exec[0] != "", "handler.exec", "the program has no name; write [program, argument, ...]")
+	c.rule(h.Memory == 0 || h.Memory >= 16<<20, "handler.memory", "below 16MiB no program starts; write a size such as 2GiB")
+	if len(h.Exec) > 0 {
+		return
+	}
+	for _, key := range []string{"env", "pass_env", "processes", "items_in_flight", "rows", "memory"} {
+		set := map[string]bool{"env": h.Env != nil, "pass_env": h.PassEnv != nil, "processes": h.Processes != 0, "items_in_flight": h.ItemsInFlight != 0, "rows": h.Rows != "", "memory": h.Memory != 0}
+		c.rule(!set[key], "handler."+key, "it is for handler.exec; a builtin handler has run.items_in_flight")
+	}
 }
 
 func (c *checker) rates(rates []hayrick.Rate) {

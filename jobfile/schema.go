@@ -1,6 +1,7 @@
 package jobfile
 
 import (
+	"regexp"
 	"time"
 
 	"hayrick"
@@ -32,6 +33,8 @@ func dur(d time.Duration) hayrick.Duration { return hayrick.Duration(d) }
 // storeKey names the store that a file's runs are kept in.
 const storeKey = "store"
 
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
 const (
 	maxBatchItems = 1_000_000
 	maxParallel   = 10_000
@@ -49,6 +52,41 @@ func (r *reader) definition(n *node, d *hayrick.JobDefinition) {
 			r.object(n, path, fields{
 				"builtin": r.text(&d.Handler.Builtin),
 				"params":  r.json(&d.Handler.Params),
+				"exec": func(n *node, path string) {
+					d.Handler.Exec = nil
+					r.each(func(n *node, path string) {
+						var arg string
+						r.text(&arg)(n, path)
+						d.Handler.Exec = append(d.Handler.Exec, arg)
+					})(n, path)
+				},
+				"env": r.entries(func(p pair, path string) {
+					if !variableName.MatchString(p.key) {
+						r.problems.add(p.Place, "%s: %q is no name of a variable; write letters, digits and _", path, p.key)
+						return
+					}
+					var v string
+					r.text(&v)(p.value, path)
+					if d.Handler.Env == nil {
+						d.Handler.Env = map[string]string{}
+					}
+					d.Handler.Env[p.key] = v
+				}),
+				"pass_env": func(n *node, path string) {
+					d.Handler.PassEnv = nil
+					r.each(func(n *node, path string) {
+						var name string
+						r.text(&name)(n, path)
+						if name != "" && !variableName.MatchString(name) {
+							r.bad(n, path, "%q is no name of a variable; write letters, digits and _", name)
+						}
+						d.Handler.PassEnv = append(d.Handler.PassEnv, name)
+					})(n, path)
+				},
+				"processes":       whole(r, &d.Handler.Processes, 1, 1000),
+				"items_in_flight": whole(r, &d.Handler.ItemsInFlight, 1, maxParallel),
+				"rows":            r.oneOf(&d.Handler.Rows, "jsonl", "arrow"),
+				"memory":          r.unit(&d.Handler.Memory, "2GiB"),
 			})
 		},
 		"input": func(n *node, path string) {

@@ -22,6 +22,15 @@ type Item struct {
 	// Try counts the tries of this item over the whole job, from 1. A vanished
 	// worker costs no try.
 	Try int
+	// Left is how long the try may take, 0 = as long as it likes. The context of
+	// Handle ends with it; only a Session keeps the time itself.
+	Left time.Duration
+	// Cursor is the last mark of an earlier try in this task, nil when there is none.
+	// The rows emitted before that mark are kept: go on behind them.
+	Cursor json.RawMessage
+	// Alone says that a process died with this item in hand. A handler with processes
+	// of its own runs it with no other item beside it.
+	Alone bool
 	// Host is what the handler may ask of the worker that runs it. Never nil.
 	Host Host
 }
@@ -53,6 +62,43 @@ type Lister interface {
 	Items(ctx context.Context, emit func(record json.RawMessage) error) error
 }
 
+// Opener is a handler that wants to know the tasks whose items it runs. Open is
+// called once an attempt, before its first item; an error means that the handler
+// cannot start, and fails the task.
+type Opener interface {
+	Open(ctx context.Context, t Task) (Session, error)
+}
+
+// Task is the attempt that a Session is opened for.
+type Task struct {
+	Run  string // the job id
+	Task string // the task id
+	// Log keeps a line in the task's log.
+	Log func(LogLine)
+	// Host takes the metrics that belong to no item.
+	Host Host
+}
+
+// LogLine is one line that a handler wrote, for the log of its task.
+type LogLine struct {
+	Child int     // which of the handler's processes, from 1; 0 = the worker's own
+	Items []int64 // ordinals of the items it had in hand
+	Text  string
+}
+
+// Session is a handler opened for one attempt. Its Handle keeps to Item.Left by
+// itself and returns within seconds of the end of ctx, whatever the user's code does,
+// so that the worker calls it straight from the slot of an item.
+type Session interface {
+	Handler
+	// Slots is how many items it wants at once. With rated it wants no more than run
+	// at this moment: each has a rate token, which must not grow old in a queue.
+	Slots(rated bool) int
+	// Close ends it, without waiting for what is still in hand. What the handler wrote
+	// before its last item ended is in the log then. It may be called twice.
+	Close()
+}
+
 // Closer is a handler that holds something: Close is called once, after the last
 // Handle.
 type Closer interface{ Close() error }
@@ -64,7 +110,22 @@ type Outcome struct {
 	Status      int                 // the HTTP status of the upstream's reply, for retry.classify; 0 = none
 	Message     string              // one line for people; no secrets
 	RetryAfter  time.Duration       // the upstream's Retry-After, 0 = none
+	// Crashed says that the process that had the item in hand died. A second time makes
+	// the item poison.
+	Crashed bool
+	// NotTried says that the try tells nothing about the item: what ran it was ended for
+	// the sake of another. It is run again, and no try is counted.
+	NotTried bool
+	// Detail is more for people, at most MaxDetail bytes and kept with the failure: the
+	// last of what the handler wrote to stderr.
+	Detail string
 }
+
+// MaxDetail bounds Outcome.Detail.
+const MaxDetail = 4 << 10
+
+// MaxCursor bounds the cursor of a mark, in bytes.
+const MaxCursor = 64 << 10
 
 // OK says whether the item ended ok.
 func (o Outcome) OK() bool { return o.Class == "" }
@@ -86,6 +147,20 @@ type Host interface {
 	Feedback(rate, key string, f Feedback)
 	// Add adds n to a metric of the task, such as api_requests or bytes_downloaded.
 	Add(metric string, n int64)
+	// Set makes the metric n, whatever it was.
+	Set(metric string, n int64)
+	// Observe counts n into <metric>_count, <metric>_sum and <metric>_max.
+	Observe(metric string, n int64)
+	// Beat says how far the item is: done of that many, 0 when that is not known. A
+	// time-out tells it.
+	Beat(done, of int64)
+	// Mark keeps the rows emitted so far together with cursor, one JSON value of at most
+	// MaxCursor bytes: the next try in this task, also on another machine, gets it as
+	// Item.Cursor and goes on behind those rows. They still count only when the item
+	// ends ok. An error says why the mark was not taken.
+	Mark(cursor json.RawMessage) error
+	// Log keeps a line in the task's log, with the item.
+	Log(text string)
 }
 
 // Feedback is what an upstream's reply says about a limit.
@@ -99,6 +174,14 @@ type Env struct {
 	World  hayrick.World
 	Log    *slog.Logger
 	Params json.RawMessage // handler.params, a JSON object or nil
+
+	// What follows is for handlers with processes of their own.
+	Handler hayrick.Handler  // of the job file
+	Timeout hayrick.Duration // run.item_timeout
+	Run     string           // the job id; "" when there is no run yet
+	// Dir gives the folder that the processes work in: the unpacked bundle of the run,
+	// the job's own folder before there is one, "" for the process's own.
+	Dir func(ctx context.Context) (string, error)
 }
 
 // Factory builds a handler from its params. An error is a user error: it names
@@ -108,8 +191,18 @@ type Factory func(ctx context.Context, env Env) (Handler, error)
 // Registry maps handler.builtin to its factory. wire.go holds the one literal.
 type Registry map[string]Factory
 
-// New builds the named handler.
-func (r Registry) New(ctx context.Context, name string, env Env) (Handler, error) {
+// External is the entry of a registry for handler.exec. It is no handler.builtin.
+const External = "(exec)"
+
+// New builds the handler that env.Handler names.
+func (r Registry) New(ctx context.Context, env Env) (Handler, error) {
+	name := env.Handler.Builtin
+	if len(env.Handler.Exec) > 0 {
+		name = External
+	} else if name == External {
+		name = ""
+	}
+	env.Params = env.Handler.Params
 	f, ok := r[name]
 	if !ok {
 		return nil, &hayrick.UserError{

@@ -9,7 +9,9 @@ import (
 func (r Registry) names() string {
 	var out []string
 	for n := range r {
-		out = append(out, n)
+		if n != External {
+			out = append(out, n)
+		}
 	}
 	slices.Sort(out)
 	return strings.Join(out, ", ")

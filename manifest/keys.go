@@ -100,6 +100,11 @@ func (j Job) Failures(task, attempt, sha string) string {
 	return j.at("tasks", task, fmt.Sprintf("%s_%s_%s_failures.jsonl", task, short8(attempt), Short(sha)))
 }
 
+// Log is what the handler of one attempt wrote.
+func (j Job) Log(task, attempt, sha string) string {
+	return j.at("tasks", task, fmt.Sprintf("%s_%s_%s_log.jsonl", task, short8(attempt), Short(sha)))
+}
+
 // Checkpoints is the folder of a task's journal snapshots.
 func (j Job) Checkpoints(task string) string { return j.at("tasks", task, "checkpoint") + "/" }
 

@@ -1,6 +1,10 @@
 package manifest
 
-import "hayrick"
+import (
+	"encoding/json"
+
+	"hayrick"
+)
 
 // SchemaResult is the schema of Result.
 const SchemaResult = "hayrick.result/v1"
@@ -24,6 +28,7 @@ type Result struct {
 	RowHash      string      `json:"row_hash"`
 	SchemaDigest string      `json:"schema_digest,omitempty"`
 	Failures     *Failures   `json:"failures,omitempty"`
+	Log          *LogFile    `json:"log,omitempty"` // nil when the handler wrote nothing
 	Items        int         `json:"items"`
 	OK           int         `json:"ok"`
 	Failed       int         `json:"failed"`
@@ -42,6 +47,25 @@ type Failures struct {
 	SHA256  string           `json:"sha256"`
 	Count   int              `json:"count"`
 	ByClass map[string]int64 `json:"by_class"`
+}
+
+// LogFile names the log of an attempt: lines of LogLine.
+type LogFile struct {
+	File    string `json:"file"`
+	SHA256  string `json:"sha256"`
+	Bytes   int64  `json:"bytes"`
+	Lines   int64  `json:"lines"`   // that were written
+	Dropped int64  `json:"dropped"` // of these, left out between the beginning and the end
+}
+
+// LogLine is one line that a handler wrote: to its stderr, or by jobs.Host.Log.
+type LogLine struct {
+	At      Time            `json:"at,omitzero"`
+	Child   int             `json:"child,omitempty"`   // which of the worker's processes; 0 = a Go handler
+	Items   []int64         `json:"items,omitempty"`   // ordinals of the items it had in hand
+	Text    string          `json:"text,omitempty"`    // the line
+	Log     json.RawMessage `json:"log,omitempty"`     // instead of text: a line that was JSON itself
+	Dropped int64           `json:"dropped,omitempty"` // instead of both: so many lines are left out here
 }
 
 // InputFile is one file that a merge read.
@@ -83,6 +107,7 @@ type FailureLine struct {
 	Tries        int    `json:"tries"`  // of the item so far, over all its tasks
 	Losses       int    `json:"losses"` // workers that vanished with it in hand, likewise
 	RetryAfterMS int64  `json:"retry_after_ms"`
+	Detail       string `json:"detail,omitempty"` // the last of its handler's stderr, where its process ended
 }
 
 // SchemaTask is the schema of TaskManifest.

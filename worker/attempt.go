@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,9 @@ type attemptRun struct {
 	items   []item         // of the batch, in order
 	auto    []hayrick.Rate // those the host takes a token of before it hands out an item
 	handler jobs.Handler
+	session jobs.Session // of the handler, where it has sessions
 	metrics metrics
+	log     taskLog
 
 	stopRenewing func()
 	hard         context.Context // of the tries: ended by the deadline
@@ -41,6 +44,8 @@ type attemptRun struct {
 	journal  Journal    // nil until one is needed
 	memory   map[int][]byte
 	inMemory int   // bytes of rows held in memory
+	pending  []int // items whose entries the journal does not have yet
+	recorded time.Time
 	unsaved  int64 // bytes of rows in memory and journal: what a checkpoint carries
 	next     int   // the next item to hand out
 	ended    int   // items that have ended, in all attempts whose journal this is
@@ -61,6 +66,12 @@ type item struct {
 	schema   *rows.Schema // of its rows; nil = none
 	bad      string       // why the record is no item; "" = it is one
 	inHand   bool         // the handler has it
+	// Of an item that has not ended, with mu held: the rows of its last mark, and when the
+	// journal last got one.
+	marked []byte
+	kept   time.Time
+	unkept bool // the journal has an older mark, or none
+	beat   [2]int64
 }
 
 // The journal is made once an attempt has run items for so long or holds so much: a
@@ -68,6 +79,14 @@ type item struct {
 const (
 	journalAfter = 200 * time.Millisecond
 	journalBytes = 64 << 10
+)
+
+// Entries that come faster than one in journalGap wait for each other, journalGroup at
+// most: a transaction an item would cost more than a fast handler does. A crash loses
+// the work of those that wait.
+const (
+	journalGap   = 10 * time.Millisecond
+	journalGroup = 256
 )
 
 // The rules of automatic pauses.
@@ -102,6 +121,17 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 	if a.handler, err = a.job.Handler(ctx); err != nil {
 		return a.fail(ctx, hayrick.ClassHandler, err.Error())
 	}
+	if o, ok := a.handler.(jobs.Opener); ok {
+		s, err := o.Open(ctx, jobs.Task{Run: a.ref.JobID, Task: a.ref.TaskID, Log: a.keepLine, Host: &host{a: a, ctx: ctx}})
+		if err != nil && ctx.Err() != nil {
+			return fault("start the handler"), ctx.Err()
+		}
+		if err != nil {
+			return a.fail(ctx, hayrick.ClassHandler, err.Error())
+		}
+		a.session = s
+		defer s.Close() // a second time where the items have run
+	}
 	defer func() {
 		if a.journal != nil {
 			a.journal.Close(false)
@@ -113,7 +143,11 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 	if err := a.proveRunnable(ctx); err != nil {
 		return fault("keep the claim"), err
 	}
-	if err := a.runItems(ctx); err != nil {
+	err = a.runItems(ctx)
+	if a.session != nil {
+		a.session.Close() // its log is complete now
+	}
+	if err != nil {
 		return fault("run the items"), err
 	}
 	if a.ended < len(a.items) {
@@ -186,7 +220,7 @@ func (a *attemptRun) open(ctx context.Context) (v Verdict, ok bool, err error) {
 
 // reset is the item as the batch has it: nothing of it has run in this task.
 func (x *item) reset() {
-	x.schema = nil
+	x.schema, x.marked, x.unkept = nil, nil, false
 	x.Entry = Entry{Ordinal: x.in.Ordinal, Key: x.Key, Tries: x.in.Tries, Losses: x.in.Losses}
 	for _, class := range x.in.Classes {
 		if class == hayrick.ClassCrash {
@@ -344,6 +378,9 @@ func (a *attemptRun) load(ctx context.Context) error {
 			return fmt.Errorf("journal of %s: item %d: %v: %w", a.ref.TaskID, e.Ordinal, err, hayrick.ErrCorrupt)
 		}
 		x.schema = schema
+		if !e.Ended {
+			x.schema, x.marked = nil, bytes.Clone(e.Rows)
+		}
 		a.unsaved += int64(len(e.Rows))
 		e.Key, e.Rows = x.Key, nil
 		x.Entry = e
@@ -368,8 +405,12 @@ func (a *attemptRun) known(e Entry) (*rows.Schema, error) {
 		}
 		count++
 	}
-	if count != e.RowCount || (count > 0 && !(e.Ended && e.OK)) {
+	marked := !e.Ended && e.Cursor != nil
+	if count != e.RowCount || (count > 0 && !(e.Ended && e.OK) && !marked) {
 		return nil, fmt.Errorf("%d rows, ended %t, ok %t, counted %d", count, e.Ended, e.OK, e.RowCount)
+	}
+	if marked {
+		return nil, nil // they are judged with the others when the item ends
 	}
 	return a.fit(seen.Schema())
 }
@@ -378,6 +419,7 @@ func (a *attemptRun) known(e Entry) (*rows.Schema, error) {
 func (a *attemptRun) forget() {
 	a.journal.Close(true)
 	a.journal, a.ended, a.unsaved = nil, 0, 0
+	a.memory, a.inMemory, a.pending = map[int][]byte{}, 0, nil
 	a.schema, a.lastSchema = rows.Schema{}, nil
 	for i := range a.items {
 		a.items[i].reset()

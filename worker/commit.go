@@ -28,6 +28,7 @@ func (a *attemptRun) finish(ctx context.Context) (Verdict, error) {
 	if err != nil {
 		return fault("put the results"), err
 	}
+	a.putLog(ctx, &res)
 	return a.commit(ctx, res)
 }
 
@@ -166,7 +167,7 @@ func (a *attemptRun) putFailures(ctx context.Context, res *manifest.Result) erro
 		}
 		line, err := manifest.EncodeLine(manifest.FailureLine{
 			Ordinal: x.in.Ordinal, Key: x.Key, Class: x.Class, Disposition: string(x.Disposition),
-			Message: x.Message, Tries: x.Tries, Losses: x.Losses, RetryAfterMS: x.RetryAfterMS,
+			Message: x.Message, Tries: x.Tries, Losses: x.Losses, RetryAfterMS: x.RetryAfterMS, Detail: x.Detail,
 		})
 		if err != nil {
 			return err
@@ -221,6 +222,7 @@ func (a *attemptRun) fail(ctx context.Context, class, why string) (Verdict, erro
 	res := a.result(hayrick.TaskFailed)
 	res.Items, res.Failed = a.batch.Items, a.batch.Items
 	res.Task.Error = &manifest.TaskError{Class: class, Message: oneLine(why)}
+	a.putLog(ctx, &res)
 	a.w.Log.Warn("task failed", hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyClass, class, "why", why)
 	return a.commit(ctx, res)
 }

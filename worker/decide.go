@@ -150,6 +150,14 @@ func oneLine(s string) string {
 	return strings.ToValidUTF8(s, "?")
 }
 
+// clipDetail bounds what a failure keeps of its handler's stderr: the last of it.
+func clipDetail(s string) string {
+	if over := len(s) - jobs.MaxDetail; over > 0 {
+		s = s[over:]
+	}
+	return strings.ToValidUTF8(s, "?")
+}
+
 // Fields is a record's top level, decoded once per item.
 type Fields map[string]json.RawMessage
 

@@ -213,11 +213,11 @@ type flakyJournal struct {
 	f *flaky
 }
 
-func (j flakyJournal) Record(ctx context.Context, e worker.Entry) error {
+func (j flakyJournal) Record(ctx context.Context, es ...worker.Entry) error {
 	if err := j.f.fails("record"); err != nil {
 		return err
 	}
-	return j.Journal.Record(ctx, e)
+	return j.Journal.Record(ctx, es...)
 }
 
 func (j flakyJournal) Each(ctx context.Context, fn func(worker.Entry) error) error {

@@ -92,6 +92,14 @@ func (a *attemptRun) checkpoint(ctx context.Context) error {
 			return err
 		}
 	}
+	for i := range a.items {
+		if err := a.keepMark(ctx, i); err != nil {
+			return err
+		}
+	}
+	if err := a.flush(ctx); err != nil {
+		return err
+	}
 	a.saved = a.w.World.Clock.Now()
 	snap, err := a.journal.Snapshot(ctx)
 	if err != nil {

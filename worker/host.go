@@ -2,6 +2,8 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -17,7 +19,9 @@ import (
 type host struct {
 	a    *attemptRun
 	ctx  context.Context // of the try
-	item *item
+	item *item           // nil for the task as a whole
+	at   int             // its place in the batch
+	try  *tried
 }
 
 var _ jobs.Host = (*host)(nil)
@@ -73,7 +77,59 @@ func (h *host) Feedback(rate, key string, f jobs.Feedback) {
 }
 
 // Add is jobs.Host.
-func (h *host) Add(metric string, n int64) { h.a.metrics.add(metric, n) }
+func (h *host) Add(metric string, n int64) {
+	h.a.metrics.change(metric, func(old int64, _ bool) int64 { return old + n })
+}
+
+// Set is jobs.Host.
+func (h *host) Set(metric string, n int64) {
+	h.a.metrics.change(metric, func(int64, bool) int64 { return n })
+}
+
+// Observe is jobs.Host.
+func (h *host) Observe(metric string, n int64) {
+	h.Add(metric+"_count", 1)
+	h.Add(metric+"_sum", n)
+	h.a.metrics.change(metric+"_max", func(old int64, there bool) int64 {
+		if there {
+			return max(old, n)
+		}
+		return n
+	})
+}
+
+// Beat is jobs.Host.
+func (h *host) Beat(done, of int64) {
+	if h.item != nil {
+		h.a.update(func() { h.item.beat = [2]int64{done, of} })
+	}
+}
+
+// Mark is jobs.Host.
+func (h *host) Mark(cursor json.RawMessage) error {
+	switch {
+	case h.item == nil:
+		return errors.New("a mark belongs to an item")
+	case len(cursor) > jobs.MaxCursor:
+		return fmt.Errorf("a cursor of %d bytes, the limit is %d", len(cursor), jobs.MaxCursor)
+	case !json.Valid(cursor):
+		return errors.New("a cursor is one JSON value")
+	}
+	body, count, ok := h.try.sofar()
+	if !ok {
+		return errOver
+	}
+	return h.a.mark(h.at, cursor, body, count)
+}
+
+// Log is jobs.Host.
+func (h *host) Log(text string) {
+	l := jobs.LogLine{Text: text}
+	if h.item != nil {
+		l.Items = []int64{h.item.in.Ordinal}
+	}
+	h.a.keepLine(l)
+}
 
 // metrics are the numbers of one attempt.
 type metrics struct {
@@ -84,16 +140,17 @@ type metrics struct {
 // maxMetrics bounds the metrics of one task.
 const maxMetrics = 64
 
-func (m *metrics) add(name string, n int64) {
+func (m *metrics) change(name string, f func(old int64, there bool) int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, ok := m.of[name]; !ok && len(m.of) >= maxMetrics {
+	old, there := m.of[name]
+	if !there && len(m.of) >= maxMetrics {
 		return
 	}
 	if m.of == nil {
 		m.of = map[string]int64{}
 	}
-	m.of[name] += n
+	m.of[name] = f(old, there)
 }
 
 // sum is what there is so far, a map of its own.

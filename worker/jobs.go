@@ -20,6 +20,9 @@ type Jobs struct {
 	Handlers jobs.Registry
 	World    hayrick.World
 	Log      *slog.Logger
+	// Bundles is the folder that bundles are unpacked in, for handlers with processes of
+	// their own; "" = none can be.
+	Bundles string
 
 	mu   sync.Mutex
 	open map[string]*Job
@@ -101,8 +104,9 @@ func (j *Jobs) Close() error {
 // it.
 func (j *Job) Handler(ctx context.Context) (jobs.Handler, error) {
 	j.once.Do(func() {
-		j.handler, j.err = j.jobs.Handlers.New(context.WithoutCancel(ctx), j.Definition.Handler.Builtin, jobs.Env{
-			World: j.jobs.World, Log: j.jobs.Log, Params: j.Definition.Handler.Params,
+		j.handler, j.err = j.jobs.Handlers.New(context.WithoutCancel(ctx), jobs.Env{
+			World: j.jobs.World, Log: j.jobs.Log, Handler: j.Definition.Handler, Timeout: j.Definition.Run.ItemTimeout,
+			Run: j.Plan.JobID, Dir: j.unpacked,
 		})
 	})
 	return j.handler, j.err

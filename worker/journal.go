@@ -15,13 +15,13 @@ import (
 )
 
 // journalFormat changes when the tables below do.
-const journalFormat = "1"
+const journalFormat = "2"
 
 const journalSchema = `
 CREATE TABLE meta (format TEXT, batch TEXT, definition TEXT, bundle TEXT, boot TEXT);
 CREATE TABLE items (
-  ordinal INTEGER PRIMARY KEY, ended INTEGER, ok INTEGER, key TEXT, class TEXT, disposition TEXT, message TEXT,
-  tries INTEGER, losses INTEGER, crashes INTEGER, retry_after_ms INTEGER, row_count INTEGER, rows BLOB);`
+  ordinal INTEGER PRIMARY KEY, ended INTEGER, ok INTEGER, key TEXT, class TEXT, disposition TEXT, message TEXT, detail TEXT,
+  tries INTEGER, losses INTEGER, crashes INTEGER, retry_after_ms INTEGER, row_count INTEGER, cursor BLOB, rows BLOB);`
 
 type fileJournal struct {
 	path string
@@ -41,7 +41,7 @@ func openJournal(path string, lock *os.File) *fileJournal {
 }
 
 func (j *fileJournal) prepare(ctx context.Context) (err error) {
-	j.put, err = j.db.PrepareContext(ctx, `INSERT OR REPLACE INTO items VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)`)
+	j.put, err = j.db.PrepareContext(ctx, `INSERT OR REPLACE INTO items VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`)
 	return err
 }
 
@@ -65,9 +65,32 @@ func (j *fileJournal) fits(ctx context.Context, fp Fingerprint, boot string) err
 }
 
 // Record is Journal.
-func (j *fileJournal) Record(ctx context.Context, e Entry) error {
-	if _, err := j.put.ExecContext(ctx, e.Ordinal, e.Ended, e.OK, e.Key, e.Class, string(e.Disposition), e.Message,
-		e.Tries, e.Losses, e.Crashes, e.RetryAfterMS, e.RowCount, e.Rows); err != nil {
+func (j *fileJournal) Record(ctx context.Context, es ...Entry) (err error) {
+	if len(es) > 1 {
+		tx, err := j.db.BeginTx(ctx, nil)
+		if err != nil {
+			return fmt.Errorf("write the journal: %w", err)
+		}
+		put := tx.StmtContext(ctx, j.put)
+		for i := range es {
+			if err := record(ctx, put, &es[i]); err != nil {
+				return errors.Join(err, tx.Rollback())
+			}
+		}
+		if err := tx.Commit(); err != nil {
+			return fmt.Errorf("write the journal: %w", err)
+		}
+		return nil
+	}
+	for i := range es {
+		err = record(ctx, j.put, &es[i])
+	}
+	return err
+}
+
+func record(ctx context.Context, put *sql.Stmt, e *Entry) error {
+	if _, err := put.ExecContext(ctx, e.Ordinal, e.Ended, e.OK, e.Key, e.Class, string(e.Disposition), e.Message, e.Detail,
+		e.Tries, e.Losses, e.Crashes, e.RetryAfterMS, e.RowCount, e.Cursor, e.Rows); err != nil {
 		return fmt.Errorf("write the journal: %w", err)
 	}
 	return nil
@@ -75,8 +98,8 @@ func (j *fileJournal) Record(ctx context.Context, e Entry) error {
 
 // Each is Journal.
 func (j *fileJournal) Each(ctx context.Context, fn func(Entry) error) error {
-	rs, err := j.db.QueryContext(ctx, `SELECT ordinal, ended, ok, key, class, disposition, message,
-		tries, losses, crashes, retry_after_ms, row_count, rows FROM items ORDER BY ordinal`)
+	rs, err := j.db.QueryContext(ctx, `SELECT ordinal, ended, ok, key, class, disposition, message, detail,
+		tries, losses, crashes, retry_after_ms, row_count, cursor, rows FROM items ORDER BY ordinal`)
 	if err != nil {
 		return unreadable(ctx, err)
 	}
@@ -84,8 +107,8 @@ func (j *fileJournal) Each(ctx context.Context, fn func(Entry) error) error {
 	for rs.Next() {
 		var e Entry
 		var body sql.RawBytes
-		if err := rs.Scan(&e.Ordinal, &e.Ended, &e.OK, &e.Key, &e.Class, &e.Disposition, &e.Message,
-			&e.Tries, &e.Losses, &e.Crashes, &e.RetryAfterMS, &e.RowCount, &body); err != nil {
+		if err := rs.Scan(&e.Ordinal, &e.Ended, &e.OK, &e.Key, &e.Class, &e.Disposition, &e.Message, &e.Detail,
+			&e.Tries, &e.Losses, &e.Crashes, &e.RetryAfterMS, &e.RowCount, &e.Cursor, &body); err != nil {
 			return unreadable(ctx, err)
 		}
 		e.Rows = body

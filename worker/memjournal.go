@@ -100,11 +100,13 @@ func (m *MemJournals) Restore(ctx context.Context, ref hayrick.TaskRef, attempt 
 }
 
 // Record is Journal.
-func (j *memJournal) Record(_ context.Context, e Entry) error {
+func (j *memJournal) Record(_ context.Context, es ...Entry) error {
 	j.owner.mu.Lock()
 	defer j.owner.mu.Unlock()
-	e.Rows = bytes.Clone(e.Rows)
-	j.entries[e.Ordinal] = e
+	for _, e := range es {
+		e.Rows, e.Cursor = bytes.Clone(e.Rows), bytes.Clone(e.Cursor)
+		j.entries[e.Ordinal] = e
+	}
 	return nil
 }
 

@@ -82,9 +82,9 @@ type Journals interface {
 
 // Journal holds the ended items of one attempt with their rows.
 type Journal interface {
-	// Record stores the end of an item, or the tries it spent so far, with its rows, in
-	// one transaction that replaces the item's earlier entry.
-	Record(ctx context.Context, e Entry) error
+	// Record stores ends of items, or what they are without one so far (tries spent, a
+	// mark), with their rows, in one transaction that replaces their earlier entries.
+	Record(ctx context.Context, es ...Entry) error
 	// Each calls fn for every entry in ordinal order. Entry.Rows is valid only until fn
 	// returns.
 	Each(ctx context.Context, fn func(Entry) error) error
@@ -113,10 +113,14 @@ type Entry struct {
 	Class        string
 	Disposition  hayrick.Disposition
 	Message      string
-	Tries        int // over all tasks
-	Losses       int // over all tasks
-	Crashes      int // of its handler in this task
+	Detail       string // more of the last failure; see jobs.Outcome
+	Tries        int    // over all tasks
+	Losses       int    // over all tasks
+	Crashes      int    // of its handler in this task
 	RetryAfterMS int64
 	RowCount     int64
-	Rows         []byte // rows.AppendRow encodings, each with its length before it
+	// Cursor is the last mark of an item that has not ended; RowCount and Rows are then
+	// what it had emitted at the mark.
+	Cursor []byte
+	Rows   []byte // rows.AppendRow encodings, each with its length before it
 }

@@ -55,6 +55,7 @@ type rig struct {
 	limiter  *limiter
 	orders   *orders
 	handler  handle
+	make     func(jobs.Env) jobs.Handler // instead of handler
 	log      *slog.Logger
 }
 
@@ -148,7 +149,13 @@ func (r *rig) ref(n int64) hayrick.TaskRef {
 // worker is what a new process runs.
 func (r *rig) worker(name string) *worker.Worker {
 	world := r.clock.world(name)
-	registry := jobs.Registry{"h": func(context.Context, jobs.Env) (jobs.Handler, error) { return r.handler, nil }}
+	build := func(_ context.Context, env jobs.Env) (jobs.Handler, error) {
+		if r.make != nil {
+			return r.make(env), nil
+		}
+		return r.handler, nil
+	}
+	registry := jobs.Registry{"h": build, jobs.External: build}
 	return &worker.Worker{
 		Store: r.store, Claims: r.mem, Marks: r.mem, Queue: r.mem, Inputs: r.mem, Limiter: r.limiter, Orders: r.orders, Journals: r.journals,
 		Jobs:  &worker.Jobs{Store: r.store, Handlers: registry, World: world, Log: r.log},

@@ -43,6 +43,9 @@ func (a *attemptRun) runItems(ctx context.Context) error {
 		})
 	}
 	slots := max(1, def.Run.ItemsInFlight)
+	if a.session != nil {
+		slots = max(1, a.session.Slots(len(a.auto) > 0))
+	}
 	if a.mode == ModeSolo {
 		slots = 1
 	}
@@ -58,6 +61,11 @@ func (a *attemptRun) runItems(ctx context.Context) error {
 		wg.Wait()
 	}
 	a.late = context.Cause(a.hard) == errDeadline
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.flush(context.WithoutCancel(ctx)); a.err == nil { // also what an attempt that ends early has done
+		a.err = err
+	}
 	return a.err
 }
 
@@ -138,7 +146,7 @@ func (a *attemptRun) runItem(i int) error {
 		return a.end(ctx, i, a.reserved(hayrick.ClassLostWorker, "%d workers vanished with the item in hand", n), nil)
 	}
 	for {
-		h := &host{a: a, item: x}
+		h := &host{a: a, item: x, at: i}
 		if err := h.takeAuto(a.soft); err != nil {
 			if a.soft.Err() != nil {
 				err = errStopped
@@ -151,12 +159,24 @@ func (a *attemptRun) runItem(i int) error {
 			}
 		}
 		a.update(func() { x.inHand = true })
-		t := a.try(x, h)
+		var t *tried
+		if a.session != nil {
+			t = a.trySession(x, h)
+		} else {
+			t = a.try(x, h)
+		}
 		if a.mode == ModeSolo {
 			a.letGo(ctx, x.in.Ordinal)
 		}
 		if a.hard.Err() != nil && !t.out.OK() {
 			return errStopped // with the item in hand: the try says nothing about it
+		}
+		if t.out.NotTried {
+			a.update(func() { x.inHand = false })
+			if a.soft.Err() != nil {
+				return errStopped
+			}
+			continue
 		}
 		a.update(func() {
 			x.inHand = false
@@ -173,6 +193,7 @@ func (a *attemptRun) runItem(i int) error {
 			}
 			t.out = badRows(err) // the item alone is sound: it clashes with others
 		}
+		a.update(func() { x.Detail = clipDetail(t.out.Detail) })
 		next := NextTry(a.job.Definition.Retry, Try{
 			Outcome: t.out, InTask: x.Tries - x.in.Tries, Crashes: x.Crashes, Crashed: t.crashed,
 		}, float64(a.w.World.Rand.Uint64()>>11)/(1<<53))
@@ -271,8 +292,12 @@ func (a *attemptRun) end(ctx context.Context, i int, f hayrick.Failure, t *tried
 			return err
 		}
 		body, x.schema, x.RowCount, x.RetryAfterMS = t.body, schema, t.count, 0
+		x.Detail = ""
+	} else {
+		x.RowCount = 0
 	}
 	x.Ended, x.OK = true, t != nil
+	x.Cursor, x.marked, x.unkept = nil, nil, false
 	x.Class, x.Disposition, x.Message = f.Class, f.Disposition, f.Message
 	x.Losses = x.in.Losses + a.lost[x.in.Ordinal]
 	if err := a.record(ctx, i, body); err != nil {
@@ -295,26 +320,63 @@ func (a *attemptRun) spent(ctx context.Context, i int) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.progress++
-	return a.record(ctx, i, nil)
+	return a.record(ctx, i, a.items[i].marked)
 }
 
-// record keeps an entry: in memory at first, in the journal once the attempt is
-// long or large. Called with mu held.
+// markEvery is how often the journal gets the mark of an item: a mark carries all rows
+// of the item so far, and only the last one counts.
+const markEvery = time.Second
+
+// mark keeps the rows of an item so far with its cursor. A worker that vanishes loses
+// marks that are not older than markEvery; a hand-back loses none.
+func (a *attemptRun) mark(i int, cursor, body []byte, count int64) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	x := &a.items[i]
+	if x.Ended {
+		return errOver
+	}
+	x.Cursor, x.marked, x.RowCount, x.unkept = slices.Clone(cursor), body, count, true
+	a.progress++
+	if a.w.World.Clock.Now().Sub(x.kept) < markEvery {
+		return nil
+	}
+	return a.keepMark(context.WithoutCancel(a.hard), i)
+}
+
+// keepMark gives the journal an item's last mark. Called with mu held.
+func (a *attemptRun) keepMark(ctx context.Context, i int) error {
+	x := &a.items[i]
+	if !x.unkept {
+		return nil
+	}
+	x.kept = a.w.World.Clock.Now()
+	return a.record(ctx, i, x.marked)
+}
+
+// record keeps an entry: in memory at first, in the journal once the attempt is long
+// or large. Called with mu held.
 func (a *attemptRun) record(ctx context.Context, i int, body []byte) error {
+	x := &a.items[i]
 	a.unsaved += int64(len(body))
+	if x.Ended && len(body) > 0 {
+		a.memory[i] = body
+	}
+	a.inMemory += len(body)
+	now := a.w.World.Clock.Now()
 	if a.journal == nil {
-		if len(body) > 0 {
-			a.memory[i] = body
-			a.inMemory += len(body)
-		}
-		if a.inMemory < journalBytes && a.w.World.Clock.Now().Sub(a.began) < journalAfter {
+		if a.inMemory < journalBytes && now.Sub(a.began) < journalAfter {
 			return nil
 		}
 		return a.spill(ctx)
 	}
-	e := a.items[i].Entry
-	e.Rows = body
-	return a.journal.Record(ctx, e)
+	a.pending = append(a.pending, i)
+	fast := now.Sub(a.recorded) < journalGap
+	a.recorded = now
+	if fast && len(a.pending) < journalGroup && a.inMemory < journalBytes {
+		return nil
+	}
+	return a.flush(ctx)
 }
 
 // spill makes the journal and moves what memory holds into it.
@@ -324,16 +386,36 @@ func (a *attemptRun) spill(ctx context.Context) error {
 		return fmt.Errorf("create the journal: %w", err)
 	}
 	a.journal = j
+	a.pending = nil
 	for i := range a.items {
-		e := a.items[i].Entry
-		if !e.Ended && e.Tries == a.items[i].in.Tries {
-			continue
-		}
-		e.Rows = a.memory[i]
-		if err := j.Record(ctx, e); err != nil {
-			return err
+		if x := &a.items[i]; x.Ended || x.Tries != x.in.Tries || x.Cursor != nil {
+			a.pending = append(a.pending, i)
 		}
 	}
-	a.memory, a.inMemory = map[int][]byte{}, 0
+	return a.flush(ctx)
+}
+
+// flush moves what waits for it into the journal, where there is one. Called with mu
+// held.
+func (a *attemptRun) flush(ctx context.Context) error {
+	if a.journal == nil || len(a.pending) == 0 {
+		return nil
+	}
+	entries := make([]Entry, 0, len(a.pending))
+	for _, i := range a.pending {
+		x := &a.items[i]
+		e := x.Entry
+		if e.Rows = a.memory[i]; !e.Ended {
+			e.Rows = x.marked
+		}
+		x.unkept = false
+		entries = append(entries, e)
+	}
+	if err := a.journal.Record(ctx, entries...); err != nil {
+		return err
+	}
+	a.pending = a.pending[:0]
+	clear(a.memory)
+	a.inMemory = 0
 	return nil
 }

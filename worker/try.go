@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -100,7 +101,7 @@ func (a *attemptRun) try(x *item, h *host) *tried {
 	defer cancel()
 	h.ctx = ctx
 	t := &tried{}
-	it := jobs.Item{Ordinal: x.in.Ordinal, Key: x.Key, Data: slices.Clip(x.in.Data), Try: x.Tries + 1, Host: h}
+	it := a.handedOut(x, h, t)
 	ended := make(chan handled, 1)
 	a.w.World.Go("handle", func() { a.handle(ctx, it, t, ended) })
 	var given bool
@@ -115,9 +116,62 @@ func (a *attemptRun) try(x *item, h *host) *tried {
 	case t.bad != nil:
 		t.out = badRows(t.bad)
 	case !t.out.OK() && ctx.Err() != nil && a.hard.Err() == nil:
-		t.out = jobs.Fail(hayrick.ClassTimeout, "still running after %s: %s", limit, t.out.Message)
+		t.out = jobs.Fail(hayrick.ClassTimeout, "still running after %s%s: %s", limit, a.reached(x), t.out.Message)
 	}
 	return t
+}
+
+// trySession is try for a handler that watches over its own time: there is nothing to
+// give up, and no goroutine to do it for.
+func (a *attemptRun) trySession(x *item, h *host) *tried {
+	h.ctx = a.hard
+	t := &tried{}
+	t.out = a.session.Handle(a.hard, a.handedOut(x, h, t), t.emit)
+	t.close()
+	t.crashed = t.out.Crashed
+	if t.bad != nil && !t.crashed {
+		t.out = badRows(t.bad)
+	}
+	return t
+}
+
+// handedOut is the item as the handler gets it. t begins with the rows of its mark.
+func (a *attemptRun) handedOut(x *item, h *host, t *tried) jobs.Item {
+	h.try = t
+	it := jobs.Item{
+		Ordinal: x.in.Ordinal, Key: x.Key, Data: slices.Clip(x.in.Data), Try: x.Tries + 1, Host: h,
+		Left: a.job.Definition.Run.ItemTimeout.D(), Alone: x.Crashes > 0,
+	}
+	if x.Cursor != nil {
+		it.Cursor = json.RawMessage(x.Cursor)
+		for r, err := range rows.Rows(x.marked) {
+			if err == nil {
+				err = t.emit(r)
+			}
+			if err != nil {
+				panic(fmt.Sprintf("rows of a mark that were emitted once: %v", err)) // or checked by known
+			}
+		}
+	}
+	return it
+}
+
+// reached is how far an item was by its last beat, "" without one.
+func (a *attemptRun) reached(x *item) (text string) {
+	a.update(func() {
+		if x.beat != [2]int64{} {
+			text = fmt.Sprintf(", at %d of %d", x.beat[0], x.beat[1])
+		}
+	})
+	return text
+}
+
+// sofar is what the try has emitted; ok is false when it is over or its rows cannot be
+// stored. Rows are only ever appended, so that the bytes stay as they are.
+func (t *tried) sofar() (body []byte, count int64, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.body[:len(t.body):len(t.body)], t.count, !t.over && t.bad == nil
 }
 
 // handle calls the handler and turns a panic into a crash of the item. A panic on a

@@ -62,7 +62,7 @@ func runCheck(ctx context.Context, c *cli, o submitOptions) error {
 	}
 	res := checked{
 		Schema: "hayrick.check/v1", File: f.Path, Profile: f.Profile, Name: f.Definition.Name,
-		Handler: checkedHandler{Name: f.Definition.Handler.Builtin}, Input: f.Definition.Input.URI, Output: f.Definition.Output.URI, Store: c.storeDir,
+		Handler: checkedHandler{Name: f.Definition.Handler.Label()}, Input: f.Definition.Input.URI, Output: f.Definition.Output.URI, Store: c.storeDir,
 	}
 	_, res.Handler.Items = h.(jobs.Lister)
 	st, err := c.openToPlan(ctx)

@@ -26,6 +26,7 @@ import (
 	"hayrick/internal/records"
 	"hayrick/jobfile"
 	"hayrick/jobs"
+	"hayrick/jobs/extproc"
 	"hayrick/manifest"
 	"hayrick/ratelimit"
 	"hayrick/worker"
@@ -58,10 +59,12 @@ func (c *cli) checkFile(ctx context.Context, f jobfile.File) (jobs.Handler, erro
 	if what != "" {
 		ps = append(ps, jobfile.Problem{Place: f.At("output.uri"), What: "output.uri: " + what})
 	}
-	h, err := handlers.New(ctx, f.Definition.Handler.Builtin, jobs.Env{World: c.world, Log: c.log, Params: f.Definition.Handler.Params})
+	h, err := handlers.New(ctx, c.handlerEnv(f))
 	if err != nil {
 		path := paramPath.FindString(err.Error()) // the parameter that the error is about
 		switch _, ok := handlers[f.Definition.Handler.Builtin]; {
+		case len(f.Definition.Handler.Exec) > 0:
+			path = "handler.exec"
 		case !ok:
 			path = "handler.builtin"
 		case path == "":
@@ -79,6 +82,46 @@ func (c *cli) checkFile(ctx context.Context, f jobfile.File) (jobs.Handler, erro
 		return nil, denied
 	}
 	return h, nil
+}
+
+// checker is a handler that can say before a run whether it starts.
+type checker interface{ Check(context.Context) error }
+
+// checkHandler starts a handler that is a program, and ends it when it is ready: one
+// that does not start here would fail every task.
+func checkHandler(ctx context.Context, f jobfile.File, h jobs.Handler) error {
+	p, ok := h.(checker)
+	if !ok {
+		return nil
+	}
+	err := p.Check(ctx)
+	var u *hayrick.UserError
+	var s *extproc.StartError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &s):
+		e := &hayrick.UserError{What: fmt.Sprintf("%s: handler.exec: %s", f.At("handler.exec"), s.What), Hint: "see every frame and line of it: hayrick handler try " + f.Path}
+		if text := strings.TrimSpace(s.Detail); strings.Contains(text, "\n") {
+			e.What += "\n" + indented(text)
+		}
+		return e
+	case errors.As(err, &u):
+		return jobfile.Problems{{Place: f.At("handler.exec"), What: u.What + "; " + u.Hint}}
+	}
+	return fmt.Errorf("check the handler: %w", err)
+}
+
+// indented is a text of several lines inside another.
+func indented(text string) string { return "  | " + strings.ReplaceAll(text, "\n", "\n  | ") }
+
+// handlerEnv is what a handler is built from before there is a run: it works in the
+// job's own folder.
+func (c *cli) handlerEnv(f jobfile.File) jobs.Env {
+	return jobs.Env{
+		World: c.world, Log: c.log, Handler: f.Definition.Handler, Timeout: f.Definition.Run.ItemTimeout,
+		Dir: func(context.Context) (string, error) { return filepath.Abs(f.Dir) },
+	}
 }
 
 // paramPath is how a factory names a parameter.

@@ -238,6 +238,9 @@ func (c *cli) load(ctx context.Context, o submitOptions) (jobfile.File, jobs.Han
 		text, _ := over.MarshalText()
 		err = jobfile.Problems{{Place: f.At("run.item_timeout"), What: fmt.Sprintf("run.item_timeout: %s, and no function of AWS lives longer than %v; write less, or leave --detach out and work with hayrick worker", text, longestFunction)}}
 	}
+	if err == nil && !o.detach { // what other machines have, they find out
+		err = checkHandler(ctx, f, h)
+	}
 	return f, h, err
 }
 
@@ -267,8 +270,8 @@ func (c *cli) submission(ctx context.Context, f jobfile.File, h jobs.Handler, o 
 		return ask, fmt.Errorf("find the working directory: %w", err)
 	}
 	ask.Folder = wd
-	if st, err := os.Stat(o.job); err == nil && st.IsDir() {
-		ask.BundleDir = f.Dir // a job file alone has no folder
+	if st, err := os.Stat(o.job); err == nil && st.IsDir() || len(f.Definition.Handler.Exec) > 0 {
+		ask.BundleDir = f.Dir // a job file alone has no folder, unless its handler lies beside it
 	}
 	if l, ok := h.(jobs.Lister); ok {
 		ask.Items = l.Items
@@ -367,8 +370,12 @@ func (c *cli) tellPlan(r *roles, f jobfile.File, s coordinator.Submitted) {
 	if s.Resumed {
 		c.tell("going on with %s, submitted %s", c.paint(bold, s.JobID), clock(p.SubmittedAt.Time))
 	}
-	c.tell("plan   %s -> %s of %s   %d at once, %s in flight each   store %s", count(p.Items, "item"), count(p.Group.Tasks, "task"),
-		number(int64(def.Batch.Items)), def.Run.MaxParallel, count(int64(def.Run.ItemsInFlight), "item"), c.storeDir)
+	each := count(int64(def.Run.ItemsInFlight), "item") + " in flight each"
+	if len(def.Handler.Exec) > 0 {
+		each = count(int64(max(1, def.Handler.Processes)), "process") + " each"
+	}
+	c.tell("plan   %s -> %s of %s   %d at once, %s   store %s", count(p.Items, "item"), count(p.Group.Tasks, "task"),
+		number(int64(def.Batch.Items)), def.Run.MaxParallel, each, c.storeDir)
 	for _, line := range c.rateLines(def.Rates, p.Items) {
 		c.tell("       %s", line)
 	}

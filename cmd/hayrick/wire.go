@@ -12,6 +12,7 @@ import (
 	"hayrick/coordinator"
 	"hayrick/jobs"
 	"hayrick/jobs/backfill"
+	"hayrick/jobs/extproc"
 	"hayrick/jobs/noop"
 	"hayrick/local"
 	"hayrick/manifest"
@@ -24,6 +25,7 @@ import (
 var handlers = jobs.Registry{
 	backfill.Name: backfill.Factory,
 	noop.Name:     noop.Factory,
+	jobs.External: extproc.Factory,
 }
 
 // roles is the whole of Hayrick on one store, wired as the diagram of the design:
@@ -99,7 +101,7 @@ func (r *roles) work(scratch string) {
 	c, st := r.cli, r.store
 	r.coordinator.Scratch = scratch
 	r.limits = &meter{granted: map[string]int64{}, Limiter: &ratelimit.Limiter{Store: st, World: c.world, Timing: r.timing, Log: c.log}}
-	r.jobs = &worker.Jobs{Store: r.manifests, Handlers: handlers, World: c.world, Log: c.log}
+	r.jobs = &worker.Jobs{Store: r.manifests, Handlers: handlers, World: c.world, Log: c.log, Bundles: scratch}
 	r.worker = &worker.Worker{
 		Store: r.manifests, Claims: st, Marks: st, Queue: st, Inputs: st, Limiter: r.limits, Orders: r.coordinator,
 		Journals: worker.FileJournals{Dir: scratch, BootID: bootID()}, Jobs: r.jobs,

@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"manifest":         {""},
 	"jobs":             {"", "internal/rows"},
 	"jobs/noop":        {"", "jobs"},
+	"jobs/extproc":     {"", "jobs", "internal/rows"},
 	"jobs/backfill":    {"", "jobs", "internal/rows", "jobs/backfill"},
 	"jobfile":          {""},
 	"schema":           {},
@@ -55,7 +56,7 @@ var mayImport = map[string][]string{
 	"internal/tidy":      {},
 	"internal/wirecount": {"internal/wireproxy"},
 	"internal/wireproxy": {},
-	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/backfill", "jobfile", "schema", "ratelimit", "internal/rows", "internal/records", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor", "cost"},
+	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/extproc", "jobs/backfill", "jobfile", "schema", "ratelimit", "internal/rows", "internal/records", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor", "cost"},
 }
 
 // impure is what a decide.go or plan.go may not import: the world.

@@ -55,6 +55,13 @@ func (h *testHost) Feedback(rate, key string, f jobs.Feedback) {
 	h.feedback = append(h.feedback, fmt.Sprintf("%s %s %v %s", rate, key, f.Throttled, f.RetryAfter))
 }
 
+// The rest of a host is nothing that this handler asks for.
+func (h *testHost) Set(string, int64)          {}
+func (h *testHost) Observe(string, int64)      {}
+func (h *testHost) Beat(_, _ int64)            {}
+func (h *testHost) Mark(json.RawMessage) error { return nil }
+func (h *testHost) Log(string)                 {}
+
 func (h *testHost) Add(metric string, n int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -1,0 +1,19 @@
+//go:build !linux
+
+package extproc
+
+import (
+	"errors"
+	"os"
+)
+
+// limitMemory: only Linux changes the limits of another process.
+func limitMemory(int, int64) error {
+	return errors.New("the memory of a process can be limited on Linux only")
+}
+
+// peakMemory is not known here: systems count it in different units.
+func peakMemory(*os.ProcessState) int64 { return 0 }
+
+// unread is not asked for here: the last lines of a log may be missing.
+func unread(int) int { return 0 }

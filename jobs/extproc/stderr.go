@@ -1,0 +1,151 @@
+package extproc
+
+import (
+	"errors"
+	"io"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"hayrick/jobs"
+)
+
+// lastWords is the last of its stderr.
+func (c *child) lastWords() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return string(c.tail)
+}
+
+// lastLine is the last line of a text that says something.
+func lastLine(text string) string {
+	text = strings.TrimSpace(strings.ToValidUTF8(text, "?"))
+	if i := strings.LastIndexByte(text, '\n'); i >= 0 {
+		text = text[i+1:]
+	}
+	return strings.TrimSpace(text)
+}
+
+func behind(text string) string {
+	if text == "" {
+		return ""
+	}
+	return ": " + text
+}
+
+// line keeps a line of the child in its task's log.
+func (c *child) line(text string) {
+	c.mu.Lock()
+	s := c.sess
+	l := jobs.LogLine{Child: c.n, Text: text}
+	for _, k := range c.inHand() {
+		if l.Items = append(l.Items, k.ordinal); len(l.Items) == maxLogItems {
+			break
+		}
+	}
+	c.mu.Unlock()
+	if s == nil || s.task.Log == nil {
+		c.h.log.Debug("handler", "child", c.n, "text", text)
+		return
+	}
+	s.task.Log(l)
+}
+
+const (
+	maxLogItems = 8       // ordinals on a line of the log
+	maxLogLine  = 8 << 10 // bytes of a line of the log; what is longer is cut
+)
+
+// readLog reads the program's stderr until it ends.
+func (c *child) readLog() {
+	from := &logPipe{c: c}
+	defer from.release()
+	in := lines{from: from, max: maxLogLine}
+	for {
+		line, err := in.next()
+		if err != nil && !errors.Is(err, errLong) {
+			return
+		}
+		text := strings.ToValidUTF8(strings.TrimRight(string(line), "\r"), "?")
+		if err != nil {
+			text += " ... (cut at 8 KiB)"
+		}
+		c.line(text)
+	}
+}
+
+// logPipe reads stderr. From the moment that bytes leave the pipe until they are read
+// again, the child's logging is held: who holds it and finds the pipe empty knows that
+// every line is where it belongs.
+type logPipe struct {
+	c    *child
+	held bool
+}
+
+func (p *logPipe) release() {
+	if p.held {
+		p.held = false
+		p.c.logging.Unlock()
+	}
+}
+
+func (p *logPipe) Read(b []byte) (n int, err error) {
+	p.release()
+	raw, err := p.c.proc.stderr.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var failed error
+	if err := raw.Read(func(fd uintptr) bool {
+		p.c.logging.Lock()
+		for {
+			if n, failed = unix.Read(int(fd), b); failed != unix.EINTR {
+				break
+			}
+		}
+		if failed == unix.EAGAIN {
+			p.c.logging.Unlock()
+			return false
+		}
+		p.held = true
+		return true
+	}); err != nil {
+		return 0, err
+	}
+	if failed != nil {
+		return 0, failed
+	}
+	if n <= 0 {
+		return 0, io.EOF
+	}
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	p.c.tail = append(p.c.tail, b[max(0, n-jobs.MaxDetail):n]...)
+	if over := len(p.c.tail) - jobs.MaxDetail; over > 0 {
+		p.c.tail = append(p.c.tail[:0], p.c.tail[over:]...)
+	}
+	return n, nil
+}
+
+// settleLog waits until what the program has written to stderr is in the log. A program
+// that writes without end is waited for no longer than it takes to read what a pipe
+// holds.
+func (c *child) settleLog() {
+	raw, err := c.proc.stderr.SyscallConn()
+	if err != nil {
+		return
+	}
+	for range 1000 {
+		n := 0
+		c.logging.Lock()
+		if raw.Control(func(fd uintptr) { n = unread(int(fd)) }) != nil {
+			n = 0
+		}
+		c.logging.Unlock()
+		if n <= 0 {
+			return
+		}
+		runtime.Gosched()
+	}
+}
