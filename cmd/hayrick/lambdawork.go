@@ -21,9 +21,11 @@ func (f *function) work(ctx context.Context, t lent, messages []events.SQSMessag
 	if err := clearScratch(f.scratch); err != nil {
 		f.log.Warn("what an earlier invocation left stays", hayrick.KeyError, err)
 	}
-	s := sortMessages(messages, f.world.Clock.Now())
-	for _, err := range s.odd {
-		f.log.Error("a message that is none of ours is left in the queue", hayrick.KeyError, err)
+	roles := f.pool(1).Do
+	plays := func(r hayrick.Role) bool { return roles[r] != nil }
+	s := sortMessages(messages, plays, f.world.Clock.Now())
+	for _, o := range s.odd {
+		f.tellOdd(o)
 	}
 	for i, d := range s.early {
 		if err := f.store.Extend(ctx, hayrick.QueueTasks, s.until[i].Sub(f.world.Clock.Now()), d); err != nil {
@@ -44,6 +46,17 @@ func (f *function) work(ctx context.Context, t lent, messages []events.SQSMessag
 		f.log.Error("the invocation did not get to its messages", hayrick.KeyError, err)
 	}
 	return answer(messages, q.acked)
+}
+
+// tellOdd tells of a message that is left in the queue: its dead letter queue shows it
+// to a person in the end.
+func (f *function) tellOdd(o odd) {
+	if o.kind != "" && f.told[o.kind] {
+		return
+	}
+	f.told[o.kind] = true
+	f.log.Error("a message that is none of ours is left in the queue", hayrick.KeyError, o.why,
+		"hint", "update the function's code where a newer hayrick has sent it; else find out who sends to the queue")
 }
 
 // lend is the roles with a worker that knows how long it has.
