@@ -35,15 +35,22 @@ type attemptRun struct {
 	soft         context.Context // of the waits between them: ended by a drain and by an error too
 	stopWaiting  func()          // ends soft
 	late         bool            // the deadline ended it
+	tokenWait    time.Duration   // Patience; 0 = as long as it takes
 
 	mu       sync.Mutex // guards what follows, and the journal's writes
 	journal  Journal    // nil until one is needed
 	memory   map[int][]byte
-	inMemory int   // bytes of rows held in memory
-	unsaved  int64 // bytes of rows in memory and journal: what a checkpoint carries
-	next     int   // the next item to hand out
-	ended    int   // items that have ended, in all attempts whose journal this is
-	progress int   // items that ended, or tries that were spent, in this attempt
+	inMemory int           // bytes of rows held in memory
+	unsaved  int64         // bytes of rows in memory and journal: what a checkpoint carries
+	next     int           // the next item to hand out
+	handling int           // items that the handler has
+	busy     time.Time     // when it last had one, or none yet
+	idle     bool          // it only waited for tokens, and too long
+	skipped  int           // items whose keys are closed for longer than its patience
+	opens    time.Time     // when the first of these opens
+	wait     time.Duration // before the task is tried again
+	ended    int           // items that have ended, in all attempts whose journal this is
+	progress int           // items that ended, or tries that were spent, in this attempt
 	err      error
 	lost     map[int64]int // of the claim; only a solo attempt changes it
 	saved    time.Time     // of the last checkpoint

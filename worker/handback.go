@@ -41,12 +41,12 @@ func (a *attemptRun) handBack(ctx context.Context) (Verdict, error) {
 		JobID: a.ref.JobID, Generation: a.ref.Generation, Role: hayrick.RoleWorker, Group: a.group,
 		Block: a.block, Position: a.position, TaskID: a.ref.TaskID,
 	}
-	if err := a.w.Queue.Send(ctx, hayrick.QueueTasks, hayrick.Outgoing{Message: msg}); err != nil {
+	if err := a.w.Queue.Send(ctx, hayrick.QueueTasks, hayrick.Outgoing{Message: msg, Delay: a.wait}); err != nil {
 		// The old message stays and says the same.
 		return fault("hand back"), fmt.Errorf("hand back %s: %w", a.ref.TaskID, err)
 	}
 	a.w.Log.Info("task handed back", hayrick.KeyJobID, a.ref.JobID, hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyFence, a.claim.Fence,
-		"items", len(a.items), "ended", a.ended, "progress", a.progress)
+		"items", len(a.items), "ended", a.ended, "progress", a.progress, "delay", a.wait)
 	return ack("handed back"), nil
 }
 
