@@ -18,12 +18,13 @@ import (
 // attemptRun is one attempt while it runs.
 type attemptRun struct {
 	*task
-	id    string
-	claim hayrick.Claim
-	start time.Time
-	began time.Time     // the first item; what came before is no work to lose
-	lent  time.Duration // what Worker.Left said at the start
-	mode  Mode
+	id     string
+	claim  hayrick.Claim
+	start  time.Time
+	began  time.Time     // the first item; what came before is no work to lose
+	lent   time.Duration // what Worker.Left said at the start
+	stalls int           // of the message
+	mode   Mode
 
 	items   []item         // of the batch, in order
 	auto    []hayrick.Rate // those the host takes a token of before it hands out an item
@@ -119,6 +120,14 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 	if err := a.proveRunnable(ctx); err != nil {
 		return fault("keep the claim"), err
 	}
+	if closes, because := Closes(a.stalls, a.w.Left == nil); closes {
+		a.w.Log.Warn("a task is closed; what has not ended is left to the retry planner", hayrick.KeyJobID, a.ref.JobID, hayrick.KeyTaskID, a.ref.TaskID,
+			"items", len(a.items), "ended", a.ended, "because", because)
+		if err := a.close(ctx, because); err != nil {
+			return fault("close the task"), err
+		}
+		return a.finish(ctx)
+	}
 	if err := a.runItems(ctx); err != nil {
 		return fault("run the items"), err
 	}
@@ -126,6 +135,20 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 		return a.handBack(ctx)
 	}
 	return a.finish(ctx)
+}
+
+// close ends every item that has not ended, untried.
+func (a *attemptRun) close(ctx context.Context, because string) error {
+	a.began = a.w.World.Clock.Now()
+	for i := range a.items {
+		if a.items[i].Ended {
+			continue
+		}
+		if err := a.end(ctx, i, a.reserved(hayrick.ClassNoTime, "%s", because), nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // proveRunnable puts on record, where earlier attempts vanished, that the batch was

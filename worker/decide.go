@@ -24,6 +24,20 @@ const (
 	MaxCrashes = 2
 )
 
+// MaxStalls: a task that so many attempts in a row could do nothing of, because taking
+// over what was done took their time, is closed.
+const MaxStalls = 3
+
+// Closes says that an attempt runs no items: it commits what is done, and leaves the
+// others to the retry planner, whose tasks begin with nothing to take over. Where there
+// is time without end it goes on with them itself.
+func Closes(stalls int, endless bool) (closes bool, because string) {
+	if endless || stalls < MaxStalls {
+		return false, ""
+	}
+	return true, fmt.Sprintf("%d attempts had no time for it after taking over what was done; fewer batch.items, or a longer TimeoutSeconds of the stack, leave more", stalls)
+}
+
 // Mode is how an attempt runs its items.
 type Mode string
 

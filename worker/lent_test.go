@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -268,4 +269,76 @@ func TestAttemptDoesNotIdleForTokens(t *testing.T) {
 			t.Errorf("%+v", res)
 		}
 	})
+}
+
+// slowJournals take their time to take over what was done elsewhere.
+type slowJournals struct {
+	worker.Journals
+	takes time.Duration
+}
+
+func (j slowJournals) Restore(ctx context.Context, ref hayrick.TaskRef, attempt string, fp worker.Fingerprint, from io.Reader) (worker.Journal, error) {
+	time.Sleep(j.takes)
+	return j.Journals.Restore(ctx, ref, attempt, fp, from)
+}
+
+// A task whose journal takes most of every process's time to take over does not go round
+// for ever: what is done is committed, the rest is left to the retry planner and costs
+// no try. A process that has all the time goes on instead.
+func TestTaskThatLeavesNoTime(t *testing.T) {
+	// No item is begun, and one that is begun has no time to end: neither is a try.
+	for _, takes := range []time.Duration{44 * time.Second, 41 * time.Second} {
+		t.Run(takes.String(), func(t *testing.T) { leavesNoTime(t, takes) })
+	}
+}
+
+func leavesNoTime(t *testing.T, takes time.Duration) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen calls
+		r := newRig(t, words(30), 30, func(ctx context.Context, it jobs.Item, _ jobs.Emit) jobs.Outcome {
+			seen.add(it.Ordinal)
+			if it.Ordinal < 8 {
+				time.Sleep(5 * time.Second)
+				return jobs.OK()
+			}
+			select {
+			case <-time.After(10 * time.Second):
+				return jobs.OK()
+			case <-ctx.Done():
+				return jobs.Fail("stopped", "%v", ctx.Err())
+			}
+		}, nil)
+		r.journals.Journals = &worker.MemJournals{}
+		slow := slowJournals{r.journals, takes}
+		attempts, _ := r.drain(func() *worker.Worker {
+			end := time.Now().Add(time.Minute)
+			w := r.worker("w")
+			w.World.Clock, w.Journals = hayrick.SystemClock{}, slow
+			w.Left = func() time.Duration { return time.Until(end) }
+			r.journals.Journals.(*worker.MemJournals).Wipe()
+			r.must(r.clock.Sleep(t.Context(), time.Second))
+			return w
+		})
+		// One that works, three that only take over, one that closes.
+		res := r.result(0)
+		if attempts != 2+worker.MaxStalls || res.OK < 8 || res.OK > 9 || res.OK+res.Failed != 30 || res.Status != "DONE" {
+			t.Errorf("%d attempts: %+v", attempts, res)
+		}
+		_, raw := r.failures(0)
+		if n := strings.Count(raw, `"class":"no_time","disposition":"infra"`); n != res.Failed || strings.Count(raw, `"tries":0`) != n {
+			t.Errorf("%d of %d: %s", n, res.Failed, raw)
+		}
+	})
+}
+
+func TestCloses(t *testing.T) {
+	for _, x := range []struct {
+		stalls  int
+		endless bool
+		want    bool
+	}{{0, false, false}, {worker.MaxStalls - 1, false, false}, {worker.MaxStalls, false, true}, {worker.MaxStalls + 9, true, false}} {
+		if got, because := worker.Closes(x.stalls, x.endless); got != x.want || got != (because != "") {
+			t.Errorf("%+v: %t, %q", x, got, because)
+		}
+	}
 }

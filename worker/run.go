@@ -31,6 +31,9 @@ func (a *attemptRun) runItems(ctx context.Context) error {
 	a.busy = a.began
 	if a.w.Left != nil {
 		a.tokenWait = Patience(a.lent, a.every())
+		if soft, _ := HandBack(a.lent, a.unsaved); a.w.Left() <= soft {
+			return nil // nothing is begun any more
+		}
 	}
 	a.w.World.Go("deadline", func() {
 		if a.untilOver() {

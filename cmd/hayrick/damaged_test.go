@@ -147,7 +147,7 @@ func TestLambdaPausesWhatTakesTooLong(t *testing.T) {
 	for _, x := range []struct {
 		role  hayrick.Role
 		count int
-	}{{hayrick.RoleRetryPlanner, 1}, {hayrick.RoleAggregator, triesInTime - 1}, {hayrick.RoleWorker, 50}} {
+	}{{hayrick.RoleRetryPlanner, 1}, {hayrick.RoleAggregator, triesInTime - 1}, {hayrick.RoleWorker, triesInTime - 1}} {
 		if v, err := deliver(x.role, x.count); v.Ack || err == nil {
 			t.Errorf("%v: %+v, %v", x, v, err)
 		}

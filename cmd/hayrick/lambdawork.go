@@ -80,8 +80,8 @@ const triesInTime = 3
 const RuleTooLong = "too_long"
 
 // inTime is do for a message of q. Tasks of workers and merges are handed back before the
-// time is over. For what else did not end in time, or could not even begin to, somebody
-// has to give the function more of it, or to do it elsewhere: the run is paused, and says
+// time is over. For what did not get done in time all the same, not even a part of it,
+// somebody has to give the function more of it, or to do it elsewhere: the run is paused, and says
 // so, before its message is a dead letter.
 func (f *function) inTime(q *eventQueue, do worker.Do) worker.Do {
 	return func(ctx context.Context, d hayrick.Delivery) (worker.Verdict, error) {
@@ -92,7 +92,7 @@ func (f *function) inTime(q *eventQueue, do worker.Do) worker.Do {
 		case corrupted(err):
 			f.log.Error("the run is damaged", hayrick.KeyRole, d.Role, hayrick.KeyJobID, d.JobID, hayrick.KeyGroup, d.Group, hayrick.KeyTaskID, d.TaskID,
 				"doing", v.Because, hayrick.KeyError, err, "hint", mend(d.JobID))
-		case ctx.Err() != nil && d.Role != hayrick.RoleWorker && d.Count >= triesInTime:
+		case ctx.Err() != nil && d.Count >= triesInTime:
 			return f.pauseTooLong(ctx, d, v, err)
 		case ctx.Err() != nil:
 			f.log.Error("the time of an invocation was not enough; the message comes again",
@@ -108,7 +108,10 @@ func (f *function) inTime(q *eventQueue, do worker.Do) worker.Do {
 // on the run himself, for as long as it takes.
 func (f *function) pauseTooLong(ctx context.Context, d hayrick.Delivery, v worker.Verdict, tooLong error) (worker.Verdict, error) {
 	ctx = context.WithoutCancel(ctx)
-	what := map[hayrick.Role]string{hayrick.RoleRetryPlanner: "planning what follows " + d.Group, hayrick.RoleAggregator: cmp.Or(d.TaskID, "the merge")}[d.Role]
+	what := cmp.Or(d.TaskID, "the merge")
+	if d.Role == hayrick.RoleRetryPlanner {
+		what = "planning what follows " + d.Group
+	}
 	reason := fmt.Sprintf("%s takes longer than an invocation, %d times now; `hayrick resume %s` on a machine does it there, or raise TimeoutSeconds of the stack and resume",
 		what, d.Count, d.JobID)
 	f.log.Error("the job is paused", hayrick.KeyJobID, d.JobID, "rule", RuleTooLong, "reason", reason, hayrick.KeyError, tooLong)
