@@ -165,7 +165,7 @@ func (r Retry) DispositionOf(class string, suggested Disposition) Disposition {
 		return Timeout
 	case ClassPoison:
 		return Poison
-	case ClassLostWorker, ClassBatchFailed, ClassHandler:
+	case ClassLostWorker, ClassBatchFailed, ClassHandler, ClassNoTime:
 		return Infra
 	}
 	return Transient

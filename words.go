@@ -111,6 +111,7 @@ const (
 	ClassLostWorker  = "lost_worker"   // five workers vanished with the item in hand
 	ClassBatchFailed = "batch_failed"  // the batch as a whole could not run
 	ClassHandler     = "handler_start" // the handler could not start
+	ClassNoTime      = "no_time"       // what its task has done so far leaves a function no time for it
 )
 
 // Failure is one failed item, as data: a handler's failure is not a Go error.

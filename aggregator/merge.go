@@ -29,6 +29,9 @@ func (a *Aggregator) Merge(ctx context.Context, d hayrick.Delivery) (Verdict, er
 		wait, done := d.AfterLease(by.Until.Sub(a.World.Clock.Now()))
 		return Verdict{Ack: done || d.Count <= 1, Again: wait, Because: err.Error()}, nil
 	}
+	if errors.Is(err, errHandedBack) {
+		return a.handBack(ctx, d, err)
+	}
 	if err != nil {
 		return Verdict{Again: d.AfterFault(), Because: "merge"}, fmt.Errorf("merge %s of %s: %w", d.TaskID, d.JobID, gone(err))
 	}
@@ -154,8 +157,12 @@ func (a *Aggregator) run(ctx context.Context, m *merging, n int, span manifest.S
 	stop := a.renew(ctx, ask)
 	defer func() {
 		stop()
-		if err != nil {
-			a.release(ctx, ask) // not a vanished attempt: the next one need not wait
+		if err == nil {
+			return
+		}
+		released := a.release(ctx, ask) // not a vanished attempt: the next one need not wait
+		if errors.Is(err, errHandedBack) && !released {
+			err = &handedBackLater{ask.Lease} // found held, a message is taken for a duplicate
 		}
 	}()
 	// A crash from here to the commit leaves a lease that runs out, and a data object
@@ -180,7 +187,7 @@ func (a *Aggregator) run(ctx context.Context, m *merging, n int, span manifest.S
 	switch {
 	case err == nil:
 		res = merged
-	case errors.As(err, new(*damagedError)): // restored, it can be merged: no result is written of it
+	case errors.As(err, new(*damagedError)), errors.Is(err, errHandedBack): // no result is written of what can be merged yet
 		return nil, err
 	case unmergeable(err):
 		a.Log.Error("merge failed", hayrick.KeyTaskID, ask.TaskID, hayrick.KeyError, err)
@@ -257,12 +264,14 @@ func (a *Aggregator) claim(ctx context.Context, ask hayrick.ClaimAsk) (c hayrick
 }
 
 // release ends the claim without counting it as vanished. Lost, it runs out.
-func (a *Aggregator) release(ctx context.Context, ask hayrick.ClaimAsk) {
+func (a *Aggregator) release(ctx context.Context, ask hayrick.ClaimAsk) bool {
 	var none time.Time
 	_, err := a.State.UpdateClaim(context.WithoutCancel(ctx), ask.TaskRef, ask.Attempt, hayrick.ClaimPatch{Until: &none})
 	if err != nil && !errors.Is(err, hayrick.ErrLeaseLost) {
 		a.Log.Debug("claim not released", hayrick.KeyTaskID, ask.TaskID, hayrick.KeyError, err)
+		return false
 	}
+	return true
 }
 
 // renew keeps the lease while the merge runs. A lost one only costs work: whoever
@@ -281,8 +290,9 @@ func (a *Aggregator) renew(ctx context.Context, ask hayrick.ClaimAsk) (stop func
 }
 
 // decode merges the rows of a span of inputs into one file of the unified schema
-// and fills in res. What is read must be the bytes, rows and row hash that its
-// results.done vouches for; what is written is read back and must have their sum.
+// and fills in res, from where earlier attempts came to. What is read must be the bytes,
+// rows and row hash that its results.done vouches for; what is written is read back and
+// must have their sum. errHandedBack: what was done of it is saved.
 func (a *Aggregator) decode(ctx context.Context, m *merging, span manifest.Span, res *manifest.Result) error {
 	inputs, err := m.inputs(ctx, span)
 	if err != nil {
@@ -292,11 +302,80 @@ func (a *Aggregator) decode(ctx context.Context, m *merging, span manifest.Span,
 		}
 		return damaged(key, "", err)
 	}
+	l := a.lend()
+	at := progress{}
+	if res.Fence > 1 {
+		if at, err = a.recall(ctx, m, res.TaskID, inputs); err != nil {
+			return err
+		}
+	}
+	at.Schema, at.JobID, at.TaskID = schemaProgress, m.id, res.TaskID
 	temp, err := a.Temp()
 	if err != nil {
 		return err
 	}
 	defer temp.Close()
+	sum, n, done, err := a.some(ctx, m, inputs, at.Inputs, temp, l)
+	if err != nil {
+		return err
+	}
+	at.Inputs += n
+	over := at.Inputs == len(inputs)
+	if !over || len(at.Pieces) > 0 {
+		if sum.Rows > 0 {
+			key, err := a.putRows(ctx, m, res, sum, temp)
+			if err != nil {
+				return err
+			}
+			at.Pieces = append(at.Pieces, piece{key, sum.SHA256, sum.Bytes, sum.Rows, sum.RowHash.String()})
+		}
+		if !over || l.stops(done, 0, 2*at.bytes()) { // read, and stored again
+			if err := a.save(ctx, m, res.Attempt, at); err != nil {
+				return err
+			}
+			a.Log.Info("merge handed back", hayrick.KeyJobID, m.id, hayrick.KeyTaskID, res.TaskID, hayrick.KeyFence, res.Fence,
+				"inputs", len(inputs), "merged", at.Inputs, "now", n)
+			return errHandedBack
+		}
+		whole, err := a.Temp()
+		if err != nil {
+			return err
+		}
+		defer whole.Close()
+		if sum, err = a.join(ctx, m, at, whole); err != nil {
+			return err
+		}
+		temp = whole
+	}
+	for _, in := range inputs {
+		if in.Rows > 0 {
+			res.Inputs = append(res.Inputs, manifest.InputFile{Key: in.File, SHA256: in.SHA256, Rows: in.Rows})
+		}
+	}
+	rel, err := a.putRows(ctx, m, res, sum, temp)
+	if err != nil {
+		return err
+	}
+	res.File, res.SHA256, res.Bytes = &rel, sum.SHA256, sum.Bytes
+	res.RowCount, res.RowHash, res.SchemaDigest = sum.Rows, sum.RowHash.String(), sum.SchemaDigest
+	return nil
+}
+
+// putRows stores a file of rows under a key of the attempt, relative to the job's folder.
+func (a *Aggregator) putRows(ctx context.Context, m *merging, res *manifest.Result, sum rows.Summary, temp manifest.Temp) (string, error) {
+	if _, err := temp.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	key := m.key.Rows(res.TaskID, res.Attempt, sum.SHA256)
+	if err := a.Store.Objects.Put(ctx, key, temp); err != nil {
+		return "", fmt.Errorf("put %s: %w", key, err)
+	}
+	return m.key.Rel(key), nil
+}
+
+// some merges inputs from one on into temp, as many as there is time for, and says how
+// many those were and how many bytes they had.
+func (a *Aggregator) some(ctx context.Context, m *merging, inputs []manifest.MergeInput, from int, temp manifest.Temp, l lent) (sum rows.Summary, n int, done int64, err error) {
 	var total int64
 	for _, in := range inputs {
 		total += in.Rows
@@ -307,47 +386,39 @@ func (a *Aggregator) decode(ctx context.Context, m *merging, span manifest.Span,
 	}
 	w, err := rows.NewWriter(temp, m.schema, rows.WriterOptions{GroupRows: GroupRows(total, target), Dictionary: m.def.Merge.Dictionary})
 	if err != nil {
-		return err
+		return sum, 0, 0, err
 	}
 	r := reader{blobs: a.Blobs}
 	var want rows.Hash
-	for _, in := range inputs {
-		if in.Rows == 0 {
-			continue
+	var count int64
+	for _, in := range inputs[from:] {
+		if in.Rows > 0 {
+			if l.stops(done, in.Bytes, 2*done) {
+				break
+			}
+			h, err := r.copyRows(ctx, m.key.Abs(in.File), in, w, m.schema)
+			if errors.As(err, new(*damagedError)) {
+				return sum, 0, 0, err
+			}
+			if err != nil {
+				return sum, 0, 0, fmt.Errorf("read %s: %w", in.File, err)
+			}
+			want, count, done = want.Add(h), count+in.Rows, done+in.Bytes
 		}
-		h, err := r.copyRows(ctx, m.key.Abs(in.File), in, w, m.schema)
-		if errors.As(err, new(*damagedError)) {
-			return err
-		}
-		if err != nil {
-			return fmt.Errorf("read %s: %w", in.File, err)
-		}
-		want = want.Add(h)
-		res.Inputs = append(res.Inputs, manifest.InputFile{Key: in.File, SHA256: in.SHA256, Rows: in.Rows})
+		n++
 	}
-	sum, err := w.Close()
-	if err != nil {
-		return err
+	if sum, err = w.Close(); err != nil {
+		return sum, 0, 0, err
 	}
-	if sum.Rows != total || sum.RowHash != want {
-		return fmt.Errorf("%d rows with hash %s were read, %d with %s written: %w", total, want, sum.Rows, sum.RowHash, hayrick.ErrCorrupt)
+	if sum.Rows != count || sum.RowHash != want {
+		return sum, 0, 0, fmt.Errorf("%d rows with hash %s were read, %d with %s written: %w", count, want, sum.Rows, sum.RowHash, hayrick.ErrCorrupt)
 	}
-	if m.def.Merge.ReadBack == nil || *m.def.Merge.ReadBack {
+	if count > 0 && (m.def.Merge.ReadBack == nil || *m.def.Merge.ReadBack) {
 		if err := rows.Verify(temp, sum.Bytes, sum.Rows, want); err != nil {
-			return fmt.Errorf("read back: %w", err)
+			return sum, 0, 0, fmt.Errorf("read back: %w", err)
 		}
 	}
-	if _, err := temp.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	key := m.key.Rows(res.TaskID, res.Attempt, sum.SHA256)
-	if err := a.Store.Objects.Put(ctx, key, temp); err != nil {
-		return fmt.Errorf("put %s: %w", key, err)
-	}
-	rel := m.key.Rel(key)
-	res.File, res.SHA256, res.Bytes = &rel, sum.SHA256, sum.Bytes
-	res.RowCount, res.RowHash, res.SchemaDigest = sum.Rows, sum.RowHash.String(), sum.SchemaDigest
-	return nil
+	return sum, n, done, nil
 }
 
 // wholeBytes is up to what size a result is read in one piece, which spares the

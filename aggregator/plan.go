@@ -1,6 +1,8 @@
 package aggregator
 
 import (
+	"time"
+
 	"hayrick"
 	"hayrick/manifest"
 )
@@ -113,4 +115,25 @@ func ListName(lists map[string]string, class string, exhausted bool) string {
 		return n
 	}
 	return "permanent"
+}
+
+const (
+	// keepTime is kept of a process's time to hand a merge back.
+	keepTime = 15 * time.Second
+	// keepRate is how many bytes a second can at least be read back and stored.
+	keepRate = 16 << 20
+)
+
+// Stop says that a merge stops before its next input of next bytes, because it would not
+// be over in time: by the pace so far, done bytes in spent, and twice that for inputs
+// that are slower. keep bytes have to be stored before the time is over; of whole that
+// was lent, left is left. Nothing stops before it has done anything: it would never get
+// any further.
+func Stop(whole, left, spent time.Duration, done, next, keep int64) bool {
+	if done <= 0 {
+		return false
+	}
+	need := min(keepTime, whole/4) + time.Duration(float64(keep)/keepRate*float64(time.Second))
+	need += time.Duration(2 * float64(spent) * float64(next) / float64(done))
+	return left <= need
 }

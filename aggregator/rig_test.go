@@ -138,6 +138,7 @@ type jobRig struct {
 	results []manifest.Result // in task order
 	want    []rows.Row        // all rows, in order
 	damaged bool              // by the test, so that its store keeps no promise
+	left    func() time.Duration
 }
 
 // shape is what a job is built from besides its tasks.
@@ -361,7 +362,7 @@ func (j *jobRig) end(n int64, group string, x task, bad func(int64, *manifest.Re
 func (j *jobRig) process(name string) *aggregator.Aggregator {
 	return &aggregator.Aggregator{
 		Store: j.store, State: j.mem, Queue: j.mem, Blobs: j.mem, Output: j.mem, Temp: j.temps.new,
-		Log: slog.New(slog.DiscardHandler), CodeVersion: "hayrick test",
+		Log: slog.New(slog.DiscardHandler), CodeVersion: "hayrick test", Left: j.left,
 		World: hayrick.World{Clock: j.clock, Rand: attempts{}, Worker: name, Go: func(what string, f func()) {
 			if what != "renew" {
 				f()

@@ -132,10 +132,25 @@ func (a *Aggregator) parts(ctx context.Context, job *jobOf, outputs []Source) ([
 	parts := []manifest.Part{}
 	all := sha256.New()
 	var hash string
-	for i, span := range PartsOf(sizes, int64(job.def.Merge.PartBytes)) {
-		p, outputHash, err := a.part(ctx, job, i, outputs[span.First:span.First+span.Count])
+	var done int64 // bytes of the parts that this process has made
+	l := a.lend()
+	spans := PartsOf(sizes, int64(job.def.Merge.PartBytes))
+	for i, span := range spans {
+		sources := outputs[span.First : span.First+span.Count]
+		var size int64
+		for _, s := range sources {
+			size += s.Size
+		}
+		if l.stops(done, size, 0) { // whoever goes on finds those that are made
+			a.Log.Info("merge handed back", hayrick.KeyJobID, job.id, "parts", i)
+			return nil, "", errHandedBack
+		}
+		p, outputHash, made, err := a.part(ctx, job, i, sources, l.left != nil && len(spans) > 1)
 		if err != nil {
 			return nil, "", fmt.Errorf("write part %d: %w", i, err)
+		}
+		if made {
+			done += p.Bytes
 		}
 		parts = append(parts, p)
 		hash = outputHash
@@ -150,8 +165,9 @@ func (a *Aggregator) parts(ctx context.Context, job *jobOf, outputs []Source) ([
 // part joins consecutive level-1 outputs into one file, copying each row group as
 // it stands. A crash before or after leaves a data object under a key that the next
 // root computes again. The key follows from what the results say: of the n-th try, from
-// the SHA-256 of the one before.
-func (a *Aggregator) part(ctx context.Context, job *jobOf, n int, sources []Source) (p manifest.Part, outputHash string, err error) {
+// the SHA-256 of the one before. look: it may be
+// there. made says that it was not.
+func (a *Aggregator) part(ctx context.Context, job *jobOf, n int, sources []Source, look bool) (p manifest.Part, outputHash string, made bool, err error) {
 	footers := make([]SourceFooter, len(sources))
 	if err := a.each(len(sources), func(i int) (err error) {
 		footers[i], err = a.footer(ctx, job.key.Abs(sources[i].Name), sources[i])
@@ -160,11 +176,11 @@ func (a *Aggregator) part(ctx context.Context, job *jobOf, n int, sources []Sour
 		}
 		return err
 	}); err != nil {
-		return p, "", err
+		return p, "", false, err
 	}
 	plan, err := PlanConcat(sources, footers)
 	if err != nil {
-		return p, "", err
+		return p, "", false, err
 	}
 	ranges := make([]manifest.Range, len(plan.Copies))
 	for i, c := range plan.Copies {
@@ -178,9 +194,9 @@ func (a *Aggregator) part(ctx context.Context, job *jobOf, n int, sources []Sour
 	for try := 1; ; try++ {
 		key := job.key.Part(job.generation, n, hash)
 		p.Key = job.key.Rel(key)
-		p.SHA256, err = a.assemble(ctx, job, key, plan, ranges, sources)
+		p.SHA256, made, err = a.assemble(ctx, job, key, plan, ranges, sources, look)
 		if err == nil || !errors.Is(err, hayrick.ErrCorrupt) {
-			return p, plan.OutputHash, err
+			return p, plan.OutputHash, made, err
 		}
 		// Either a source is damaged, and then every part of it would be; or what lies
 		// under the key is, since a source was when it was made, or the disk erred. A key
@@ -188,14 +204,14 @@ func (a *Aggregator) part(ctx context.Context, job *jobOf, n int, sources []Sour
 		for _, s := range sources {
 			sum, serr := a.sum(ctx, job.key.Abs(s.Name))
 			if serr != nil && !errors.Is(serr, hayrick.ErrCorrupt) {
-				return p, "", serr
+				return p, "", false, serr
 			}
 			if sum != s.SHA256 {
-				return p, "", err
+				return p, "", false, err
 			}
 		}
 		if try == partTries {
-			return p, "", fmt.Errorf("%w; its sources are sound: remove %s and try again", err, key)
+			return p, "", false, fmt.Errorf("%w; its sources are sound: remove %s and try again", err, key)
 		}
 		a.Log.Warn("a part in the store is damaged; making it again", hayrick.KeyJobID, job.id, hayrick.KeyKey, key, hayrick.KeyError, err)
 		next := sha256.Sum256([]byte(hash))
@@ -210,15 +226,20 @@ const partTries = 4
 // SHA-256, or, where the store has joined it in another place and the job file does not
 // ask for more, its length and its end. The sources were read back where they were
 // encoded.
-func (a *Aggregator) assemble(ctx context.Context, job *jobOf, key string, plan ConcatPlan, ranges []manifest.Range, sources []Source) (string, error) {
+func (a *Aggregator) assemble(ctx context.Context, job *jobOf, key string, plan ConcatPlan, ranges []manifest.Range, sources []Source, look bool) (sha string, made bool, err error) {
+	ends := job.def.Merge.ReadBack == nil || !*job.def.Merge.ReadBack
+	if look && ends && a.readEnd(ctx, key, plan) == nil {
+		return "", false, nil
+	}
 	remote, err := a.Blobs.Assemble(ctx, key, ranges, plan.Tail)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	if all := job.def.Merge.ReadBack; remote && (all == nil || !*all) {
-		return "", a.readEnd(ctx, key, plan)
+	if remote && ends {
+		return "", true, a.readEnd(ctx, key, plan)
 	}
-	return a.readBack(ctx, key, plan, ranges, sources)
+	sha, err = a.readBack(ctx, key, plan, ranges, sources)
+	return sha, true, err
 }
 
 // readEnd checks the length of a part, and its tail.

@@ -16,8 +16,14 @@ import (
 	"hayrick/manifest"
 )
 
-// readers is how many tasks are read at once, and so how many batches are in memory.
-const readers = 16
+const (
+	// readers is how many results are read at once. One of S3 takes some 30 ms: so many at
+	// a time, a million are read within ten minutes, which an invocation of a function has.
+	readers = 64
+	// openers is of how many tasks batches and failures are read at once, and so how many
+	// are in memory.
+	openers = 16
+)
 
 // survey is what the results of a closed group say: its sums in memory, and what
 // grows with the group on the scratch disk.
@@ -80,10 +86,10 @@ func (c *closing) survey(ctx context.Context, s *survey) ([]Missing, error) {
 		}
 		for lo := 0; lo < len(block.Tasks); lo += readers {
 			hi := min(lo+readers, len(block.Tasks))
-			ends, err := c.readTasks(ctx, block.Tasks[lo:hi], index.Batches[lo:hi])
+			results, err := c.readResults(ctx, block.Tasks[lo:hi])
 			var missing []Missing
-			for i, e := range ends {
-				if e.missing {
+			for i, r := range results {
+				if r.missing {
 					missing = append(missing, Missing{Block: n, Position: lo + i, TaskID: block.Tasks[lo+i].TaskID})
 				}
 			}
@@ -93,9 +99,16 @@ func (c *closing) survey(ctx context.Context, s *survey) ([]Missing, error) {
 			if err != nil {
 				return nil, err
 			}
-			for i, e := range ends {
-				if err := c.note(s, e); err != nil {
-					return nil, fmt.Errorf("%s: %w", block.Tasks[lo+i].TaskID, err)
+			for at := lo; at < hi; at += openers {
+				to := min(at+openers, hi)
+				ends, err := c.readTasks(ctx, block.Tasks[at:to], index.Batches[at:to], results[at-lo:to-lo])
+				if err != nil {
+					return nil, err
+				}
+				for i, e := range ends {
+					if err := c.note(s, e); err != nil {
+						return nil, fmt.Errorf("%s: %w", block.Tasks[at+i].TaskID, err)
+					}
 				}
 			}
 		}
@@ -140,11 +153,17 @@ func (c *closing) note(s *survey, e taskEnd) error {
 	return nil
 }
 
+// result is the results.done of one task.
+type result struct {
+	missing bool
+	sha     string
+	manifest.Result
+}
+
 // taskEnd is what one task came to.
 type taskEnd struct {
-	missing bool
-	ref     manifest.ResultRef
-	items   []failedItem // in ordinal order
+	ref   manifest.ResultRef
+	items []failedItem // in ordinal order
 }
 
 type failedItem struct {
@@ -153,42 +172,54 @@ type failedItem struct {
 	record  []byte // nil unless it is to be retried
 }
 
-// readTasks reads some tasks at once. The error is that of the first one in task
-// order; the others are whole.
-func (c *closing) readTasks(ctx context.Context, tasks []manifest.BlockTask, batches []manifest.Batch) ([]taskEnd, error) {
-	ends, errs := make([]taskEnd, len(tasks)), make([]error, len(tasks))
+// each calls f for every task at once. The error is that of the first one in task order;
+// what f did for the others is whole.
+func (c *closing) each(tasks []manifest.BlockTask, f func(i int) error) error {
+	errs := make([]error, len(tasks))
 	var wg sync.WaitGroup
-	for i, t := range tasks {
+	for i := range tasks {
 		wg.Add(1)
 		c.World.Go("read result", func() {
 			defer wg.Done()
-			if ends[i], errs[i] = c.readTask(ctx, t, batches[i]); errs[i] != nil {
-				errs[i] = fmt.Errorf("%s: %w", t.TaskID, errs[i])
-			}
+			errs[i] = f(i)
 		})
 	}
 	wg.Wait()
-	for _, err := range errs {
+	for i, err := range errs {
 		if err != nil {
-			return ends, err
+			return fmt.Errorf("%s: %w", tasks[i].TaskID, err)
 		}
 	}
-	return ends, nil
+	return nil
 }
 
-func (c *closing) readTask(ctx context.Context, t manifest.BlockTask, b manifest.Batch) (taskEnd, error) {
-	res, sha, err := c.Store.Result(ctx, c.jobID, t.TaskID)
-	if errors.Is(err, hayrick.ErrNotFound) {
-		return taskEnd{missing: true}, nil
-	}
-	if err != nil {
-		return taskEnd{}, err
-	}
+func (c *closing) readResults(ctx context.Context, tasks []manifest.BlockTask) ([]result, error) {
+	results := make([]result, len(tasks))
+	return results, c.each(tasks, func(i int) (err error) {
+		r := &results[i]
+		r.Result, r.sha, err = c.Store.Result(ctx, c.jobID, tasks[i].TaskID)
+		if r.missing = errors.Is(err, hayrick.ErrNotFound); r.missing {
+			return nil
+		}
+		return err
+	})
+}
+
+func (c *closing) readTasks(ctx context.Context, tasks []manifest.BlockTask, batches []manifest.Batch, results []result) ([]taskEnd, error) {
+	ends := make([]taskEnd, len(tasks))
+	return ends, c.each(tasks, func(i int) (err error) {
+		ends[i], err = c.readTask(ctx, tasks[i], batches[i], results[i].Result, results[i].sha)
+		return err
+	})
+}
+
+func (c *closing) readTask(ctx context.Context, t manifest.BlockTask, b manifest.Batch, res manifest.Result, sha string) (taskEnd, error) {
 	if res.BatchID == nil || *res.BatchID != b.BatchID || res.Generation != c.generation {
 		return taskEnd{}, fmt.Errorf("its result is not of %s in generation %d: %w", b.BatchID, c.generation, hayrick.ErrCorrupt)
 	}
 	end := taskEnd{ref: manifest.ResultRef{TaskID: t.TaskID, SHA256: sha}}
 	var fs []failed
+	var err error
 	var records map[int64]manifest.BatchItem
 	switch hayrick.TaskOutcome(res.Status) {
 	case hayrick.TaskFailed:

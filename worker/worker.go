@@ -94,7 +94,7 @@ func (w *Worker) attempt(ctx context.Context, d hayrick.Delivery) (Verdict, erro
 			return ack("already done"), nil
 		}
 	}
-	a := &attemptRun{task: t, id: w.World.NewAttemptID(), start: w.World.Clock.Now()}
+	a := &attemptRun{task: t, id: w.World.NewAttemptID(), start: w.World.Clock.Now(), stalls: d.Stalls}
 	if w.Left != nil {
 		a.lent = w.Left()
 	}
