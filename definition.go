@@ -107,7 +107,20 @@ type Output struct {
 	Format      string `json:"format"`      // parquet
 	Compression string `json:"compression"` // zstd
 	IfExists    string `json:"if_exists"`   // error | overwrite | append
+	// Columns of which no two rows of the dataset are alike; nulls are alike. The
+	// dataset is then in the order of these columns.
+	UniqueBy []string `json:"unique_by,omitempty"`
+	// Which of the rows that are alike stays: first or last by item, then by emission;
+	// or error, which ends the run FAILED. "" = first.
+	Keep string `json:"keep,omitempty"`
 }
+
+// Which row of those with one key stays: the values of output.keep.
+const (
+	KeepFirst = "first"
+	KeepLast  = "last"
+	KeepError = "error"
+)
 
 // Merge shapes the merge tree.
 type Merge struct {

@@ -218,6 +218,28 @@ func (r *reader) each(f func(n *node, path string)) read {
 	}
 }
 
+// columns reads a list of names, each once.
+func (r *reader) columns(to *[]string) read {
+	return func(n *node, path string) {
+		if n.kind == null {
+			return
+		}
+		*to = nil
+		r.each(func(n *node, path string) {
+			var name string
+			r.text(&name)(n, path)
+			switch {
+			case n.kind == null, n.kind == text && name == "":
+				r.bad(n, path, "no name; write the name of a column")
+			case slices.Contains(*to, name):
+				r.bad(n, path, "%q is there twice", name)
+			case name != "":
+				*to = append(*to, name)
+			}
+		})(n, path)
+	}
+}
+
 // entries reads a mapping whose keys are the user's.
 func (r *reader) entries(f func(key pair, path string)) read {
 	return func(n *node, path string) {

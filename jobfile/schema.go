@@ -83,6 +83,8 @@ func (r *reader) definition(n *node, d *hayrick.JobDefinition) {
 				"format":      r.oneOf(&d.Output.Format, "parquet"),
 				"compression": r.oneOf(&d.Output.Compression, "zstd"),
 				"if_exists":   r.oneOf(&d.Output.IfExists, "error", "overwrite", "append"),
+				"unique_by":   r.columns(&d.Output.UniqueBy),
+				"keep":        r.oneOf(&d.Output.Keep, hayrick.KeepFirst, hayrick.KeepLast, hayrick.KeepError),
 			})
 		},
 		"budget": func(n *node, path string) {

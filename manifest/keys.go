@@ -95,6 +95,11 @@ func (j Job) Rows(task, attempt, sha string) string {
 	return j.at("tasks", task, fmt.Sprintf("%s_%s_%s.parquet", task, short8(attempt), Short(sha)))
 }
 
+// Run is the file of sorted rows of one attempt at a merge.
+func (j Job) Run(task, attempt, sha string) string {
+	return j.at("tasks", task, fmt.Sprintf("%s_%s_%s.run", task, short8(attempt), Short(sha)))
+}
+
 // Failures is the list of failed items of one attempt.
 func (j Job) Failures(task, attempt, sha string) string {
 	return j.at("tasks", task, fmt.Sprintf("%s_%s_%s_failures.jsonl", task, short8(attempt), Short(sha)))

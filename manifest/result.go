@@ -23,6 +23,8 @@ type Result struct {
 	RowCount     int64       `json:"row_count"`
 	RowHash      string      `json:"row_hash"`
 	SchemaDigest string      `json:"schema_digest,omitempty"`
+	KeySamples   [][]byte    `json:"key_samples,omitempty"`  // with output.unique_by, of a worker: keys of some rows
+	IndexSHA256  string      `json:"index_sha256,omitempty"` // of a merge whose File is a run of sorted rows: of its index
 	Failures     *Failures   `json:"failures,omitempty"`
 	Items        int         `json:"items"`
 	OK           int         `json:"ok"`

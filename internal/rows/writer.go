@@ -32,6 +32,9 @@ type WriterOptions struct {
 	GroupBytes int64
 	// Dictionary forces dictionaries on or off; nil = where they pay.
 	Dictionary *bool
+	// Keys are columns of which some keys are noted in the Summary, for who cuts ranges
+	// of them. One that the schema lacks is null in all rows.
+	Keys []string
 }
 
 // Summary is what a file holds; it is what a commit vouches for.
@@ -42,6 +45,9 @@ type Summary struct {
 	SHA256       string // of the file, lowercase hex; "" of no rows
 	Schema       Schema
 	SchemaDigest string
+	// KeySamples are keys (see Keyer) of rows at equal distances, each cut to some
+	// hundred bytes.
+	KeySamples [][]byte
 }
 
 // Writer writes rows of one schema to a Parquet file: zstd, every column nullable,
@@ -62,7 +68,9 @@ type Writer struct {
 	out    *file.Writer // nil until the first row group is full
 	pages  pageScratch
 	row    []placed // the values of the row being appended
-	err    error    // the first failure of the sink; every later call returns it
+	items  *itemCounts
+	keys   *sampler
+	err    error // the first failure of the sink; every later call returns it
 }
 
 // placed is a value and its column.
@@ -89,6 +97,9 @@ func NewWriter(w io.Writer, s Schema, opts WriterOptions) (*Writer, error) {
 	wr := &Writer{opts: opts, schema: s, group: NewBatch(s), hasher: newBatchHasher(s), sink: newSink(w)}
 	for _, f := range s.Fields {
 		wr.cols.add(f)
+	}
+	if len(opts.Keys) > 0 {
+		wr.keys = newSampler(s, opts.Keys)
 	}
 	return wr, nil
 }
@@ -135,8 +146,20 @@ func (w *Writer) Append(r Row) error {
 		}
 	}
 	w.group.Rows++
+	if w.items != nil {
+		w.items.count++
+	}
 	w.bytes += w.group.Size(n, n+1)
 	return w.flushIfFull()
+}
+
+// Item says that the rows from now on are of the item with the ordinal; the file then
+// says of each row which item it is of. To be called before the first row, or never.
+func (w *Writer) Item(ordinal int64) {
+	if w.items == nil {
+		w.items = &itemCounts{}
+	}
+	w.items.begin(ordinal)
 }
 
 // takeBack removes the first n values of the row from the group.
@@ -180,6 +203,9 @@ func (w *Writer) flushIfFull() error {
 func (w *Writer) flush() error {
 	w.sum.RowHash = w.sum.RowHash.Add(w.hasher.rows(w.group, 0, w.group.Rows))
 	w.sum.Rows += int64(w.group.Rows)
+	if w.keys != nil {
+		w.keys.add(w.group)
+	}
 	if err := recovered(w.writeGroup); err != nil {
 		w.err = fmt.Errorf("write parquet: %w", err)
 		return w.err
@@ -255,7 +281,15 @@ func (w *Writer) Close() (Summary, error) {
 		}
 	}
 	w.sum.Schema, w.sum.SchemaDigest = w.schema, w.schema.Digest()
+	if w.keys != nil {
+		w.sum.KeySamples = w.keys.keys
+	}
 	if w.out != nil {
+		if w.items != nil {
+			if err := w.out.AppendKeyValueMetadata(itemsKey, w.items.text()); err != nil {
+				return Summary{}, fmt.Errorf("write parquet: %w", err)
+			}
+		}
 		if err := errors.Join(recovered(w.out.Close), w.sink.buf.Flush()); err != nil {
 			w.err = fmt.Errorf("write parquet: %w", err)
 			return Summary{}, w.err
