@@ -27,6 +27,8 @@ type Aggregator struct {
 	World       hayrick.World
 	Log         *slog.Logger
 	CodeVersion string
+	// Memory is what one merge may hold to sort rows in; 0 = 64 MiB.
+	Memory int64
 
 	mu   sync.Mutex
 	last *merging // guarded by mu: the generation that a merge was last run for
@@ -95,9 +97,20 @@ func (a *Aggregator) advance(ctx context.Context, job *jobOf) error {
 	if err != nil {
 		return err
 	}
-	m, err := a.merges(ctx, job, plan)
-	if err != nil {
-		return err
+	var m merges
+	if plan.Group != nil {
+		if m, err = a.level(ctx, job, *plan.Group, levelInputs); err != nil {
+			return err
+		}
+	}
+	if plan.Ranges != nil && len(m.missing) == 0 && m.failed == "" {
+		ranges, err := a.level(ctx, job, *plan.Ranges, levelRanges)
+		if err != nil {
+			return err
+		}
+		if m, err = m.over(ranges); err != nil {
+			return err
+		}
 	}
 	if len(m.missing) > 0 {
 		return a.send(ctx, m.missing)

@@ -31,6 +31,14 @@ func (a *Aggregator) plan(ctx context.Context, job *jobOf) (manifest.Aggregation
 		},
 	}
 	defer p.list.Close()
+	if columns := job.def.Output.UniqueBy; len(columns) > 0 {
+		keep := job.def.Output.Keep
+		if keep == "" {
+			keep = hayrick.KeepFirst
+		}
+		p.out.Unique = &manifest.Unique{Columns: columns, Keep: keep}
+		p.cut.Grow = true
+	}
 	for _, r := range job.retries {
 		if err := p.closed(ctx, r); err != nil {
 			return none, err
@@ -64,6 +72,8 @@ type planning struct {
 	group *manifest.GroupWriter
 	nodes int64
 
+	bytes   int64   // of all inputs
+	samples Samples // of their keys
 	unified rows.Schema
 	seen    map[string]bool // schema digests
 	unlike  error           // the first schema that does not unify with those before it
@@ -137,6 +147,10 @@ func (p *planning) take(ctx context.Context, ref manifest.ResultRef, res manifes
 	p.out.OK += int64(res.OK)
 	if res.File != nil {
 		in.File, in.SHA256, in.Bytes = *res.File, res.SHA256, res.Bytes
+		p.bytes += res.Bytes
+		for _, key := range res.KeySamples {
+			p.samples.Add(Sample{key, max(1, res.RowCount/int64(len(res.KeySamples)))})
+		}
 		if err := p.schema(ctx, res); err != nil {
 			return p.damaged(ctx, res, err)
 		}
@@ -227,6 +241,11 @@ func (p *planning) finish(ctx context.Context) error {
 	}
 	p.out.Columns, p.out.RowHash = columns, p.hash.String()
 	p.out.Tree = TreeOf(p.nodes, p.job.def.Merge.FanIn)
+	if p.out.Unique != nil && p.nodes > 0 {
+		if err := p.ranges(ctx); err != nil {
+			return err
+		}
+	}
 	if p.nodes > 0 {
 		g, err := p.group.Close(ctx)
 		if err != nil {
@@ -235,5 +254,28 @@ func (p *planning) finish(ctx context.Context) error {
 		p.out.Group = &g
 	}
 	p.out.PlannedAt = manifest.At(p.a.World.Clock.Now())
+	return nil
+}
+
+// ranges cuts the keys into ranges, each of which is a merge of level 2.
+func (p *planning) ranges(ctx context.Context) error {
+	u := p.out.Unique
+	if _, err := rows.NewKeyer(p.unified, u.Columns); err != nil {
+		return fmt.Errorf("output.unique_by: %w", err)
+	}
+	u.Bounds = p.samples.Bounds(RangesOf(p.job.def.Merge, p.out.Rows, p.bytes))
+	w := manifest.NewGroupWriter(p.a.Store, p.job.id, hayrick.GroupRanges, hayrick.RoleAggregator, 0)
+	for n := range int64(len(u.Bounds)) + 1 {
+		if err := w.AddRange(ctx, manifest.MergeTaskID(p.job.generation, levelRanges, int(n), 0), n); err != nil {
+			return err
+		}
+	}
+	g, err := w.Close(ctx)
+	if err != nil {
+		return err
+	}
+	p.out.Ranges = &g
+	up := TreeOf(g.Tasks, p.job.def.Merge.FanIn)
+	p.out.Tree.Nodes = append([]int64{p.nodes}, up.Nodes...)
 	return nil
 }

@@ -66,6 +66,9 @@ func sign(less bool) int {
 // Size is the number of bytes that the entry takes.
 func (e *Entry) Size() int { return len(e.encoded) }
 
+// AppendTo appends the entry, as DecodeEntry reads it, to dst.
+func (e *Entry) AppendTo(dst []byte) []byte { return append(dst, e.encoded...) }
+
 // AppendEntry appends an entry to dst.
 func AppendEntry(dst, key []byte, item, place int64, record []byte) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(key)))
@@ -275,12 +278,24 @@ func OpenRun(r io.ReaderAt, size int64, indexSHA string) (*Run, error) {
 	return run, nil
 }
 
-// Largest is the size of the largest block that holds keys of the range [lo, hi);
-// 0 = there is none.
-func (r *Run) Largest(lo, hi []byte) (n int64) {
+// Within is the run without what has no keys of the range [lo, hi); nil is no bound.
+func (r *Run) Within(lo, hi []byte) *Run {
 	from, to := r.within(lo, hi)
-	for _, b := range r.blocks[from:to] {
+	return &Run{r: r.r, blocks: slices.Clone(r.blocks[from:to])}
+}
+
+// Largest is the size of the largest block; 0 = there is none.
+func (r *Run) Largest() (n int64) {
+	for _, b := range r.blocks {
 		n = max(n, b.raw)
+	}
+	return n
+}
+
+// Rows is how many rows the blocks hold.
+func (r *Run) Rows() (n int64) {
+	for _, b := range r.blocks {
+		n += b.rows
 	}
 	return n
 }

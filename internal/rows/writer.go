@@ -192,6 +192,20 @@ func (w *Writer) AppendBatch(b *Batch, from, to int) error {
 	return nil
 }
 
+// AppendRecord adds a row that AppendRecord of a batch of the writer's schema has made.
+func (w *Writer) AppendRecord(rec []byte) error {
+	if w.err != nil {
+		return w.err
+	}
+	n := w.group.Rows
+	if err := w.group.TakeRecord(rec); err != nil {
+		w.err = fmt.Errorf("write parquet: %w", err)
+		return w.err
+	}
+	w.bytes += w.group.Size(n, n+1)
+	return w.flushIfFull()
+}
+
 func (w *Writer) flushIfFull() error {
 	if int64(w.group.Rows) < w.opts.GroupRows && w.bytes < w.opts.GroupBytes {
 		return nil
