@@ -156,7 +156,8 @@ func (rs runs) ended() bool {
 
 // final says that a merge FAILED in a way that another run would repeat.
 func (r *run) final() bool {
-	return r.Task.Error != nil && r.Task.Error.Class == manifest.CodeDuplicateKey
+	e := r.Task.Error
+	return e != nil && (e.Class == manifest.CodeDuplicateKey || e.Class == manifest.CodePartition)
 }
 
 func (rs runs) last() *run { return &rs[len(rs)-1] }
@@ -171,7 +172,7 @@ func (a *Aggregator) runs(ctx context.Context, job *jobOf, level, n int) (rs run
 		if err != nil {
 			return nil, err
 		}
-		if res.Status == string(hayrick.TaskFailed) && res.Task.Error == nil || (res.RowCount > 0) != (res.File != nil) {
+		if res.Status == string(hayrick.TaskFailed) && res.Task.Error == nil || (res.RowCount > 0) != (res.File != nil || len(res.Files) > 0) {
 			return nil, fmt.Errorf("results.done of %s contradicts itself: %w", res.TaskID, hayrick.ErrCorrupt)
 		}
 		rs = append(rs, run{res, sha})
@@ -220,18 +221,20 @@ func (a *Aggregator) run(ctx context.Context, m *merging, u unit, rs runs) (_ ru
 		err = a.mergeRange(ctx, m, u, &merged)
 	case m.plan.Unique != nil:
 		err = a.sortRun(ctx, m, u.span, &merged)
+	case !plain(m.def.Output):
+		err = a.decodeFiles(ctx, m, u.span, &merged)
 	default:
 		err = a.decode(ctx, m, u.span, &merged)
 	}
-	var twice *duplicateError
+	var final *finalError
 	switch {
 	case err == nil:
 		res = merged
 	case errors.As(err, new(*damagedError)): // restored, it can be merged: no result is written of it
 		return nil, err
-	case errors.As(err, &twice):
+	case errors.As(err, &final):
 		res.Status = string(hayrick.TaskFailed)
-		res.Task.Error = &manifest.TaskError{Class: manifest.CodeDuplicateKey, Message: twice.Error()}
+		res.Task.Error = &manifest.TaskError{Class: final.code, Message: final.message}
 	case unmergeable(err):
 		a.Log.Error("merge failed", hayrick.KeyTaskID, ask.TaskID, hayrick.KeyError, err)
 		res.Status = string(hayrick.TaskFailed)

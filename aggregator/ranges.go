@@ -252,9 +252,20 @@ func (a *Aggregator) mergeRange(ctx context.Context, m *merging, u unit, res *ma
 	return nil
 }
 
-// store writes rows in order as one file of the dataset, reads it back, puts it into
+// store writes rows in order as a file of the dataset, or several, reads it back, puts it into
 // the store and fills in res. Of no rows there is no file.
 func (a *Aggregator) store(ctx context.Context, m *merging, in entries, most int64, res *manifest.Result) error {
+	if !plain(m.def.Output) {
+		f, err := a.files(ctx, m, res)
+		if err != nil {
+			return err
+		}
+		defer f.close()
+		if err := each(ctx, in, func(e *rows.Entry) error { return f.add(e.Record) }); err != nil {
+			return err
+		}
+		return f.finish()
+	}
 	temp, err := a.Temp()
 	if err != nil {
 		return err

@@ -65,6 +65,7 @@ type temps struct {
 	mu   sync.Mutex
 	open int
 	made int
+	size int // of all that was written
 }
 
 type tempFile struct {
@@ -84,6 +85,7 @@ func (ts *temps) new() (manifest.Temp, error) {
 // Write appends, as all who use a scratch file do.
 func (f *tempFile) Write(p []byte) (int, error) {
 	f.data = append(f.data, p...)
+	f.of.size += len(p)
 	f.Reader.Reset(f.data)
 	return len(p), nil
 }

@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path"
+	"slices"
+	"strings"
 
 	"hayrick"
 	"hayrick/internal/rows"
@@ -86,14 +89,21 @@ func (m *merges) add(job *jobOf, rs runs, task hayrick.Message) error {
 	}
 	h, err := rows.ParseHash(r.RowHash)
 	drop, derr := rows.ParseHash(r.DroppedHash)
-	if err != nil || derr != nil || r.DroppedRows < 0 || r.File == nil && (r.RowCount != 0 || task.Group != hayrick.GroupRanges) {
+	if err != nil || derr != nil || r.DroppedRows < 0 || r.RowCount == 0 && task.Group != hayrick.GroupRanges {
 		return fmt.Errorf("results.done of %s names no rows: %w", r.TaskID, hayrick.ErrCorrupt)
 	}
 	m.dropped, m.drops = m.dropped+r.DroppedRows, m.drops.Add(drop)
-	if r.File == nil { // a range without rows
+	m.rows, m.hash = m.rows+r.RowCount, m.hash.Add(h)
+	for _, f := range r.Files {
+		h, err := rows.ParseHash(f.RowHash)
+		if err != nil || f.Rows < 1 || f.Head < 0 || f.Head > f.Bytes {
+			return fmt.Errorf("results.done of %s, %s: %w", r.TaskID, f.File, hayrick.ErrCorrupt)
+		}
+		m.outputs = append(m.outputs, Source{Name: f.File, Size: f.Bytes, SHA256: f.SHA256, Rows: f.Rows, RowHash: h, Partition: f.Partition, Head: f.Head})
+	}
+	if r.File == nil { // a range without rows, or files
 		return nil
 	}
-	m.rows, m.hash = m.rows+r.RowCount, m.hash.Add(h)
 	m.outputs = append(m.outputs, Source{Name: *r.File, Size: r.Bytes, SHA256: r.SHA256, Rows: r.RowCount, RowHash: h})
 	m.tasks, m.indexes = append(m.tasks, r.TaskID), append(m.indexes, r.IndexSHA256)
 	return nil
@@ -155,21 +165,27 @@ func (a *Aggregator) root(ctx context.Context, job *jobOf, plan manifest.Aggrega
 // the manifest's output_hash: of a single part, its own; of several, the SHA-256 over
 // theirs, in hex and in order.
 func (a *Aggregator) parts(ctx context.Context, job *jobOf, outputs []Source) ([]manifest.Part, string, error) {
-	sizes := make([]int64, len(outputs))
-	for i, o := range outputs {
-		sizes[i] = o.Size
-	}
+	slices.SortStableFunc(outputs, func(a, b Source) int { return strings.Compare(a.Partition, b.Partition) })
 	parts := []manifest.Part{}
 	all := sha256.New()
 	var hash string
-	for i, span := range PartsOf(sizes, int64(job.def.Merge.PartBytes)) {
-		p, outputHash, err := a.part(ctx, job, i, outputs[span.First:span.First+span.Count])
-		if err != nil {
-			return nil, "", fmt.Errorf("write part %d: %w", i, err)
+	for len(outputs) > 0 {
+		in := outputs[0].Partition
+		var sizes []int64
+		for len(sizes) < len(outputs) && outputs[len(sizes)].Partition == in {
+			sizes = append(sizes, outputs[len(sizes)].Size)
 		}
-		parts = append(parts, p)
-		hash = outputHash
-		io.WriteString(all, outputHash)
+		for i, span := range PartsOf(sizes, int64(job.def.Merge.PartBytes)) {
+			name := path.Join(in, fmt.Sprintf("part-%05d%s", i, manifest.PartExt(job.def.Output)))
+			p, outputHash, err := a.part(ctx, job, len(parts), name, outputs[span.First:span.First+span.Count])
+			if err != nil {
+				return nil, "", fmt.Errorf("write part %d: %w", len(parts), err)
+			}
+			parts = append(parts, p)
+			hash = outputHash
+			io.WriteString(all, outputHash)
+		}
+		outputs = outputs[len(sizes):]
 	}
 	if len(parts) != 1 {
 		hash = hex.EncodeToString(all.Sum(nil))
@@ -181,18 +197,8 @@ func (a *Aggregator) parts(ctx context.Context, job *jobOf, outputs []Source) ([
 // it stands. A crash before or after leaves a data object under a key that the next
 // root computes again. The key follows from what the results say: of the n-th try, from
 // the SHA-256 of the one before.
-func (a *Aggregator) part(ctx context.Context, job *jobOf, n int, sources []Source) (p manifest.Part, outputHash string, err error) {
-	footers := make([]SourceFooter, len(sources))
-	if err := a.each(len(sources), func(i int) (err error) {
-		footers[i], err = a.footer(ctx, job.key.Abs(sources[i].Name), sources[i])
-		if err != nil {
-			err = fmt.Errorf("read %s: %w", sources[i].Name, err)
-		}
-		return err
-	}); err != nil {
-		return p, "", err
-	}
-	plan, err := PlanConcat(sources, footers)
+func (a *Aggregator) part(ctx context.Context, job *jobOf, n int, name string, sources []Source) (p manifest.Part, outputHash string, err error) {
+	plan, err := a.planPart(ctx, job, sources)
 	if err != nil {
 		return p, "", err
 	}
@@ -201,12 +207,12 @@ func (a *Aggregator) part(ctx context.Context, job *jobOf, n int, sources []Sour
 		ranges[i] = manifest.Range{Key: job.key.Abs(sources[c.Source].Name), Offset: c.Offset, Length: c.Length}
 	}
 	p = manifest.Part{
-		Name:  manifest.PublishedName(job.def, job.id, fmt.Sprintf("part-%05d.parquet", n)),
+		Name:  manifest.PublishedName(job.def, job.id, name),
 		Bytes: plan.Bytes, Rows: plan.Rows, RowHash: plan.RowHash.String(),
 	}
 	hash := plan.OutputHash
 	for try := 1; ; try++ {
-		key := job.key.Part(job.generation, n, hash)
+		key := job.key.PartAs(job.generation, n, hash, manifest.PartExt(job.def.Output))
 		p.Key = job.key.Rel(key)
 		p.SHA256, err = a.assemble(ctx, job, key, plan, ranges, sources)
 		if err == nil || !errors.Is(err, hayrick.ErrCorrupt) {
@@ -231,6 +237,24 @@ func (a *Aggregator) part(ctx context.Context, job *jobOf, n int, sources []Sour
 		next := sha256.Sum256([]byte(hash))
 		hash = hex.EncodeToString(next[:])
 	}
+}
+
+// planPart plans how outputs of merges are joined: Parquet by footers, text as it is.
+func (a *Aggregator) planPart(ctx context.Context, job *jobOf, sources []Source) (ConcatPlan, error) {
+	if textOf(job.def.Output) != nil {
+		return PlanText(sources)
+	}
+	footers := make([]SourceFooter, len(sources))
+	if err := a.each(len(sources), func(i int) (err error) {
+		footers[i], err = a.footer(ctx, job.key.Abs(sources[i].Name), sources[i])
+		if err != nil {
+			err = fmt.Errorf("read %s: %w", sources[i].Name, err)
+		}
+		return err
+	}); err != nil {
+		return ConcatPlan{}, err
+	}
+	return PlanConcat(sources, footers)
 }
 
 // partTries is under how many keys a root tries to make a part.

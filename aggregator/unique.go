@@ -7,6 +7,7 @@ import (
 
 	"hayrick"
 	"hayrick/internal/rows"
+	"hayrick/manifest"
 )
 
 // dropper lets one row of each key through and counts those that it does not.
@@ -27,20 +28,6 @@ func newDropper(s rows.Schema, columns []string, keep string) (*dropper, error) 
 		return nil, fmt.Errorf("output.unique_by: %w", err)
 	}
 	return &dropper{keep: keep, keyer: k, schema: s, hashes: rows.NewHashes(s), batch: rows.NewBatch(s)}, nil
-}
-
-// duplicateError: two rows have one key, and the job file says that none do.
-type duplicateError struct {
-	key           string
-	first, second int64 // items
-}
-
-func (e *duplicateError) Error() string {
-	where := fmt.Sprintf("in items %d and %d", e.first, e.second)
-	if e.first == e.second {
-		where = fmt.Sprintf("twice in item %d", e.first)
-	}
-	return fmt.Sprintf("output.unique_by: the key %s is %s, and output.keep is error: write keep: first or keep: last, or let the handler emit it once", e.key, where)
 }
 
 // keyText is how much of a value a message shows.
@@ -73,12 +60,19 @@ func (d *dropper) dropped() (int64, rows.Hash) {
 	return d.rows, d.hash
 }
 
+// duplicate is the error that two rows have one key where the job file says that none
+// do.
 func (d *dropper) duplicate(first int64, e *rows.Entry) error {
 	b := rows.NewBatch(d.schema)
 	if err := b.TakeRecord(e.Record); err != nil {
 		return err
 	}
-	return &duplicateError{key: d.keyer.Text(b, 0, keyText), first: first, second: e.Item}
+	where := fmt.Sprintf("in items %d and %d", first, e.Item)
+	if first == e.Item {
+		where = fmt.Sprintf("twice in item %d", first)
+	}
+	return &finalError{manifest.CodeDuplicateKey, fmt.Sprintf("output.unique_by: the key %s is %s, and output.keep is error: write keep: first or keep: last, or let the handler emit it once",
+		d.keyer.Text(b, 0, keyText), where)}
 }
 
 // thin lets one row of each key of in through. in has the rows of a key one behind

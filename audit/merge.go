@@ -35,18 +35,34 @@ func (a *auditor) openInputs(ctx context.Context) (stop func()) {
 
 // mergeUnit is a merge as the plan describes it.
 type mergeUnit struct {
-	node   int
-	inputs []manifest.InputFile // those with rows
-	in     total
+	level, node int
+	inputs      []manifest.InputFile // those with rows; of level 2, all runs that it may have read
+	in          total                // of level 1
 }
+
+// group is the group that a level's merges are of.
+func (u mergeUnit) group() string {
+	if u.level == levelRanges {
+		return hayrick.GroupRanges
+	}
+	return hayrick.GroupAggregation
+}
+
+// The levels that decode; the second is there with output.unique_by.
+const (
+	levelInputs = 1
+	levelRanges = 2
+)
 
 // merged is what came of it.
 type merged struct {
 	used   []string // of the outcome's chain
+	file   string   // "" = it has no rows
 	total  total
 	drop   total
 	sha    string // of its file
 	schema *rows.Schema
+	inputs []manifest.InputFile // of level 2: what it has read
 }
 
 // walkAggregation checks the merges, parts and lists against the results.
@@ -62,12 +78,21 @@ func (a *auditor) walkAggregation(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var nodes []int64
-	if len(outputs) > 0 {
-		nodes = append(nodes, int64(len(outputs)))
+	nodes := []int64{int64(len(outputs))}
+	for _, m := range outputs {
+		a.dropped.add(m.drop.rows, m.drop.hash)
 	}
-	if len(a.agg.Tree.Nodes) < len(nodes) || len(a.agg.Tree.Nodes) > 0 && a.agg.Tree.Nodes[0] != int64(len(outputs)) {
-		a.broken(CodeChain, rel, "its tree is %v, its group has %d merges", a.agg.Tree.Nodes, len(outputs))
+	if a.agg.Unique != nil && a.agg.Ranges != nil {
+		if outputs, err = a.walkRanges(ctx, rel, outputs); err != nil {
+			return err
+		}
+		nodes = append(nodes, a.agg.Ranges.Tasks)
+	}
+	if nodes[0] == 0 {
+		nodes = nil
+	}
+	if len(a.agg.Tree.Nodes) < len(nodes) || !slices.Equal(a.agg.Tree.Nodes[:len(nodes)], nodes) {
+		a.broken(CodeChain, rel, "its tree is %v, its groups have %v merges", a.agg.Tree.Nodes, nodes)
 	}
 	for _, key := range slices.Sorted(maps.Keys(a.mergeSHA)) {
 		a.name(key)
@@ -158,7 +183,7 @@ func (a *auditor) walkMerges(ctx context.Context, plan string) ([]merged, error)
 
 // mergeUnit takes the next inputs of the plan.
 func (a *auditor) mergeUnit(node int, inputs int64) mergeUnit {
-	u := mergeUnit{node: node}
+	u := mergeUnit{level: levelInputs, node: node}
 	for range inputs {
 		in, more := a.inputs.next()
 		if !more {
@@ -184,7 +209,7 @@ const mergeRuns = 3
 // readMerge reads the results of one merge, up to the one that is DONE.
 func (l *look) readMerge(ctx context.Context, u mergeUnit) (m merged) {
 	for run := range mergeRuns {
-		id := manifest.MergeTaskID(0, 1, u.node, run)
+		id := manifest.MergeTaskID(0, u.level, u.node, run)
 		rel := l.a.job.Rel(l.a.job.Done(id))
 		want := l.a.mergeSHA[rel]
 		if want != "" {
@@ -220,21 +245,35 @@ func (l *look) readMerge(ctx context.Context, u mergeUnit) (m merged) {
 			l.lost(CodeForm, rel, "%v", err)
 			return m
 		}
-		if t := r.Task; t.Role != string(hayrick.RoleAggregator) || t.Group != hayrick.GroupAggregation || t.Phase != string(hayrick.PhaseAggregation) || r.Items != 0 || r.OK != 0 || r.Failed != 0 || r.Failures != nil {
+		if t := r.Task; t.Role != string(hayrick.RoleAggregator) || t.Group != u.group() || t.Phase != string(hayrick.PhaseAggregation) || r.Items != 0 || r.OK != 0 || r.Failed != 0 || r.Failures != nil {
 			l.broken(CodeTask, rel, "it is of role %s, group %s, phase %s with %d items", t.Role, t.Group, t.Phase, r.Items)
 		}
-		schema := l.readRows(ctx, rel, r, h)
+		var schema *rows.Schema
+		if u.level == levelInputs && l.a.agg.Unique != nil {
+			l.readRun(ctx, rel, r, h)
+		} else {
+			schema = l.readRows(ctx, rel, r, h)
+			l.checkKeys(ctx, u, r)
+		}
 		if r.Status == string(hayrick.TaskFailed) {
 			continue
 		}
 		m.schema, m.sha = schema, r.SHA256
+		if r.File != nil {
+			m.file = *r.File
+		}
 		m.total.add(r.RowCount, h)
 		m.drop.add(r.DroppedRows, dropped)
-		l.checkMerge(rel, u, r, m)
+		if u.level == levelRanges {
+			m.inputs = r.Inputs
+			l.checkRange(rel, u, r, m)
+		} else {
+			l.checkMerge(rel, u, r, m)
+		}
 		return m
 	}
 	if l.a.succeeded() {
-		l.lost(CodeMissing, l.a.job.Rel(l.a.job.Done(manifest.MergeTaskID(0, 1, u.node, 0))), "the merge FAILED %d times", mergeRuns)
+		l.lost(CodeMissing, l.a.job.Rel(l.a.job.Done(manifest.MergeTaskID(0, u.level, u.node, 0))), "the merge FAILED %d times", mergeRuns)
 	}
 	return m
 }
@@ -257,7 +296,8 @@ func (l *look) checkMerge(rel string, u mergeUnit, r manifest.Result, m merged) 
 func (a *auditor) walkParts(ctx context.Context, outputs []merged) error {
 	agg, rel := a.outcome.Aggregation, a.job.Rel(a.job.Outcome(0))
 	own := make([]string, len(agg.Parts)) // output hashes
-	var out, drop total
+	var out total
+	drop := a.dropped
 	names := map[string]bool{}
 	next := 0
 	for lo := 0; lo < len(agg.Parts); lo += readers {
@@ -295,9 +335,6 @@ func (a *auditor) walkParts(ctx context.Context, outputs []merged) error {
 			}
 		}
 		a.progress("parts", int64(lo+len(parts)), int64(len(agg.Parts)))
-	}
-	for _, m := range outputs {
-		drop.add(m.drop.rows, m.drop.hash)
 	}
 	a.report.Rows.Parts, a.report.Rows.Out, a.report.Rows.OutHash, a.report.Rows.Dropped = out.files, out.rows, out.hash.String(), drop.rows
 	if a.blind {

@@ -14,7 +14,7 @@ import (
 // or came second leaves data that nobody names. Everything of it has the digest of its
 // bytes in its key.
 var leftovers = regexp.MustCompile(`^(?:` + strings.Join([]string{
-	`tasks/([a-z0-9._-]+)/[a-z0-9._-]+_[0-9a-f]{8}_[0-9a-f]{12}(?:\.parquet|_failures\.jsonl)`,
+	`tasks/([a-z0-9._-]+)/[a-z0-9._-]+_[0-9a-f]{8}_[0-9a-f]{12}(?:\.parquet|\.run|_failures\.jsonl)`,
 	`tasks/([a-z0-9._-]+)/checkpoint/[0-9]{8,}-[0-9a-f]{8}-[0-9a-f]{12}`,
 	`batches/[a-z0-9_]+/(?:index-[0-9]+-[0-9a-f]{12}|seg-[0-9]+-[0-9a-f]{12}\.jsonl|indexes-[0-9a-f]{12}\.jsonl)`,
 	`groups/[a-z0-9_]+/(?:block-[0-9]+-[0-9a-f]{12}\.json|blocks-[0-9a-f]{12}\.jsonl)`,

@@ -115,6 +115,7 @@ const (
 	CodeNothingToMerge = "nothing_to_merge" // results cannot be merged: schemas that do not unify, three failed merges
 	CodeOutputRefused  = "output_refused"   // the output folder holds what this run did not write
 	CodeBudget         = "budget"
+	CodePartition      = "partition"     // output.partition_by makes too many folders, or names that no folder can have
 	CodeDuplicateKey   = "duplicate_key" // two rows have one key of output.unique_by, and output.keep is error
 )
 

@@ -28,7 +28,9 @@ type attemptRun struct {
 	items   []item         // of the batch, in order
 	auto    []hayrick.Rate // those the host takes a token of before it hands out an item
 	handler jobs.Handler
-	metrics metrics
+	// The columns that rows may have; nil = any.
+	declared *rows.Declared
+	metrics  metrics
 
 	stopRenewing func()
 	hard         context.Context // of the tries: ended by the deadline
@@ -101,6 +103,9 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 	if a.handler, err = a.job.Handler(ctx); err != nil {
 		return a.fail(ctx, hayrick.ClassHandler, err.Error())
 	}
+	if a.declared, err = declared(a.job.Definition.Output); err != nil {
+		return a.fail(ctx, hayrick.ClassHandler, "output.schema: "+err.Error())
+	}
 	defer func() {
 		if a.journal != nil {
 			a.journal.Close(false)
@@ -119,6 +124,15 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 		return a.handBack(ctx)
 	}
 	return a.finish(ctx)
+}
+
+// declared is the schema that the job file asks rows to fit; nil = none.
+func declared(o hayrick.Output) (*rows.Declared, error) {
+	var columns [][2]string
+	for _, c := range o.Schema {
+		columns = append(columns, [2]string{c.Name, c.Type})
+	}
+	return rows.Declare(columns...)
 }
 
 // proveRunnable puts on record, where earlier attempts vanished, that the batch was

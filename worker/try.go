@@ -52,6 +52,8 @@ type tried struct {
 	body  []byte
 	count int64
 	seen  rows.Observer
+
+	declared *rows.Declared // output.schema
 }
 
 // emit is jobs.Emit. Rows that come when the try is over are refused.
@@ -68,6 +70,10 @@ func (t *tried) emit(r jobs.Row) error {
 }
 
 func (t *tried) add(r jobs.Row) error {
+	r, err := t.declared.Fit(r)
+	if err != nil {
+		return err
+	}
 	if err := t.seen.Observe(r); err != nil {
 		return err
 	}
@@ -99,7 +105,7 @@ func (a *attemptRun) try(x *item, h *host) *tried {
 	ctx, cancel := a.withTimeout()
 	defer cancel()
 	h.ctx = ctx
-	t := &tried{}
+	t := &tried{declared: a.declared}
 	it := jobs.Item{Ordinal: x.in.Ordinal, Key: x.Key, Data: slices.Clip(x.in.Data), Try: x.Tries + 1, Host: h}
 	ended := make(chan handled, 1)
 	a.w.World.Go("handle", func() { a.handle(ctx, it, t, ended) })
