@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"path"
-	"strconv"
-	"time"
 
 	"hayrick"
 	"hayrick/internal/rows"
@@ -223,7 +220,7 @@ func folderOf(b *rows.Batch, r int, s rows.Schema, columns []string) (string, er
 		c := &b.Cols[s.Index(name)]
 		var value *string
 		if c.Valid[r] {
-			v := partitionText(c, r)
+			v := c.Text(r)
 			value = &v
 		}
 		part, err := manifest.PartitionFolder(name, value)
@@ -233,28 +230,6 @@ func folderOf(b *rows.Batch, r int, s rows.Schema, columns []string) (string, er
 		parts = append(parts, part)
 	}
 	return path.Join(parts...), nil
-}
-
-// partitionText is a value as the name of its folder says it. Values that are one to
-// rows.Keyer have one text.
-func partitionText(c *rows.Column, r int) string {
-	switch c.Kind {
-	case rows.KindString:
-		return string(c.Bytes(r))
-	case rows.KindBytes:
-		return fmt.Sprintf("%x", c.Bytes(r))
-	case rows.KindFloat:
-		f := math.Float64frombits(uint64(c.Nums[r]))
-		if f == 0 {
-			f = 0 // not -0
-		}
-		return strconv.FormatFloat(f, 'g', -1, 64)
-	case rows.KindBool:
-		return strconv.FormatBool(c.Nums[r] != 0)
-	case rows.KindTime:
-		return time.UnixMicro(c.Nums[r]).UTC().Format("2006-01-02T15:04:05.999999Z")
-	}
-	return strconv.FormatInt(c.Nums[r], 10)
 }
 
 // decodeFiles is decode where the rows do not become one Parquet file.

@@ -238,7 +238,7 @@ func TestSortingThroughScratch(t *testing.T) {
 		j.must(j.drain(a))
 		o := j.outcome()
 		j.checkUnique(o, places(tasks))
-		made[name] = j.temps.size>>20
+		made[name] = j.temps.size >> 20
 	}
 	// Of each row that goes to scratch there are key and record; then the run, and the
 	// part. Of one key two rows fit into memory, and one of the two is dropped there.

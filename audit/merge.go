@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path"
 	"slices"
+	"strings"
 
 	"hayrick"
 	"hayrick/internal/rows"
@@ -57,6 +59,8 @@ const (
 // merged is what came of it.
 type merged struct {
 	used   []string // of the outcome's chain
+	folder string   // of its partition
+	files  []merged // of a merge whose rows are not one Parquet file
 	file   string   // "" = it has no rows
 	total  total
 	drop   total
@@ -112,10 +116,158 @@ func (a *auditor) walkAggregation(ctx context.Context) error {
 	if a.outcome == nil || a.outcome.Aggregation == nil {
 		return nil
 	}
-	if err := a.walkParts(ctx, outputs); err != nil {
+	if err := a.walkParts(ctx, joined(outputs)); err != nil {
 		return err
 	}
 	return a.walkLists(ctx)
+}
+
+// joined are the files that parts are made of, in their order: partition by partition.
+func joined(outputs []merged) (all []merged) {
+	for _, m := range outputs {
+		if m.files != nil {
+			all = append(all, m.files...)
+		} else {
+			all = append(all, m)
+		}
+	}
+	slices.SortStableFunc(all, func(x, y merged) int { return strings.Compare(x.folder, y.folder) })
+	return all
+}
+
+// text is the form of the dataset where it is not Parquet.
+func (a *auditor) text() *rows.Text {
+	if o := a.definition.Output; o.Format != "" && o.Format != rows.FormatParquet {
+		return &rows.Text{Format: o.Format, Compression: o.Compression}
+	}
+	return nil
+}
+
+// readFiles checks the files of a merge whose rows are not one Parquet file; nil when
+// they are.
+func (l *look) readFiles(ctx context.Context, rel string, r manifest.Result, h rows.Hash) []merged {
+	o := l.a.definition.Output
+	if plain := len(o.PartitionBy) == 0 && l.a.text() == nil; len(r.Files) == 0 && (plain || r.RowCount == 0) {
+		return nil
+	} else if plain || r.File != nil || len(o.PartitionBy) == 0 && len(r.Files) > 1 {
+		l.broken(CodeForm, rel, "it names %d files", len(r.Files))
+		return nil
+	}
+	all := []merged{}
+	var sum total
+	for _, f := range r.Files {
+		if want := l.a.job.Rel(l.a.job.RowsAs(r.TaskID, r.Attempt, f.SHA256, manifest.PartExt(o))); f.File != want {
+			l.broken(CodeKey, rel, "its rows lie under %s, not %s", f.File, want)
+		}
+		x, err := rows.ParseHash(f.RowHash)
+		if err != nil {
+			l.lost(CodeForm, rel, "%v", err)
+			continue
+		}
+		m := merged{folder: f.Partition, file: f.File, sha: f.SHA256}
+		m.total.add(f.Rows, x)
+		sum.add(f.Rows, x)
+		all = append(all, m)
+		if _, ok := l.hash(ctx, f.File, f.SHA256, f.Bytes); !ok {
+			continue
+		}
+		l.checked.Data++
+		if l.a.Deep {
+			l.decodeFile(ctx, f.File, f.Rows, x, f.Partition)
+		}
+	}
+	if sum.rows != r.RowCount || sum.hash != h {
+		l.broken(CodeRows, rel, "its files hold %d rows with hash %s, it says %d with %s", sum.rows, sum.hash, r.RowCount, h)
+	}
+	return all
+}
+
+// decodeFile decodes a file of the dataset, of a merge or a part, and compares what it
+// holds with what is said of it; all its rows must be of its partition.
+func (l *look) decodeFile(ctx context.Context, rel string, want int64, wantHash rows.Hash, folder string) {
+	var planned rows.Schema
+	if err := decodeColumns(l.a.agg.Columns, &planned); err != nil || l.err != nil {
+		return // of which walkAggregation speaks
+	}
+	n, h, schema, err := l.datasetRows(ctx, rel, planned, folder)
+	switch {
+	case err == nil && (n != want || h != wantHash):
+		l.broken(CodeRows, rel, "it holds %d rows with hash %s, its commit says %d with %s", n, h, want, wantHash)
+	case err == nil && schema.Digest() != planned.Digest():
+		l.broken(CodeRows, rel, "its columns are not the planned ones")
+	case err == nil:
+		l.decoded.Decoded++
+		l.decoded.ReadRows += n
+	case unreadable(err), errors.Is(err, hayrick.ErrNotFound), errors.Is(err, rows.ErrKind):
+		l.broken(CodeRows, rel, "its rows cannot be read: %v", err)
+	default:
+		l.err = fmt.Errorf("read the rows of %s: %w", rel, err)
+	}
+}
+
+// datasetRows reads a file of the dataset in whatever format it is.
+func (l *look) datasetRows(ctx context.Context, rel string, planned rows.Schema, folder string) (n int64, h rows.Hash, s rows.Schema, err error) {
+	each := func(b *rows.Batch) error {
+		for r := range b.Rows {
+			if got := partitionOf(b, r, l.a.definition.Output.PartitionBy); got != folder {
+				return fmt.Errorf("row %d is of the partition %q, not %q: %w", n, got, folder, hayrick.ErrCorrupt)
+			}
+			n++
+		}
+		return ctx.Err()
+	}
+	blob, err := l.a.Blobs.OpenAt(ctx, l.a.job.Abs(rel))
+	if err != nil {
+		return 0, h, s, err
+	}
+	defer blob.Close()
+	if text := l.a.text(); text != nil {
+		_, h, err = rows.ReadText(io.NewSectionReader(blob, 0, blob.Size()), planned, *text, each)
+		return n, h, planned, err
+	}
+	f, err := rows.Open(blob, blob.Size())
+	if err != nil {
+		return 0, h, s, err
+	}
+	sc, err := f.Scan(rows.Schema{})
+	if err != nil {
+		return 0, h, s, err
+	}
+	for {
+		b, err := sc.Next()
+		if err == io.EOF {
+			_, h = sc.Read()
+			return n, h, f.Schema(), nil
+		}
+		if err == nil {
+			err = each(b)
+		}
+		if err != nil {
+			return n, h, s, err
+		}
+	}
+}
+
+// partitionOf is the folder of a row's partition; "" of one that can have none.
+func partitionOf(b *rows.Batch, r int, columns []string) string {
+	var parts []string
+	for _, name := range columns {
+		at := b.Schema.Index(name)
+		if at < 0 {
+			return ""
+		}
+		var value *string
+		if c := &b.Cols[at]; c.Valid[r] {
+			v := c.Text(r)
+			value = &v
+		}
+		part, err := manifest.PartitionFolder(name, value)
+		if err != nil {
+			return ""
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, "/")
 }
 
 // walkMerges checks every level-1 merge: what it took in is what the plan pins, and
@@ -252,7 +404,9 @@ func (l *look) readMerge(ctx context.Context, u mergeUnit) (m merged) {
 		if u.level == levelInputs && l.a.agg.Unique != nil {
 			l.readRun(ctx, rel, r, h)
 		} else {
-			schema = l.readRows(ctx, rel, r, h)
+			if m.files = l.readFiles(ctx, rel, r, h); m.files == nil {
+				schema = l.readRows(ctx, rel, r, h)
+			}
 			l.checkKeys(ctx, u, r)
 		}
 		if r.Status == string(hayrick.TaskFailed) {
@@ -306,8 +460,12 @@ func (a *auditor) walkParts(ctx context.Context, outputs []merged) error {
 			return err
 		}
 		for i, p := range parts {
-			if names[p.Name] || !manifest.ValidOutputName(p.Name) {
-				a.broken(CodePublished, rel, "two parts are called %q, or none can be", p.Name)
+			folder := ""
+			if next < len(outputs) {
+				folder = outputs[next].folder
+			}
+			if names[p.Name] || !manifest.ValidOutputName(p.Name) || !strings.HasPrefix(p.Name, folder) {
+				a.broken(CodePublished, rel, "two parts are called %q, or none can be, or it is of the partition %q", p.Name, folder)
 			}
 			names[p.Name] = true
 			h, err := rows.ParseHash(p.RowHash)
@@ -320,7 +478,7 @@ func (a *auditor) walkParts(ctx context.Context, outputs []merged) error {
 			// Merged files have rows, so the sum says where the part ends.
 			var sources total
 			from := next
-			for next < len(outputs) && sources.rows < p.Rows {
+			for next < len(outputs) && sources.rows < p.Rows && outputs[next].folder == outputs[from].folder {
 				sources.add(outputs[next].total.rows, outputs[next].total.hash)
 				next++
 			}
@@ -331,7 +489,7 @@ func (a *auditor) walkParts(ctx context.Context, outputs []merged) error {
 				return err
 			}
 			if own[lo+i] != "" && !a.blind && !a.partKey(p.Key, lo+i, own[lo+i]) {
-				a.broken(CodeKey, p.Key, "with its sources and footer it would be %s", a.job.Rel(a.job.Part(0, lo+i, own[lo+i])))
+				a.broken(CodeKey, p.Key, "with its sources and footer it would be %s", a.job.Rel(a.job.PartAs(0, lo+i, own[lo+i], manifest.PartExt(a.definition.Output))))
 			}
 		}
 		a.progress("parts", int64(lo+len(parts)), int64(len(agg.Parts)))
@@ -365,7 +523,7 @@ const partTries = 4
 // partKey says that a part with that output hash may lie under key.
 func (a *auditor) partKey(key string, n int, hash string) bool {
 	for range partTries {
-		if key == a.job.Rel(a.job.Part(0, n, hash)) {
+		if key == a.job.Rel(a.job.PartAs(0, n, hash, manifest.PartExt(a.definition.Output))) {
 			return true
 		}
 		hash = manifest.SHA256([]byte(hash))
@@ -381,6 +539,17 @@ func (l *look) readPart(ctx context.Context, p manifest.Part) {
 	if !l.a.Deep {
 		if p.SHA256 == "" {
 			l.note("%s was joined by the store itself, and nobody has read it since: audit --deep does", p.Key)
+		}
+		return
+	}
+	if l.a.text() != nil || len(l.a.definition.Output.PartitionBy) > 0 {
+		h, err := rows.ParseHash(p.RowHash)
+		if err == nil { // else walkParts says so
+			folder := path.Dir(p.Name)
+			if folder == "." {
+				folder = ""
+			}
+			l.decodeFile(ctx, p.Key, p.Rows, h, folder)
 		}
 		return
 	}
@@ -411,7 +580,10 @@ func (a *auditor) outputHash(ctx context.Context, p manifest.Part, sources []mer
 		return "", fmt.Errorf("open %s: %w", p.Key, err)
 	}
 	defer blob.Close()
-	f, err := rows.ReadFooter(blob, blob.Size())
+	var f rows.Footer
+	if a.text() == nil { // which has none
+		f, err = rows.ReadFooter(blob, blob.Size())
+	}
 	if unreadable(err) {
 		return "", nil
 	}

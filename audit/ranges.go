@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -74,7 +75,7 @@ func (a *auditor) walkRanges(ctx context.Context, plan string, runs []merged) ([
 		out.add(m.total.rows, m.total.hash)
 		out.add(m.drop.rows, m.drop.hash)
 		a.dropped.add(m.drop.rows, m.drop.hash)
-		if m.file != "" {
+		if m.total.rows > 0 {
 			outputs = append(outputs, m)
 		}
 	}
@@ -198,7 +199,11 @@ func (l *look) runRows(ctx context.Context, rel, index string, schema rows.Schem
 // checkKeys says whether the rows of a merge of level 2 are unique, in order and in
 // its range: then all rows are unique.
 func (l *look) checkKeys(ctx context.Context, u mergeUnit, r manifest.Result) {
-	if u.level != levelRanges || !l.a.Deep || l.err != nil || r.File == nil {
+	if u.level != levelRanges || !l.a.Deep || l.err != nil || r.RowCount == 0 {
+		return
+	}
+	if len(r.Files) > 0 {
+		l.checkKeysOf(ctx, u, r)
 		return
 	}
 	lo, hi, ok := l.a.agg.Unique.Range(int64(u.node))
@@ -261,6 +266,85 @@ func (l *look) eachKey(ctx context.Context, rel string, f func(key []byte) bool)
 			if key = keyer.Append(key[:0], b, r); !f(key) {
 				return nil
 			}
+		}
+	}
+}
+
+// checkKeysOf is checkKeys of a merge with a file a partition, or of text. Keys are in
+// order in each file; that none is in two of them is seen by 16 bytes of each key, of
+// this range alone.
+func (l *look) checkKeysOf(ctx context.Context, u mergeUnit, r manifest.Result) {
+	lo, hi, ok := l.a.agg.Unique.Range(int64(u.node))
+	var planned rows.Schema
+	if err := decodeColumns(l.a.agg.Columns, &planned); err != nil || !ok {
+		return
+	}
+	keyer, err := rows.NewKeyer(planned, l.a.agg.Unique.Columns)
+	if err != nil {
+		return
+	}
+	seen := map[[16]byte]bool{}
+	for _, f := range r.Files {
+		var key, last []byte
+		n := 0
+		each := func(b *rows.Batch) error {
+			for at := range b.Rows {
+				key = keyer.Append(key[:0], b, at)
+				if n > 0 && bytes.Compare(last, key) >= 0 || lo != nil && bytes.Compare(key, lo) < 0 || hi != nil && bytes.Compare(key, hi) >= 0 {
+					return fmt.Errorf("row %d has the key of an earlier one, is out of order, or is not of its range: %w", n, hayrick.ErrCorrupt)
+				}
+				if len(r.Files) > 1 {
+					sum := sha256.Sum256(key)
+					if x := [16]byte(sum[:16]); seen[x] {
+						return fmt.Errorf("row %d has the key of a row of another partition: %w", n, hayrick.ErrCorrupt)
+					} else {
+						seen[x] = true
+					}
+				}
+				last = append(last[:0], key...)
+				n++
+			}
+			return ctx.Err()
+		}
+		err := l.eachBatch(ctx, f.File, planned, each)
+		switch {
+		case unreadable(err), errors.Is(err, hayrick.ErrNotFound), errors.Is(err, rows.ErrKind):
+			l.broken(CodeRows, f.File, "rows are not unique by %v, or cannot be read: %v", l.a.agg.Unique.Columns, err)
+		case err != nil:
+			l.err = fmt.Errorf("read the keys of %s: %w", f.File, err)
+		}
+	}
+}
+
+// eachBatch calls f with all rows of a file of the dataset.
+func (l *look) eachBatch(ctx context.Context, rel string, planned rows.Schema, f func(*rows.Batch) error) error {
+	blob, err := l.a.Blobs.OpenAt(ctx, l.a.job.Abs(rel))
+	if err != nil {
+		return err
+	}
+	defer blob.Close()
+	if text := l.a.text(); text != nil {
+		_, _, err := rows.ReadText(io.NewSectionReader(blob, 0, blob.Size()), planned, *text, f)
+		return err
+	}
+	file, err := rows.Open(blob, blob.Size())
+	if err != nil {
+		return err
+	}
+	sc, err := file.Scan(planned)
+	if err != nil {
+		return err
+	}
+	for {
+		b, err := sc.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil {
+			err = f(b)
+		}
+		if err != nil {
+			return err
 		}
 	}
 }

@@ -81,6 +81,54 @@ func TestUniqueRowsSurviveFaults(t *testing.T) {
 	t.Logf("%d calls", calls-merging+1)
 }
 
+// Whatever the shape of the output, an audit that decodes every row proves the job.
+func TestEveryShapeOfOutputIsProven(t *testing.T) {
+	for _, format := range []string{"parquet", "csv", "jsonl"} {
+		for _, partitions := range [][]string{nil, {"id"}, {"n", "id"}} {
+			for _, unique := range [][]string{nil, {"n"}, {"id", "n"}} {
+				for _, part := range []hayrick.Bytes{0, 1} {
+					j, def := uniqueJob(t, "")
+					def.Output.Format, def.Output.PartitionBy, def.Output.UniqueBy, def.Merge.PartBytes = format, partitions, unique, part
+					def.Output.Schema = []hayrick.Column{{Name: "n", Type: "float"}, {Name: "id", Type: "string"}, {Name: "z", Type: "time"}}
+					j.submitAs(def)
+					j.check()
+					o := j.outcome()
+					want := int64(11)
+					if len(unique) == 1 {
+						want = 4
+					}
+					if o.Status != "SUCCEEDED" || o.RowCount != want || o.DroppedRows != 11-want || t.Failed() {
+						t.Fatalf("%s %v %v %v: %s %s %s, %d rows, %d dropped", format, partitions, unique, part, o.Status, o.Code, o.Message, o.RowCount, o.DroppedRows)
+					}
+				}
+			}
+		}
+	}
+}
+
+// A row that does not fit output.schema fails its item by class, and names the column.
+func TestARowThatDoesNotFitFailsItsItem(t *testing.T) {
+	j, def := uniqueJob(t, "")
+	def.Output.UniqueBy, def.Output.Schema = nil, []hayrick.Column{{Name: "id", Type: "string"}, {Name: "n", Type: "string"}}
+	j.submitAs(def)
+	o := j.outcome()
+	if o.Status != "SUCCEEDED" || o.OK != 0 || o.Permanent != 6 || o.RowCount != 0 {
+		t.Fatalf("%+v", o)
+	}
+	store := &manifest.Store{Objects: j.world.Store, Clock: j.world.Clock}
+	for _, l := range o.Aggregation.Lists {
+		err := manifest.ReadLines(t.Context(), store, j.id, manifest.Ref{Key: l.Key, SHA256: l.SHA256, Count: l.Count}, func(x manifest.ListLine) error {
+			if x.Key != "e" && (x.Class != "bad_rows" || !strings.Contains(x.Message, `column "n" is string in output.schema, the row has int`)) {
+				t.Errorf("%+v", x)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Messages and state deleted between the two levels, and a worker that does level 2
 // twice.
 func TestUniqueRowsWithoutStateOrQueue(t *testing.T) {
