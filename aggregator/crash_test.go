@@ -173,7 +173,10 @@ func TestEveryFault(t *testing.T) {
 			if len(want) < 20 || total < 20 {
 				t.Fatalf("%d calls, %s", total, want)
 			}
-			if o := calm.outcome(); o.Status == "SUCCEEDED" {
+			switch o := calm.outcome(); {
+			case o.Status == "SUCCEEDED" && len(calm.def.Output.UniqueBy) > 0:
+				calm.checkUnique(o, calm.placed)
+			case o.Status == "SUCCEEDED":
 				calm.whole(o)
 			}
 			faults := faults

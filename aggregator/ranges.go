@@ -32,20 +32,22 @@ func (a *Aggregator) sorter(d *dropper) *sorter {
 	return s
 }
 
-// sortRun sorts the rows of a span of inputs and stores them as a run, and fills in
-// res. What is written is read back, and together with what was dropped it must be
-// what was read.
-func (a *Aggregator) sortRun(ctx context.Context, m *merging, span manifest.Span, res *manifest.Result) (err error) {
+// sortInputs gives the rows of a span of inputs to a sorter that lets one row of each
+// key through, and returns their number and hash. The sorter is the caller's to close.
+func (a *Aggregator) sortInputs(ctx context.Context, m *merging, span manifest.Span, res *manifest.Result) (s *sorter, drop *dropper, in rows.Hash, count int64, err error) {
 	inputs, err := m.pinned(ctx, span)
 	if err != nil {
-		return err
+		return nil, nil, in, 0, err
 	}
-	drop, err := newDropper(m.schema, m.plan.Unique.Columns, m.plan.Unique.Keep)
-	if err != nil {
-		return err
+	if drop, err = newDropper(m.schema, m.plan.Unique.Columns, m.plan.Unique.Keep); err != nil {
+		return nil, nil, in, 0, err
 	}
-	s := a.sorter(drop)
-	defer func() { err = errors.Join(err, s.close()) }()
+	s = a.sorter(drop)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
 	var key, rec []byte
 	take := func(f *rows.File) (func(*rows.Batch) error, error) {
 		items, err := f.Items()
@@ -67,20 +69,29 @@ func (a *Aggregator) sortRun(ctx context.Context, m *merging, span manifest.Span
 		}, nil
 	}
 	r := reader{blobs: a.Blobs}
-	var in rows.Hash
-	var count int64
 	for _, x := range inputs {
 		if x.Rows == 0 {
 			continue
 		}
 		h, err := r.copyRows(ctx, m.key.Abs(x.File), x, m.schema, take)
 		if err != nil {
-			return err
+			return s, drop, in, count, err
 		}
 		in, count = in.Add(h), count+x.Rows
 		res.Inputs = append(res.Inputs, manifest.InputFile{Key: x.File, SHA256: x.SHA256, Rows: x.Rows})
 	}
-	r.buf, key, rec = nil, nil, nil
+	return s, drop, in, count, nil
+}
+
+// sortRun sorts the rows of a span of inputs and stores them as a run, and fills in
+// res. What is written is read back, and together with what was dropped it must be
+// what was read.
+func (a *Aggregator) sortRun(ctx context.Context, m *merging, span manifest.Span, res *manifest.Result) (err error) {
+	s, drop, in, count, err := a.sortInputs(ctx, m, span, res)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
 	sorted, err := s.sorted()
 	if err != nil {
 		return err

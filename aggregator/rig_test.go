@@ -140,6 +140,7 @@ type jobRig struct {
 	plan    manifest.Plan
 	results []manifest.Result // in task order
 	want    []rows.Row        // all rows, in order
+	placed  []placed          // the same with their places
 	damaged bool              // by the test, so that its store keeps no promise
 }
 
@@ -400,6 +401,7 @@ func (j *jobRig) end(n int64, group string, x task, bad func(int64, *manifest.Re
 	j.must(err)
 	j.results = append(j.results, r)
 	j.want = append(j.want, x.rows...)
+	j.placed = append(j.placed, placesOf(n, x)...)
 	return manifest.ResultRef{TaskID: id, SHA256: c.SHA256}
 }
 

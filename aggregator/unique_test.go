@@ -66,17 +66,22 @@ func places(groups ...[]task) (all []placed) {
 	n := int64(0)
 	for _, g := range groups {
 		for _, x := range g {
-			at := map[int64]int64{}
-			for i, r := range x.rows {
-				item := n
-				if x.ordinals != nil {
-					item = x.ordinals[i]
-				}
-				all = append(all, placed{r, item, at[item]})
-				at[item]++
-			}
+			all = append(all, placesOf(n, x)...)
 			n++
 		}
+	}
+	return all
+}
+
+func placesOf(n int64, x task) (all []placed) {
+	at := map[int64]int64{}
+	for i, r := range x.rows {
+		item := n
+		if x.ordinals != nil {
+			item = x.ordinals[i]
+		}
+		all = append(all, placed{r, item, at[item]})
+		at[item]++
 	}
 	return all
 }

@@ -47,7 +47,7 @@ func (a *auditor) strangers(ctx context.Context) error {
 		f := Finding{Stranger, CodeStranger, rel, "no commit names it"}
 		// Data of an attempt is a leftover where its task is one of the plans'.
 		if m := leftovers.FindStringSubmatch(rel); m != nil {
-			if task := m[1] + m[2]; task == "" || named(a.job.Rel(a.job.Done(task))) {
+			if task := m[1] + m[2]; task == "" || task == manifest.PartialTask || named(a.job.Rel(a.job.Done(task))) {
 				f = Finding{Leftover, CodeLeftover, rel, "no commit names it: its writer crashed or came second"}
 			}
 		}

@@ -47,6 +47,33 @@ type Success struct {
 	OutcomeSHA256 string `json:"outcome_sha256"`
 }
 
+// PartialName lies in the folder of a partial merge, which has no _SUCCESS.
+const PartialName = "_PARTIAL"
+
+// PartialTask stands for a task in the keys of the files of a partial merge, which are
+// leftovers as soon as they are published.
+const PartialTask = "partial"
+
+// SchemaPartial is the schema of Partial.
+const SchemaPartial = "hayrick.partial/v1"
+
+// Partial is the content of _PARTIAL: what of an unfinished generation was there.
+type Partial struct {
+	Schema      string   `json:"schema"`
+	JobID       string   `json:"job_id"`
+	Generation  int      `json:"generation"`
+	Folder      string   `json:"folder"`
+	Parts       []string `json:"parts"`
+	Items       int64    `json:"items"`
+	ItemsOK     int64    `json:"items_ok"` // so far, those whose rows are there
+	Tasks       int64    `json:"tasks"`    // planned so far
+	TasksEnded  int64    `json:"tasks_ended"`
+	Rows        int64    `json:"rows"`
+	RowHash     string   `json:"row_hash"`
+	DroppedRows int64    `json:"dropped_rows"`
+	At          Time     `json:"at"`
+}
+
 // PublishedName is the name of a part or list in the output folder. Where runs
 // append to one folder it carries the run's id, or they would overwrite each other's.
 func PublishedName(def hayrick.JobDefinition, job, name string) string {
