@@ -398,9 +398,12 @@ func (m *merging) groupRows(total int64) int64 {
 	return GroupRows(total, target)
 }
 
+// readsBack says that what is written is to be read again.
+func (m *merging) readsBack() bool { return m.def.Merge.ReadBack == nil || *m.def.Merge.ReadBack }
+
 // putParquet reads a file in scratch back, puts it into the store and fills in res.
 func (a *Aggregator) putParquet(ctx context.Context, m *merging, temp manifest.Temp, sum rows.Summary, res *manifest.Result) error {
-	if m.def.Merge.ReadBack == nil || *m.def.Merge.ReadBack {
+	if m.readsBack() {
 		if err := rows.Verify(temp, sum.Bytes, sum.Rows, sum.RowHash); err != nil {
 			return fmt.Errorf("read back: %w", err)
 		}

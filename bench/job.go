@@ -145,7 +145,8 @@ func childJob(args []string) (any, error) {
 		Merge:  hayrick.Merge{FanIn: 10, TargetRows: 122_880, TargetBytes: 64 << 20, RowGroup: 122_880},
 	}
 	if unique {
-		def.Output.UniqueBy = []string{"uri"}
+		back := false // as a row of its own says what it takes
+		def.Output.UniqueBy, def.Merge.ReadBack = []string{"uri"}, &back
 	}
 	config, sha, err := manifest.EncodeDefinition(def)
 	if err != nil {

@@ -20,7 +20,10 @@ const (
 	DefaultGroupBytes = 64 << 20 // of values, before encoding
 
 	pageBytes = 256 << 10 // of values in a page, before compression: what a reader holds a column
-	statBytes = 256       // a longer smallest or largest value is left out of the footer
+	// zstdLevel is the library's fastest: half the time of the next one, for files some
+	// percent larger. What workers write is read once.
+	zstdLevel = 1
+	statBytes = 256 // a longer smallest or largest value is left out of the footer
 )
 
 // WriterOptions shape a file. Zero values mean the documented default.
@@ -264,6 +267,7 @@ func (w *Writer) writeGroup() error {
 func (w *Writer) properties() *parquet.WriterProperties {
 	props := []parquet.WriterProperty{
 		parquet.WithCompression(compress.Codecs.Zstd),
+		parquet.WithCompressionLevel(zstdLevel),
 		parquet.WithStats(true),
 		parquet.WithMaxStatsSize(statBytes),
 		parquet.WithPageIndexEnabled(true),
