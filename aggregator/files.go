@@ -146,7 +146,7 @@ func (f *files) open(folder string) (err error) {
 		f.lines, err = rows.NewTextWriter(f.temp, f.m.schema, *f.text)
 		return err
 	}
-	f.parquet, err = rows.NewWriter(f.temp, f.m.schema, rows.WriterOptions{GroupRows: f.m.groupRows(0), Dictionary: f.m.def.Merge.Dictionary})
+	f.parquet, err = rows.NewWriter(f.temp, f.m.schema, f.a.writerOptions(f.m, 0))
 	return err
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"hayrick"
 	"hayrick/manifest"
+	"hayrick/mem"
 )
 
 // unpacked is a published part as its readers see it.
@@ -269,4 +270,31 @@ func TestDeclaredSchema(t *testing.T) {
 	if got := string(j.mergePlan().Columns); got != `{"fields":[{"kind":"float","name":"z"},{"kind":"string","name":"b"},{"kind":"int","name":"a"}]}` {
 		t.Error(got)
 	}
+}
+
+// Where memory is bounded, a merge that comes while as many are at work as fit is
+// tried again; it is not lost, and none waits with a claim in hand.
+func TestMergesWaitForMemory(t *testing.T) {
+	j, a, ds := planned(t)
+	a.Memory = 1 // one merge at a time
+	tried := false
+	j.mem.Hook = hookAt(func(c mem.Call) bool { return c.Op == "Put" && strings.Contains(c.Key, "agg-0-1-0000") }, func() {
+		tried = true
+		if v, err := a.Do(j.ctx("p"), ds[1]); v.Ack || v.Again <= 0 || !strings.Contains(v.Because, "memory") || err != nil {
+			t.Errorf("%+v, %v", v, err)
+		}
+		if _, held := j.claimOf("agg-0-1-0001"); held {
+			t.Error("it has a claim")
+		}
+	})
+	for _, d := range ds {
+		if v, err := a.Do(j.ctx("p"), d); !v.Ack || err != nil {
+			t.Errorf("%+v, %v", v, err)
+		}
+	}
+	if !tried {
+		t.Error("no merge was tried meanwhile")
+	}
+	j.must(j.drainAll(a, ds))
+	j.whole(j.outcome())
 }

@@ -35,6 +35,9 @@ func (a *Aggregator) Merge(ctx context.Context, d hayrick.Delivery) (Verdict, er
 	return v, nil
 }
 
+// memoryWait is after what time a merge is tried again for which there was no memory.
+const memoryWait = 2 * time.Second
+
 // heldError: another attempt has the claim of a merge.
 type heldError struct{ hayrick.Claim }
 
@@ -67,7 +70,12 @@ func (a *Aggregator) merge(ctx context.Context, d hayrick.Delivery) (Verdict, er
 		return Verdict{}, err
 	}
 	if !runs.ended() {
-		if runs, err = a.run(ctx, m, u, runs); errors.Is(err, errLevelOpen) {
+		if !a.enter() {
+			return Verdict{Again: memoryWait, Because: "as many merges are at work as memory allows"}, nil
+		}
+		runs, err = a.run(ctx, m, u, runs)
+		a.leave()
+		if errors.Is(err, errLevelOpen) {
 			return Verdict{Ack: true, Because: err.Error()}, nil // who ends the level sends it again
 		}
 		if err != nil {
@@ -359,7 +367,7 @@ func (a *Aggregator) decode(ctx context.Context, m *merging, span manifest.Span,
 	for _, in := range inputs {
 		total += in.Rows
 	}
-	w, err := rows.NewWriter(temp, m.schema, rows.WriterOptions{GroupRows: m.groupRows(total), Dictionary: m.def.Merge.Dictionary})
+	w, err := rows.NewWriter(temp, m.schema, a.writerOptions(m, total))
 	if err != nil {
 		return err
 	}
@@ -389,13 +397,14 @@ func (a *Aggregator) decode(ctx context.Context, m *merging, span manifest.Span,
 	return a.putParquet(ctx, m, temp, sum, res)
 }
 
-// groupRows is how many rows a row group gets in a file of about total.
-func (m *merging) groupRows(total int64) int64 {
+// writerOptions shape a file of about total rows.
+func (a *Aggregator) writerOptions(m *merging, total int64) rows.WriterOptions {
 	target := m.def.Merge.RowGroup
 	if target <= 0 {
 		target = rows.DefaultGroupRows
 	}
-	return GroupRows(total, target)
+	_, hold := a.share()
+	return rows.WriterOptions{GroupRows: GroupRows(total, target), GroupBytes: hold, Dictionary: m.def.Merge.Dictionary}
 }
 
 // readsBack says that what is written is to be read again.

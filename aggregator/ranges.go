@@ -18,14 +18,9 @@ import (
 // through: on level 1 that is only to have less to move, for the first (or last) of a
 // key among all rows is the first among those of its span.
 
-// sortMemory is what a merge sorts in when nothing is said.
-const sortMemory = 64 << 20
-
 func (a *Aggregator) sorter(d *dropper) *sorter {
-	s := &sorter{temp: a.Temp, memory: sortMemory}
-	if a.Memory > 0 {
-		s.memory = a.Memory
-	}
+	_, hold := a.share()
+	s := &sorter{temp: a.Temp, memory: hold}
 	if d != nil {
 		s.thin = d.thin
 	}
@@ -284,7 +279,7 @@ func (a *Aggregator) store(ctx context.Context, m *merging, in entries, most int
 		return err
 	}
 	defer temp.Close()
-	w, err := rows.NewWriter(temp, m.schema, rows.WriterOptions{GroupRows: m.groupRows(most), Dictionary: m.def.Merge.Dictionary})
+	w, err := rows.NewWriter(temp, m.schema, a.writerOptions(m, most))
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func TestUniqueRowsSurviveFaults(t *testing.T) {
 	calm.world.Store.Hook = nil
 	calm.check()
 	o := calm.outcome()
-	want := gist(o)
+	want := Gist(o)
 	if !strings.HasPrefix(want, "SUCCEEDED items=6 ok=5 permanent=1 exhausted=0 unfinished=0 rows=4 ") || o.DroppedRows != 7 {
 		t.Fatalf("%s, %d dropped", want, o.DroppedRows)
 	}
@@ -73,7 +73,7 @@ func TestUniqueRowsSurviveFaults(t *testing.T) {
 			j.finish(j.submitOnly(def))
 			j.world.Store.Hook = nil
 			j.check()
-			if got := gist(j.outcome()); got != want || t.Failed() || !met {
+			if got := Gist(j.outcome()); got != want || t.Failed() || !met {
 				t.Fatalf("%s at call %d (met: %v):\n got %s\nwant %s", kind.name, n, met, got, want)
 			}
 		}
@@ -135,7 +135,7 @@ func TestUniqueRowsWithoutStateOrQueue(t *testing.T) {
 	calm, def := uniqueJob(t, "")
 	calm.world.Clock.Stalled = nil
 	steps := calm.count(calm.submitOnly(def))
-	want := gist(calm.outcome())
+	want := Gist(calm.outcome())
 	for at := range steps {
 		j, def := uniqueJob(t, "")
 		p := j.submitOnly(def)
@@ -148,7 +148,7 @@ func TestUniqueRowsWithoutStateOrQueue(t *testing.T) {
 		j.world.Store.WipeQueue()
 		j.finish(p)
 		j.check()
-		if got := gist(j.outcome()); got != want {
+		if got := Gist(j.outcome()); got != want {
 			t.Fatalf("deleted after step %d: got %s, want %s", at, got, want)
 		}
 	}

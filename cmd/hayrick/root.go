@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,8 +21,10 @@ import (
 type cli struct {
 	environment
 	storeDir   string
-	storeNamed bool // by -C or $HAYRICK_STORE
-	storeTyped bool // by -C: hints name it
+	storeNamed bool   // by -C or $HAYRICK_STORE
+	storeTyped bool   // by -C: hints name it
+	memory     string // --memory
+	memoryMax  hayrick.Bytes
 	json       bool
 	quiet      bool
 	verbosity  int
@@ -91,6 +94,7 @@ or by @name (the latest run of that job).`,
 	})
 	f := root.PersistentFlags()
 	f.StringVarP(&c.storeDir, "store", "C", "", "folder of the store, or s3://name of one on AWS (default .hayrick, or $HAYRICK_STORE)")
+	f.StringVar(&c.memory, "memory", "", "what this process may take, such as 512MiB: merges hold less and wait for each other; a row must fit eight times")
 	f.BoolVar(&c.json, "json", false, "print the result as JSON")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "tell nothing but errors, beside what was asked for: --json, a table, an id")
 	f.CountVarP(&c.verbosity, "verbose", "v", "tell more; twice: everything")
@@ -185,6 +189,12 @@ func (c *cli) prepare() error {
 			What: fmt.Sprintf("%q is neither a store on AWS nor a folder", c.storeDir),
 			Hint: "write " + aws.Scheme + strings.TrimLeft(c.storeDir[len(scheme):], "/") + ", or ./" + c.storeDir + " for a folder of that name",
 		}
+	}
+	if c.memory != "" {
+		if err := c.memoryMax.UnmarshalText([]byte(c.memory)); err != nil || c.memoryMax < 128<<20 {
+			return &hayrick.UserError{What: fmt.Sprintf("--memory %s", c.memory), Hint: "write 128MiB or more, such as 512MiB"}
+		}
+		debug.SetMemoryLimit(int64(c.memoryMax) * 85 / 100) // some is left to what Go does not count
 	}
 	switch {
 	case c.quiet:
