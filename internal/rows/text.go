@@ -240,7 +240,7 @@ func appendJSONValue(dst []byte, c *Column, r int) []byte {
 }
 
 func appendCSV(dst, v []byte) []byte {
-	if len(v) > 0 && bytes.IndexAny(v, ",\"\r\n") < 0 && v[0] != ' ' && v[len(v)-1] != ' ' {
+	if len(v) > 0 && !bytes.ContainsAny(v, ",\"\r\n") && v[0] != ' ' && v[len(v)-1] != ' ' {
 		return append(dst, v...)
 	}
 	dst = append(dst, '"')
