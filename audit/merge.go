@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -77,6 +78,10 @@ func (a *auditor) walkAggregation(ctx context.Context) error {
 	rel := a.job.Rel(a.job.AggregationPlan(0))
 	if !a.blind && !a.in.same(a.agg.Rows, a.agg.RowHash) {
 		a.broken(CodeRows, rel, "it merges %d rows with hash %s, the results have %d with %s", a.agg.Rows, a.agg.RowHash, a.in.rows, a.in.hash)
+	}
+	if o, u := a.definition.Output, a.agg.Unique; (u != nil) != (len(o.UniqueBy) > 0) ||
+		u != nil && (!slices.Equal(u.Columns, o.UniqueBy) || u.Keep != cmp.Or(o.Keep, hayrick.KeepFirst) || (a.agg.Ranges == nil) != (a.agg.Group == nil)) {
+		a.broken(CodeChain, rel, "it makes rows unique by %+v, the job file by %v, keep %q", u, o.UniqueBy, o.Keep)
 	}
 	outputs, err := a.walkMerges(ctx, rel)
 	if err != nil {
