@@ -32,6 +32,7 @@ const (
 	GroupCoordinator = "coordinator"
 	GroupInitial     = "initial_batch"
 	GroupAggregation = "final_aggregation"
+	GroupRanges      = "final_aggregation_ranges" // the second decoding level, with output.unique_by
 )
 
 // RetryGroup is the name of the n-th retry group, n >= 1.
@@ -40,7 +41,7 @@ func RetryGroup(n int) string { return fmt.Sprintf("retry_batch_%d", n) }
 // PhaseOf is the phase a task group belongs to.
 func PhaseOf(group string) Phase {
 	switch {
-	case group == GroupAggregation:
+	case group == GroupAggregation, group == GroupRanges:
 		return PhaseAggregation
 	case strings.HasPrefix(group, "retry_batch_"):
 		return PhaseRetry

@@ -32,9 +32,48 @@ type Aggregator struct {
 	// Left is how long the process may still run; nil = as long as it takes. What does not
 	// get done before is handed back.
 	Left func() time.Duration
+	// Memory is what the process may take, by which merges run fewer at a time and hold
+	// less each; 0 = nothing is said. One row must fit several times.
+	Memory int64
 
 	mu   sync.Mutex
 	last *merging // guarded by mu: the generation that a merge was last run for
+	busy int      // guarded by mu: merges that decode
+}
+
+const (
+	baseMemory  = 64 << 20  // of a process that merges nothing
+	mergeMemory = 160 << 20 // of a merge, about: a row group, its pages, and what sorts
+	sortMemory  = 64 << 20
+)
+
+// share is how many merges may decode at once, and what of memory each has to hold rows
+// in: in a sorter, or in a row group in the making.
+func (a *Aggregator) share() (merges int, hold int64) {
+	if a.Memory <= 0 {
+		return math.MaxInt, sortMemory
+	}
+	free := max(a.Memory-baseMemory, 0)
+	merges = int(max(free/mergeMemory, 1))
+	return merges, min(max(free/int64(merges)/5, leastSort), sortMemory)
+}
+
+// enter says whether one more merge may decode now; leave ends it.
+func (a *Aggregator) enter() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	most, _ := a.share()
+	if a.busy >= most {
+		return false
+	}
+	a.busy++
+	return true
+}
+
+func (a *Aggregator) leave() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.busy--
 }
 
 // Do carries out a message of role aggregator: a merge task, or a trigger.
@@ -118,9 +157,20 @@ func (a *Aggregator) advance(ctx context.Context, job *jobOf) error {
 	if err != nil {
 		return err
 	}
-	m, err := a.merges(ctx, job, plan)
-	if err != nil {
-		return err
+	var m merges
+	if plan.Group != nil {
+		if m, err = a.level(ctx, job, *plan.Group, levelInputs); err != nil {
+			return err
+		}
+	}
+	if plan.Ranges != nil && len(m.missing) == 0 && m.failed == "" {
+		ranges, err := a.level(ctx, job, *plan.Ranges, levelRanges)
+		if err != nil {
+			return err
+		}
+		if m, err = m.over(ranges); err != nil {
+			return err
+		}
 	}
 	if len(m.missing) > 0 {
 		return a.send(ctx, m.missing)

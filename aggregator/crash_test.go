@@ -102,6 +102,16 @@ var scenarios = map[string]func(t *testing.T) *jobRig{
 	"unlike": func(t *testing.T) *jobRig {
 		return build(t, shape{}, []task{one(row("a", 1)), one(row("a", "x"))})
 	},
+	"unique": func(t *testing.T) *jobRig {
+		return build(t, shape{def: func(d *hayrick.JobDefinition) {
+			d.Merge.FanIn, d.Merge.ByCount, d.Merge.TargetRows, d.Output.UniqueBy = 1, true, 2, []string{"a"}
+		}}, []task{one(row("a", 1, "b", 1), row("a", 3)), one(row("a", 1, "b", 2), row("a", 4), row("a", 2))})
+	},
+	"not unique": func(t *testing.T) *jobRig {
+		return build(t, shape{def: func(d *hayrick.JobDefinition) {
+			d.Merge.FanIn, d.Merge.ByCount, d.Output.UniqueBy, d.Output.Keep = 1, true, []string{"a"}, "error"
+		}}, []task{one(row("a", 1, "b", 1)), one(row("a", 1, "b", 2))})
+	},
 	"a merge that fails": func(t *testing.T) *jobRig {
 		return build(t, shape{bad: func(n int64, r *manifest.Result) {
 			if n == 1 {
@@ -173,7 +183,10 @@ func TestEveryFault(t *testing.T) {
 			if len(want) < 20 || total < 20 {
 				t.Fatalf("%d calls, %s", total, want)
 			}
-			if o := calm.outcome(); o.Status == "SUCCEEDED" {
+			switch o := calm.outcome(); {
+			case o.Status == "SUCCEEDED" && len(calm.def.Output.UniqueBy) > 0:
+				calm.checkUnique(o, calm.placed)
+			case o.Status == "SUCCEEDED":
 				calm.whole(o)
 			}
 			faults := faults

@@ -287,5 +287,5 @@ func ofDataset(name string) bool {
 	if strings.HasPrefix(name, ".") || strings.Contains(name, "/.") {
 		return false
 	}
-	return strings.HasSuffix(name, ".parquet") || strings.HasPrefix(name, "lists/") && strings.HasSuffix(name, ".jsonl")
+	return manifest.IsPart(name) || strings.HasPrefix(name, "lists/") && strings.HasSuffix(name, ".jsonl")
 }

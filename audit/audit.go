@@ -91,6 +91,7 @@ type auditor struct {
 	tasks   int64 // worker tasks so far
 	inputs  inputs
 	in      total            // rows of the results
+	dropped total            // rows that the merges dropped
 	byBatch map[string]int64 // rows of the first results, for the manifest
 	files   []string         // likewise
 	unified rows.Schema      // of the results, when decoded

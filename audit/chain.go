@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"hayrick"
+	"hayrick/internal/rows"
 	"hayrick/manifest"
 )
 
@@ -257,5 +258,14 @@ func (a *auditor) readDefinition(ctx context.Context) error {
 	}
 	a.checked.Data++
 	a.definition = d
+	var columns [][2]string
+	for _, c := range d.Output.Schema {
+		columns = append(columns, [2]string{c.Name, c.Type})
+	}
+	declared, err := rows.Declare(columns...)
+	if err != nil {
+		a.broken(CodeForm, a.job.Rel(a.job.Plan()), "output.schema of its definition: %v", err)
+	}
+	a.unified = declared.Schema()
 	return nil
 }

@@ -60,6 +60,11 @@ func (w *GroupWriter) AddMerge(ctx context.Context, taskID string, span Span) er
 	return w.add(ctx, BlockTask{TaskID: taskID, Merge: &span})
 }
 
+// AddRange appends an aggregator task that merges a range of keys.
+func (w *GroupWriter) AddRange(ctx context.Context, taskID string, n int64) error {
+	return w.add(ctx, BlockTask{TaskID: taskID, Range: &n})
+}
+
 func (w *GroupWriter) add(ctx context.Context, t BlockTask) error {
 	w.tasks = append(w.tasks, t)
 	w.group.Tasks++

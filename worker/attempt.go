@@ -32,8 +32,10 @@ type attemptRun struct {
 	auto    []hayrick.Rate // those the host takes a token of before it hands out an item
 	handler jobs.Handler
 	session jobs.Session // of the handler, where it has sessions
-	metrics metrics
 	log     taskLog
+	// The columns that rows may have; nil = any.
+	declared *rows.Declared
+	metrics  metrics
 
 	stopRenewing func()
 	hard         context.Context // of the tries: ended by the deadline
@@ -129,6 +131,9 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 	if a.handler, err = a.job.Handler(ctx); err != nil {
 		return a.fail(ctx, hayrick.ClassHandler, err.Error())
 	}
+	if a.declared, err = declared(a.job.Definition.Output); err != nil {
+		return a.fail(ctx, hayrick.ClassHandler, "output.schema: "+err.Error())
+	}
 	if o, ok := a.handler.(jobs.Opener); ok {
 		s, err := o.Open(ctx, jobs.Task{Run: a.ref.JobID, Task: a.ref.TaskID, Log: a.keepLine, Host: &host{a: a, ctx: ctx}})
 		if err != nil && ctx.Err() != nil {
@@ -186,6 +191,15 @@ func (a *attemptRun) close(ctx context.Context, because string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.flush(ctx)
+}
+
+// declared is the schema that the job file asks rows to fit; nil = none.
+func declared(o hayrick.Output) (*rows.Declared, error) {
+	var columns [][2]string
+	for _, c := range o.Schema {
+		columns = append(columns, [2]string{c.Name, c.Type})
+	}
+	return rows.Declare(columns...)
 }
 
 // proveRunnable puts on record, where earlier attempts vanished, that the batch was

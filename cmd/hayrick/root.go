@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +28,8 @@ type cli struct {
 	// storeSettled is the store that the settings name; "" = they name none. A job file
 	// may name another.
 	storeSettled string
+	memory       string // --memory
+	memoryMax    hayrick.Bytes
 	json         bool
 	quiet        bool
 	verbosity    int
@@ -100,6 +103,7 @@ or by @name (the latest run of that job).`,
 	})
 	f := root.PersistentFlags()
 	f.StringVarP(&c.storeDir, "store", "C", "", "folder of the store, or s3://name of one on AWS (default .hayrick, or $HAYRICK_STORE)")
+	f.StringVar(&c.memory, "memory", "", "what this process may take, such as 512MiB: merges hold less and wait for each other; a row must fit eight times")
 	f.BoolVar(&c.json, "json", false, "print the result as JSON")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "tell nothing but errors, beside what was asked for: --json, a table, an id")
 	f.CountVarP(&c.verbosity, "verbose", "v", "tell more; twice: everything")
@@ -109,7 +113,7 @@ or by @name (the latest run of that job).`,
 		make  func(*cli) *cobra.Command
 	}{
 		{"do", planCommand}, {"do", runCommand}, {"do", submitCommand}, {"do", workerCommand},
-		{"do", handlerCommand}, {"do", pauseCommand}, {"do", resumeCommand}, {"do", cancelCommand},
+		{"do", handlerCommand}, {"do", pauseCommand}, {"do", resumeCommand}, {"do", mergeCommand}, {"do", cancelCommand},
 		{"see", lsCommand}, {"see", statusCommand}, {"see", watchCommand}, {"see", failuresCommand}, {"see", inspectCommand}, {"see", auditCommand},
 		{"", doctorCommand}, {"", infraCommand}, {"", lambdaCommand}, {"", versionCommand}, {"do", checkCommand}, {"", schemaCommand}, {"", completionCommand}, {"", jobFileTopic}, {"", exitCodesTopic},
 	} {
@@ -192,6 +196,12 @@ func (c *cli) prepare() error {
 	}
 	if err := c.sensibleStore(); err != nil {
 		return err
+	}
+	if c.memory != "" {
+		if err := c.memoryMax.UnmarshalText([]byte(c.memory)); err != nil || c.memoryMax < 128<<20 {
+			return &hayrick.UserError{What: fmt.Sprintf("--memory %s", c.memory), Hint: "write 128MiB or more, such as 512MiB"}
+		}
+		debug.SetMemoryLimit(int64(c.memoryMax) * 85 / 100) // some is left to what Go does not count
 	}
 	switch {
 	case c.quiet:

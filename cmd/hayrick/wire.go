@@ -109,7 +109,7 @@ func (r *roles) work(scratch string) {
 	}
 	r.planner = &retryplanner.Planner{Store: r.manifests, Inputs: st, Queue: st, World: c.world, Log: c.log, Scratch: scratch}
 	r.aggregator = &aggregator.Aggregator{
-		Store: r.manifests, State: st, Queue: st, Blobs: st, Output: st, World: c.world, Log: c.log, CodeVersion: codeVersion(),
+		Store: r.manifests, State: st, Queue: st, Blobs: st, Output: st, World: c.world, Log: c.log, CodeVersion: codeVersion(), Memory: int64(c.memoryMax),
 		Temp: func() (manifest.Temp, error) { return unnamedFile(scratch) },
 	}
 }
