@@ -111,6 +111,10 @@ const (
 	ClassLostWorker  = "lost_worker"   // five workers vanished with the item in hand
 	ClassBatchFailed = "batch_failed"  // the batch as a whole could not run
 	ClassHandler     = "handler_start" // the handler could not start
+
+	// ClassUnfinished counts items that had no end when their generation ended, and no
+	// failure either.
+	ClassUnfinished = "unfinished"
 )
 
 // Failure is one failed item, as data: a handler's failure is not a Go error.

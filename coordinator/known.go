@@ -13,17 +13,19 @@ import (
 // Known is a snapshot of one job: its commits, and what the state store says of
 // the group that is open. Commits decide; state may only wake, pause or count.
 type Known struct {
-	Plan        manifest.Plan
+	Plan        manifest.Plan // as it stands in the generation: manifest.Plan.In
 	Definition  hayrick.JobDefinition
-	Generation  int
+	Generation  int // the current one
 	Orders      []manifest.Control
+	Opening     *manifest.Control         // the order that opened it; nil of the first
+	Before      *manifest.Outcome         // of the generation before; nil of the first
 	Outcome     *manifest.Outcome         // of the generation; nil while it runs
 	Retries     []manifest.RetryPlan      // of the generation, in order
 	Aggregation *manifest.AggregationPlan // nil until merging is planned
 	Open        *OpenGroup                // nil once the outcome is there
 	Depth       hayrick.Depth             // messages of the job that wait or are in flight
 	Cached      *hayrick.JobState         // nil when the state store knows nothing
-	ViewStatus  hayrick.JobStatus         // what the job manifest says, "" when there is none
+	ViewStatus  hayrick.JobStatus         // what the job manifest says of it, "" when there is none
 	Unread      error                     // what of a cancelled run is damaged: it needs its plan alone
 	Money       *Money                    // nil: the store costs nothing
 }
@@ -47,6 +49,15 @@ func (c *Coordinator) Known(ctx context.Context, jobID string) (*Known, error) {
 	if k.Orders, _, err = c.Store.Orders(ctx, jobID); err != nil {
 		return nil, err
 	}
+	k.Generation = manifest.Current(k.Orders)
+	k.Opening, k.Plan = manifest.Opening(k.Orders, k.Generation), k.Plan.In(k.Orders, k.Generation)
+	if k.Opening != nil {
+		o, _, err := c.Store.Outcome(ctx, jobID, k.Generation-1)
+		if err != nil {
+			return nil, gone(err)
+		}
+		k.Before = &o
+	}
 	switch st, err := c.State.JobState(ctx, jobID); {
 	case err == nil:
 		k.Cached = &st
@@ -54,7 +65,7 @@ func (c *Coordinator) Known(ctx context.Context, jobID string) (*Known, error) {
 		return nil, fmt.Errorf("read state of %s: %w", jobID, err)
 	}
 	var view manifest.JobManifest
-	if b, err := c.Store.Raw(ctx, manifest.Job(jobID).Manifest()); err == nil && manifest.Decode(b, manifest.SchemaJob, &view) == nil {
+	if b, err := c.Store.Raw(ctx, manifest.Job(jobID).Manifest()); err == nil && manifest.Decode(b, manifest.SchemaJob, &view) == nil && view.Generation == k.Generation {
 		k.ViewStatus = hayrick.JobStatus(view.Status)
 	}
 	switch o, _, err := c.Store.Outcome(ctx, jobID, k.Generation); {
@@ -107,11 +118,17 @@ func gone(err error) error {
 	return err
 }
 
-// readPlans reads the chain of plans of the generation.
+// readPlans reads the chain of plans of the generation. Of one that has ended, a retry
+// plan that its outcome does not name came after the end: it is void.
 func (c *Coordinator) readPlans(ctx context.Context, k *Known) error {
-	var err error
-	if k.Retries, _, err = c.Store.RetryPlans(ctx, k.Plan.JobID, k.Generation); err != nil {
+	plans, links, err := c.Store.RetryPlans(ctx, k.Plan.JobID, k.Generation)
+	if err != nil {
 		return err
+	}
+	for i, p := range plans {
+		if k.Outcome == nil || k.Outcome.Chain[links[i].Key] == links[i].SHA256 {
+			k.Retries = append(k.Retries, p)
+		}
 	}
 	switch p, _, err := c.Store.AggregationPlan(ctx, k.Plan.JobID, k.Generation); {
 	case err == nil:
@@ -158,11 +175,14 @@ func (c *Coordinator) readOpen(ctx context.Context, k *Known) error {
 }
 
 // openGroup is the group that the last plan opened; the name is "" between the
-// last retry plan and the aggregation plan.
+// last retry plan and the aggregation plan, and before the first plan of a generation
+// that an order opened.
 func (k *Known) openGroup() (string, *manifest.Group) {
 	switch n := len(k.Retries); {
 	case k.Aggregation != nil:
 		return hayrick.GroupAggregation, k.Aggregation.Group
+	case k.unplanned():
+		return "", nil
 	case n == 0:
 		return hayrick.GroupInitial, &k.Plan.Group
 	case k.Retries[n-1].Next == manifest.NextAggregation:
@@ -171,6 +191,9 @@ func (k *Known) openGroup() (string, *manifest.Group) {
 		return k.Retries[n-1].Next, k.Retries[n-1].Group
 	}
 }
+
+// unplanned says that the order which opened the generation has not been carried out.
+func (k *Known) unplanned() bool { return k.Opening != nil && len(k.Retries) == 0 }
 
 // Record finds a progress record by its place in the tree.
 func (g *OpenGroup) Record(level, n int) (hayrick.BlockState, bool) {

@@ -316,7 +316,9 @@ func (s *Store) CommitOutcome(ctx context.Context, o Outcome) (Committed[Outcome
 }
 
 // Chain names, by key below the job's folder, every plan of a generation and every
-// order given so far, with their digests: what an outcome vouches for.
+// order given so far, with their digests: what an outcome vouches for. Those of the
+// generations before are vouched for by their outcomes, the last of which the first
+// plan of this one names.
 func (s *Store) Chain(ctx context.Context, job string, generation int) (map[string]string, error) {
 	k := Job(job)
 	chain := map[string]string{}

@@ -103,18 +103,26 @@ func (c *closing) survey(ctx context.Context, s *survey) ([]Missing, error) {
 	return nil, nil
 }
 
-// note adds the end of one task to the survey.
-func (c *closing) note(s *survey, e taskEnd) error {
-	if err := s.results.add(e.ref); err != nil {
+// noteResult adds the result of one task to the survey.
+func (s *survey) noteResult(ref manifest.ResultRef) error {
+	if err := s.results.add(ref); err != nil {
 		return err
 	}
 	if s.results.lines <= manifest.InlineList {
-		s.few = append(s.few, e.ref)
+		s.few = append(s.few, ref)
 	} else {
 		s.few = nil
 	}
-	if e.ref.Retried > 0 {
+	if ref.Retried > 0 {
 		s.tally.tasks++
+	}
+	return nil
+}
+
+// note adds the end of one task to the survey.
+func (c *closing) note(s *survey, e taskEnd) error {
+	if err := s.noteResult(e.ref); err != nil {
+		return err
 	}
 	for _, f := range e.items {
 		if err := s.tally.add(f.failed, f.verdict); err != nil {
@@ -144,7 +152,9 @@ func (c *closing) note(s *survey, e taskEnd) error {
 type taskEnd struct {
 	missing bool
 	ref     manifest.ResultRef
-	items   []failedItem // in ordinal order
+	whole   bool                // the task FAILED as a whole
+	why     *manifest.TaskError // then
+	items   []failedItem        // in ordinal order
 }
 
 type failedItem struct {
@@ -156,13 +166,17 @@ type failedItem struct {
 // readTasks reads some tasks at once. The error is that of the first one in task
 // order; the others are whole.
 func (c *closing) readTasks(ctx context.Context, tasks []manifest.BlockTask, batches []manifest.Batch) ([]taskEnd, error) {
+	return c.eachTask(tasks, func(i int) (taskEnd, error) { return c.readTask(ctx, tasks[i], batches[i]) })
+}
+
+func (c *closing) eachTask(tasks []manifest.BlockTask, read func(i int) (taskEnd, error)) ([]taskEnd, error) {
 	ends, errs := make([]taskEnd, len(tasks)), make([]error, len(tasks))
 	var wg sync.WaitGroup
 	for i, t := range tasks {
 		wg.Add(1)
 		c.World.Go("read result", func() {
 			defer wg.Done()
-			if ends[i], errs[i] = c.readTask(ctx, t, batches[i]); errs[i] != nil {
+			if ends[i], errs[i] = read(i); errs[i] != nil {
 				errs[i] = fmt.Errorf("%s: %w", t.TaskID, errs[i])
 			}
 		})
@@ -176,34 +190,47 @@ func (c *closing) readTasks(ctx context.Context, tasks []manifest.BlockTask, bat
 	return ends, nil
 }
 
-func (c *closing) readTask(ctx context.Context, t manifest.BlockTask, b manifest.Batch) (taskEnd, error) {
+// readResult reads the result of a task and, of one that is DONE, its failed items. A
+// FAILED one has its error, and all items of its batch failed.
+func (c *closing) readResult(ctx context.Context, t manifest.BlockTask, b manifest.Batch) (end taskEnd, fs []failed, err error) {
 	res, sha, err := c.Store.Result(ctx, c.jobID, t.TaskID)
 	if errors.Is(err, hayrick.ErrNotFound) {
-		return taskEnd{missing: true}, nil
+		return taskEnd{missing: true}, nil, nil
 	}
 	if err != nil {
-		return taskEnd{}, err
+		return end, nil, err
 	}
 	if res.BatchID == nil || *res.BatchID != b.BatchID || res.Generation != c.generation {
-		return taskEnd{}, fmt.Errorf("its result is not of %s in generation %d: %w", b.BatchID, c.generation, hayrick.ErrCorrupt)
+		return end, nil, fmt.Errorf("its result is not of %s in generation %d: %w", b.BatchID, c.generation, hayrick.ErrCorrupt)
 	}
-	end := taskEnd{ref: manifest.ResultRef{TaskID: t.TaskID, SHA256: sha}}
-	var fs []failed
-	var records map[int64]manifest.BatchItem
+	end.ref = manifest.ResultRef{TaskID: t.TaskID, SHA256: sha}
 	switch hayrick.TaskOutcome(res.Status) {
 	case hayrick.TaskFailed:
+		end.whole, end.why = true, res.Task.Error
+		return end, make([]failed, b.Items), nil
+	case hayrick.TaskDone:
+		if res.Items != b.Items || res.OK < 0 || res.OK+res.Failed != res.Items {
+			return end, nil, fmt.Errorf("its result says %d ok and %d failed of %d items: %w", res.OK, res.Failed, b.Items, hayrick.ErrCorrupt)
+		}
+		fs, err = c.failures(ctx, res)
+		return end, fs, err
+	}
+	return end, nil, fmt.Errorf("its result says %q: %w", res.Status, hayrick.ErrCorrupt)
+}
+
+func (c *closing) readTask(ctx context.Context, t manifest.BlockTask, b manifest.Batch) (taskEnd, error) {
+	end, fs, err := c.readResult(ctx, t, b)
+	if err != nil || end.missing {
+		return end, err
+	}
+	var records map[int64]manifest.BatchItem
+	if end.whole {
 		items, err := c.openBatch(ctx, b)
 		if err != nil {
 			return taskEnd{}, err
 		}
-		fs, records = whole(items, c.definition.Input.Key, res.Task.Error), byOrdinal(items)
-	case hayrick.TaskDone:
-		if res.Items != b.Items || res.OK < 0 || res.OK+res.Failed != res.Items {
-			return taskEnd{}, fmt.Errorf("its result says %d ok and %d failed of %d items: %w", res.OK, res.Failed, b.Items, hayrick.ErrCorrupt)
-		}
-		if fs, err = c.failures(ctx, res); err != nil {
-			return taskEnd{}, err
-		}
+		fs, records = whole(items, c.definition.Input.Key, end.why), byOrdinal(items)
+	} else {
 		// A retry's batch says what its items have spent; the input's is read only where
 		// an item of it runs again.
 		again := func(f failed) bool { v, _ := c.policy.decide(f); return v == retry }
@@ -214,8 +241,6 @@ func (c *closing) readTask(ctx context.Context, t manifest.BlockTask, b manifest
 			}
 			records = byOrdinal(items)
 		}
-	default:
-		return taskEnd{}, fmt.Errorf("its result says %q: %w", res.Status, hayrick.ErrCorrupt)
 	}
 	for _, f := range fs {
 		x := failedItem{failed: f}
