@@ -124,6 +124,16 @@ func (j *job) store() *manifest.Store {
 // proven audits every generation, row by row.
 func (j *job) proven(generations ...int) {
 	j.t.Helper()
+	for _, r := range j.audited(generations...) {
+		if r.Counts[audit.View] > 0 {
+			j.t.Errorf("views of generation %d: %v", r.Generation, r.Findings)
+		}
+	}
+}
+
+// audited is proven but for the views, which a fault may leave out.
+func (j *job) audited(generations ...int) (reports []audit.Report) {
+	j.t.Helper()
 	if bad := j.world.Store.Illegal(); len(bad) > 0 {
 		j.t.Errorf("illegal writes (I1): %v", bad)
 	}
@@ -134,10 +144,12 @@ func (j *job) proven(generations ...int) {
 		if err != nil {
 			j.t.Fatal(err)
 		}
-		if done := r.Status == string(hayrick.JobSucceeded); r.Proven != done || !r.Sound() || r.Counts[audit.Stranger]+r.Counts[audit.View] > 0 {
+		if done := r.Status == string(hayrick.JobSucceeded); r.Proven != done || !r.Sound() || r.Counts[audit.Stranger] > 0 {
 			j.t.Errorf("audit of generation %d: %s\n%v", g, r.Line, r.Findings)
 		}
+		reports = append(reports, r)
 	}
+	return reports
 }
 
 var everything = manifest.Control{Order: manifest.OrderRedrive, Generation: 1, PermanentToo: true}
@@ -226,6 +238,9 @@ func TestACancelledJobIsRedriven(t *testing.T) {
 			if _, err := p.Step(context.Background(), j.id); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if _, _, err := j.store().Outcome(context.Background(), j.id, 0); err == nil {
+			break // it is only to be published
 		}
 		j.cancel(p, 0)
 		before := j.outcome()
@@ -394,20 +409,53 @@ func TestARedriveMayChangeTheDefinition(t *testing.T) {
 	j.proven(0, 1)
 }
 
-// Every port call of a redrive meets every fault once, and the generation ends as if
-// nothing had happened.
+// Three items in two batches: one is well, and of the two that are redriven one gets so.
+const few = `{"id":"a","rows":2}
+{"id":"b","rows":1,"busy_until":3}
+{"id":"d","rows":1,"gone_until":2}
+`
+
+func fewEnded(t *testing.T) (*job, *Process) {
+	t.Helper()
+	j, _ := sickJobOf(t, few)
+	def := definition()
+	def.Retry.Passes = 0
+	p := j.submitOnly(def)
+	j.finish(p)
+	return j, p
+}
+
+// looks are the calls that change nothing: there is no effect that could be doubled, or
+// stay when its reply is lost.
+var looks = map[string]bool{
+	"Open": true, "OpenAt": true, "ReadAt": true, "JobState": true, "Blocks": true, "ReadClaim": true, "Depth": true, "ListOutput": true,
+	"OpenOutput": true, "OpenInput": true,
+}
+
+// Every port call of a redrive meets every fault once that can matter to it, and the
+// generation ends as if nothing had happened.
 //
 // 002-45
 func TestEverySingleFaultOfARedriveIsSurvived(t *testing.T) {
-	calm, p := ended(t)
-	first, calls := calm.calls(), 0
+	calm, p := fewEnded(t)
+	var calls []mem.Call
+	calm.world.Store.Hook = func(c mem.Call) mem.Fault { calls = append(calls, c); return mem.Fault{} }
 	calm.finish(calm.open(p, everything))
-	calls = calm.calls() - first
+	calm.world.Store.Hook = nil
 	want := gist(calm.outcomeOf(1))
+	if !strings.HasPrefix(want, "SUCCEEDED items=3 ok=2 permanent=0 exhausted=1 unfinished=0 rows=3 ") {
+		t.Fatal(want)
+	}
+	runs := 0
 	for _, kind := range kinds {
-		hit := 0
-		for n := first + 1; n <= first+calls; n++ {
-			j, p := ended(t)
+		hit, due := 0, 0
+		for _, call := range calls {
+			if look := kind.fault.ErrBefore != nil || kind.fault.StallBefore > 0; looks[call.Op] && !look {
+				continue
+			}
+			n := call.N
+			due++
+			j, p := fewEnded(t)
 			var at mem.Call
 			j.world.Store.Hook = func(c mem.Call) mem.Fault {
 				if c.N != n || at.N != 0 {
@@ -432,23 +480,17 @@ func TestEverySingleFaultOfARedriveIsSurvived(t *testing.T) {
 			if got := gist(j.outcomeOf(1)); got != want {
 				t.Errorf("%s at %s:\n got %s\nwant %s", kind.name, at, got, want)
 			}
-			j.proven(1)
+			j.audited(1)
 			if t.Failed() {
 				t.Fatalf("%s at %s", kind.name, at)
 			}
 		}
-		if hit < calls {
-			t.Errorf("%s met %d of %d calls", kind.name, hit, calls)
+		if hit < due {
+			t.Errorf("%s met %d of %d calls", kind.name, hit, due)
 		}
+		runs += due
 	}
-	t.Logf("%d calls x %d kinds", calls, len(kinds))
-}
-
-func (j *job) calls() (n int) {
-	for _, c := range j.world.Store.Calls() {
-		n += c
-	}
-	return n
+	t.Logf("%d calls, %d kinds: %d runs", len(calls), len(kinds), runs)
 }
 
 // The state store, the queue or both, deleted after any step of a redrive, cost time and
