@@ -159,7 +159,15 @@ func runFailures(ctx context.Context, c *cli, ref string, o failuresOptions) err
 // eachFailure calls fn for every item that has failed and was not ok since, plan by
 // plan, in each by ordinal.
 func (r *roles) eachFailure(ctx context.Context, k *coordinator.Known, fn func(failedItem) error) error {
-	for _, p := range k.Retries {
+	plans := k.Retries
+	if len(plans) == 0 && k.Opening != nil { // nothing has moved since the generation before
+		h, err := r.manifests.History(ctx, k.Plan.JobID, k.Generation-1)
+		if err != nil {
+			return err
+		}
+		plans = h.Last()
+	}
+	for _, p := range plans {
 		for _, l := range []struct {
 			ref   *manifest.Ref
 			state string
@@ -194,6 +202,8 @@ func (r *roles) eachFailure(ctx context.Context, k *coordinator.Known, fn func(f
 // openWork is the group of worker tasks that no retry plan has closed, or nil.
 func openWork(k *coordinator.Known) *manifest.Group {
 	switch n := len(k.Retries); {
+	case n == 0 && k.Opening != nil:
+		return nil
 	case n == 0:
 		return &k.Plan.Group
 	case k.Retries[n-1].Next == manifest.NextAggregation:

@@ -100,7 +100,7 @@ or by @name (the latest run of that job).`,
 		make  func(*cli) *cobra.Command
 	}{
 		{"do", planCommand}, {"do", runCommand}, {"do", submitCommand}, {"do", workerCommand},
-		{"do", pauseCommand}, {"do", resumeCommand}, {"do", cancelCommand},
+		{"do", pauseCommand}, {"do", resumeCommand}, {"do", cancelCommand}, {"do", redriveCommand}, {"do", mergeCommand},
 		{"see", lsCommand}, {"see", statusCommand}, {"see", watchCommand}, {"see", failuresCommand}, {"see", inspectCommand}, {"see", auditCommand},
 		{"", doctorCommand}, {"", infraCommand}, {"", lambdaCommand}, {"", versionCommand}, {"", jobFileTopic}, {"", exitCodesTopic},
 	} {
