@@ -78,6 +78,7 @@ const (
 	StatusSucceeded JobStatus = JobStatus(JobSucceeded)
 	StatusFailed    JobStatus = JobStatus(JobFailed)
 	StatusCancelled JobStatus = JobStatus(JobCancelled)
+	StatusPurging   JobStatus = "PURGING" // it has ended, and is being removed
 )
 
 // Terminal says whether the status is the end of a generation.

@@ -35,6 +35,10 @@ const RuleStopIf = "stop_if"
 // snapshot, so that a plan can be printed, tested and simulated.
 func Decide(k *Known, now time.Time) Decision {
 	d := Decision{Generation: k.Generation, Status: hayrick.StatusRunning}
+	if k.Purging() { // there is nothing to be done for it, and nobody looks again
+		d.Status, d.Complete = hayrick.StatusPurging, true
+		return d
+	}
 	effect := Apply(k.Orders, k.Generation)
 	switch {
 	case k.Outcome != nil:

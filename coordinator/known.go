@@ -53,10 +53,13 @@ func (c *Coordinator) Known(ctx context.Context, jobID string) (*Known, error) {
 	k.Opening, k.Plan = manifest.Opening(k.Orders, k.Generation), k.Plan.In(k.Orders, k.Generation)
 	if k.Opening != nil {
 		o, _, err := c.Store.Outcome(ctx, jobID, k.Generation-1)
-		if err != nil {
+		if err != nil && !(k.Purging() && errors.Is(err, hayrick.ErrNotFound)) {
 			return nil, gone(err)
 		}
 		k.Before = &o
+	}
+	if k.Purging() {
+		return k, nil
 	}
 	switch st, err := c.State.JobState(ctx, jobID); {
 	case err == nil:
@@ -191,6 +194,9 @@ func (k *Known) openGroup() (string, *manifest.Group) {
 		return k.Retries[n-1].Next, k.Retries[n-1].Group
 	}
 }
+
+// Purging says that the run is being removed: nothing of it can be relied on.
+func (k *Known) Purging() bool { return k.Opening != nil && k.Opening.Order == manifest.OrderPurge }
 
 // unplanned says that the order which opened the generation has not been carried out.
 func (k *Known) unplanned() bool { return k.Opening != nil && len(k.Retries) == 0 }

@@ -60,6 +60,14 @@ func (c *Coordinator) chooseAmong(ctx context.Context, ids []string, s Submissio
 		}
 		p, sha, err := c.Store.Plan(ctx, jobID)
 		if errors.Is(err, hayrick.ErrNotFound) {
+			purged, err := c.exists(ctx, manifest.Job(jobID).Outcome(0))
+			if err != nil {
+				return jobRun{}, named, err
+			}
+			if purged { // not all of it is gone yet
+				taken[letters] = true
+				continue
+			}
 			begun[letters] = max(begun[letters], jobID)
 			continue
 		}

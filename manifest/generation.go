@@ -15,8 +15,10 @@ import (
 // only merges. The order names the generation that it opens; the first one to do so
 // counts, and any other for that generation is void.
 
-// Opens says that the order opens its generation.
-func (c Control) Opens() bool { return c.Order == OrderRedrive || c.Order == OrderMerge }
+// Opens says that the order opens its generation, or takes its place.
+func (c Control) Opens() bool {
+	return c.Order == OrderRedrive || c.Order == OrderMerge || c.Order == OrderPurge
+}
 
 // Opening is the order that opened a generation; nil = none has, or it is the first.
 func Opening(orders []Control, generation int) *Control {

@@ -132,6 +132,7 @@ const (
 
 	OrderRedrive = "redrive" // opens its generation: items run again
 	OrderMerge   = "merge"   // opens its generation: nothing runs again, all is merged anew
+	OrderPurge   = "purge"   // takes the place of its generation: nothing opens the job again
 )
 
 // Control is the n-th order: put-if-absent at the first free n, applied in order

@@ -31,7 +31,7 @@ func (p *Planner) openRedrive(ctx context.Context, jobID string, generation int,
 		return nil, err
 	}
 	order := manifest.Opening(orders, generation)
-	if order == nil {
+	if order == nil || order.Order == manifest.OrderPurge {
 		return nil, fmt.Errorf("no order opens generation %d: %w", generation, hayrick.ErrNotFound)
 	}
 	return p.redriveBy(ctx, jobID, *order, orders)

@@ -187,6 +187,9 @@ func runRedrive(ctx context.Context, c *cli, ref string, o redriveOptions) error
 // follows from the end of one that has is there: nobody looks after an old generation.
 func (r *roles) readyToOpen(ctx context.Context, k *coordinator.Known) (*coordinator.Known, error) {
 	id := k.Plan.JobID
+	if k.Purging() {
+		return nil, beingPurged(id)
+	}
 	if k.Outcome == nil {
 		what, hint := id+" has not ended", "hayrick watch "+id+", or hayrick cancel "+id+" and then redrive what is unfinished"
 		if k.Opening != nil {

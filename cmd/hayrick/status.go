@@ -188,6 +188,8 @@ func (c *cli) sayStatus(s status, now time.Time, again string) error {
 	case s.Result != nil && s.Result.Output != nil:
 		c.print("output  %s   %s in %s", s.Result.Output.URI, count(s.Result.Rows, "row"), count(int64(len(s.Result.Output.Parts)), "part"))
 	case s.Result != nil:
+	case s.Status == hayrick.StatusPurging:
+		c.print("it is being removed: hayrick purge %s goes on", s.JobID)
 	case s.Status == hayrick.StatusPaused:
 		c.print("paused: %s", c.advise(s.Reason, again))
 	case s.Others == 0:
