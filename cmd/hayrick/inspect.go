@@ -171,7 +171,7 @@ func (c *cli) inspectRun(ctx context.Context, r *roles, k *coordinator.Known) er
 // orderSays is an order in words.
 func orderSays(o manifest.Control) string {
 	says := o.Order + " by " + o.By
-	if takes := taken(o); takes != "" {
+	if takes := coordinator.Taken(o); takes != "" {
 		says += " of " + takes
 	}
 	if o.DefinitionSHA256 != "" {
@@ -184,30 +184,6 @@ func orderSays(o manifest.Control) string {
 		says += ": " + o.Reason
 	}
 	return says
-}
-
-// taken is what a redrive takes, in words.
-func taken(o manifest.Control) string {
-	var parts []string
-	if len(o.Classes) > 0 {
-		parts = append(parts, "class "+strings.Join(o.Classes, ", "))
-	}
-	if len(o.Lists) > 0 {
-		parts = append(parts, "list "+strings.Join(o.Lists, ", "))
-	}
-	n := int64(len(o.Ordinals))
-	if o.OrdinalsRef != nil {
-		n = o.OrdinalsRef.Count
-	}
-	switch {
-	case n > 0:
-		parts = append(parts, count(n, "named item"))
-	case o.PermanentToo:
-		parts = append(parts, "all that did not end ok")
-	case o.Order == manifest.OrderRedrive && len(parts) == 0:
-		parts = append(parts, "what was exhausted")
-	}
-	return strings.Join(parts, " and ")
 }
 
 // inspectTask shows the commit of a task, or who has it in hand.

@@ -101,7 +101,7 @@ or by @name (the latest run of that job).`,
 	}{
 		{"do", planCommand}, {"do", runCommand}, {"do", submitCommand}, {"do", workerCommand},
 		{"do", pauseCommand}, {"do", resumeCommand}, {"do", cancelCommand}, {"do", redriveCommand}, {"do", mergeCommand},
-		{"see", lsCommand}, {"see", statusCommand}, {"see", watchCommand}, {"see", failuresCommand}, {"see", inspectCommand}, {"see", auditCommand},
+		{"see", lsCommand}, {"see", statusCommand}, {"see", watchCommand}, {"see", failuresCommand}, {"see", inspectCommand}, {"see", explainCommand}, {"see", auditCommand},
 		{"keep", gcCommand}, {"keep", purgeCommand},
 		{"", doctorCommand}, {"", infraCommand}, {"", lambdaCommand}, {"", versionCommand}, {"", jobFileTopic}, {"", exitCodesTopic},
 	} {
