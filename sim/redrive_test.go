@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -450,7 +451,7 @@ func TestEverySingleFaultOfARedriveIsSurvived(t *testing.T) {
 	for _, kind := range kinds {
 		hit, due := 0, 0
 		for _, call := range calls {
-			if look := kind.fault.ErrBefore != nil || kind.fault.StallBefore > 0; looks[call.Op] && !look {
+			if look := kind.name == "error before" || kind.name == "stall before"; looks[call.Op] && !look {
 				continue
 			}
 			n := call.N
@@ -518,5 +519,48 @@ func TestStateAndQueueMayBeDeletedAfterAnyStepOfARedrive(t *testing.T) {
 				t.Errorf("%s deleted after step %d: got %s, want %s", name, at, got, want)
 			}
 		}
+	}
+}
+
+// A byte that is changed in any object of a run of two generations is found and named,
+// and so is an object that is gone.
+func TestAChangedByteOfAnyGenerationIsNamed(t *testing.T) {
+	j, p := ended(t)
+	ordinals := []int64{1, 3}
+	j.finish(j.open(p, manifest.Control{Order: manifest.OrderRedrive, Generation: 1, Ordinals: ordinals}))
+	j.proven(1)
+	job := manifest.Job(j.id)
+	objects := 0
+	for key, body := range j.world.Store.Snapshot() {
+		if !strings.HasPrefix(key, job.Prefix()) {
+			continue
+		}
+		objects++
+		for _, gone := range []bool{false, true} {
+			changed := append([]byte(nil), body...)
+			changed[len(changed)/2] ^= 1
+			if gone {
+				changed = nil
+			}
+			j.world.Store.Damage(key, changed)
+			r, err := audit.Run(context.Background(), audit.Options{
+				Store: j.store(), JobID: j.id, World: hayrick.World{Go: run}, Blobs: j.world.Store, Output: j.world.Store, Inputs: j.world.Store, Deep: true,
+			})
+			rel := job.Rel(key)
+			found := slices.ContainsFunc(r.Findings, func(f audit.Finding) bool {
+				return f.Key == rel && (f.Severity == audit.Broken || f.Severity == audit.View)
+			})
+			switch missing := errors.Is(err, hayrick.ErrNotFound); {
+			case missing && gone && rel == "plan.json":
+			case err != nil:
+				t.Errorf("%s, gone: %t: %v", rel, gone, err)
+			case !found:
+				t.Errorf("%s, gone: %t: not named: %s\n%v", rel, gone, r.Line, r.Findings)
+			}
+			j.world.Store.Damage(key, body)
+		}
+	}
+	if objects < 50 {
+		t.Errorf("only %d objects", objects)
 	}
 }
