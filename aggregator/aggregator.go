@@ -115,7 +115,7 @@ type jobOf struct {
 	// What the retry planner has decided; merges do without it.
 	retries []manifest.RetryPlan // of the generation
 	decided manifest.Link        // the last of them, which says aggregation
-	history manifest.History     // of this generation and those before: all results
+	history manifest.Past     // of this generation and those before: all results
 }
 
 // open reads a job. ErrNotFound: there is none.
@@ -134,7 +134,7 @@ func (a *Aggregator) open(ctx context.Context, jobID string, generation int) (*j
 // readRetries reads the decisions of the generation. errOpen: the last one does not
 // say aggregation.
 func (a *Aggregator) readRetries(ctx context.Context, job *jobOf) error {
-	h, err := a.Store.History(ctx, job.id, job.generation)
+	h, err := a.Store.Past(ctx, job.id, job.generation)
 	if err != nil {
 		return err
 	}

@@ -124,16 +124,16 @@ func (p Plan) In(orders []Control, generation int) Plan {
 	return p
 }
 
-// History is what the retry plans of a job say up to a generation, in their order: of
+// Past is what the retry plans of a job say up to a generation, in their order: of
 // a generation that has ended, those that its outcome names. A plan that nobody names
 // came after the end and is void.
-type History struct {
+type Past struct {
 	Plans []RetryPlan
 	Links []Link
 }
 
-// History reads the history of a job. of the generation itself it has what is there.
-func (s *Store) History(ctx context.Context, job string, generation int) (h History, err error) {
+// Past reads the past of a job. Of the generation itself it has what is there.
+func (s *Store) Past(ctx context.Context, job string, generation int) (h Past, err error) {
 	named := make([]map[string]string, generation)
 	for g := range named {
 		o, _, err := s.Outcome(ctx, job, g)
@@ -159,7 +159,7 @@ func (s *Store) History(ctx context.Context, job string, generation int) (h Hist
 }
 
 // Of is the plans of one generation.
-func (h History) Of(generation int) (plans []RetryPlan, links []Link) {
+func (h Past) Of(generation int) (plans []RetryPlan, links []Link) {
 	for i, p := range h.Plans {
 		if p.Generation == generation {
 			plans, links = append(plans, p), append(links, h.Links[i])
@@ -170,7 +170,7 @@ func (h History) Of(generation int) (plans []RetryPlan, links []Link) {
 
 // Last is the plans of the newest generation that has any: their lists hold every item
 // that is given up.
-func (h History) Last() []RetryPlan {
+func (h Past) Last() []RetryPlan {
 	if len(h.Plans) == 0 {
 		return nil
 	}
@@ -180,7 +180,7 @@ func (h History) Last() []RetryPlan {
 
 // Open is the group that no plan has closed, and the generation of its tasks; nil when
 // all groups are closed.
-func (h History) Open(p Plan) (*Group, int) {
+func (h Past) Open(p Plan) (*Group, int) {
 	if len(h.Plans) == 0 {
 		return &p.Group, 0
 	}
@@ -189,7 +189,7 @@ func (h History) Open(p Plan) (*Group, int) {
 }
 
 // Groups is every group of worker tasks, each with the generation of its tasks.
-func (h History) Groups(p Plan) (groups []Group, generations []int) {
+func (h Past) Groups(p Plan) (groups []Group, generations []int) {
 	groups, generations = []Group{p.Group}, []int{0}
 	for _, r := range h.Plans {
 		if r.Group != nil {
@@ -200,7 +200,7 @@ func (h History) Groups(p Plan) (groups []Group, generations []int) {
 }
 
 // ClosedIn is the generation of the tasks whose results the i-th plan names.
-func (h History) ClosedIn(i int) int {
+func (h Past) ClosedIn(i int) int {
 	for j := i - 1; j >= 0; j-- {
 		if h.Plans[j].Group != nil && h.Plans[j].Group.Name == h.Plans[i].Closed {
 			return h.Plans[j].Generation

@@ -27,7 +27,7 @@ type recordsOf struct {
 	items      map[int64]manifest.BatchItem
 }
 
-func (c *closing) newRecords(h manifest.History, p manifest.Plan) *records {
+func (c *closing) newRecords(h manifest.Past, p manifest.Plan) *records {
 	r := &records{c: c}
 	groups, generations := h.Groups(p)
 	for i, g := range groups {

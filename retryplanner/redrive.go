@@ -21,7 +21,7 @@ type redrive struct {
 	ordinals []int64           // that it names
 	plan     manifest.Plan     // as it stands in this generation
 	lists    map[string]string // of the job file before it: what the order's lists are
-	history  manifest.History  // of the generations before
+	history  manifest.Past  // of the generations before
 }
 
 // openRedrive reads what is fixed about the first plan of a generation.
@@ -55,7 +55,7 @@ func (p *Planner) redriveBy(ctx context.Context, jobID string, order manifest.Co
 	if r.ordinals, err = p.Store.OrdinalsOf(ctx, order); err != nil {
 		return nil, gone(err)
 	}
-	if r.history, err = p.Store.History(ctx, jobID, order.Generation-1); err != nil {
+	if r.history, err = p.Store.Past(ctx, jobID, order.Generation-1); err != nil {
 		return nil, gone(err)
 	}
 	_, sha, err := p.Store.Outcome(ctx, jobID, order.Generation-1)

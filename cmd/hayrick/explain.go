@@ -92,7 +92,7 @@ func runExplain(ctx context.Context, c *cli, ref string, o explainOptions) error
 		return beingPurged(k.Plan.JobID)
 	}
 	e := &explaining{roles: r, k: k}
-	if e.history, err = r.manifests.History(ctx, k.Plan.JobID, k.Generation); err != nil {
+	if e.history, err = r.manifests.Past(ctx, k.Plan.JobID, k.Generation); err != nil {
 		return err
 	}
 	switch {
@@ -108,7 +108,7 @@ func runExplain(ctx context.Context, c *cli, ref string, o explainOptions) error
 type explaining struct {
 	*roles
 	k       *coordinator.Known
-	history manifest.History
+	history manifest.Past
 }
 
 // opener is the plan that opened a retry group, and the order that opened its generation.

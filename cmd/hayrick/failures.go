@@ -161,7 +161,7 @@ func runFailures(ctx context.Context, c *cli, ref string, o failuresOptions) err
 func (r *roles) eachFailure(ctx context.Context, k *coordinator.Known, fn func(failedItem) error) error {
 	plans := k.Retries
 	if len(plans) == 0 && k.Opening != nil { // nothing has moved since the generation before
-		h, err := r.manifests.History(ctx, k.Plan.JobID, k.Generation-1)
+		h, err := r.manifests.Past(ctx, k.Plan.JobID, k.Generation-1)
 		if err != nil {
 			return err
 		}

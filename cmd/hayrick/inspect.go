@@ -84,7 +84,7 @@ func (r *roles) earlier(ctx context.Context, k *coordinator.Known) (out []inspec
 	if k.Generation == 0 {
 		return nil, nil
 	}
-	h, err := r.manifests.History(ctx, k.Plan.JobID, k.Generation-1)
+	h, err := r.manifests.Past(ctx, k.Plan.JobID, k.Generation-1)
 	if err != nil {
 		return nil, err
 	}
@@ -288,7 +288,7 @@ func (r *roles) hasTask(ctx context.Context, k *coordinator.Known, task string) 
 // groupsOf are the groups of worker tasks of every generation, in order, then that of
 // the merges; with the generation of each.
 func (r *roles) groupsOf(ctx context.Context, k *coordinator.Known) ([]manifest.Group, []int, error) {
-	h, err := r.manifests.History(ctx, k.Plan.JobID, k.Generation)
+	h, err := r.manifests.Past(ctx, k.Plan.JobID, k.Generation)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -351,7 +351,7 @@ func (r *roles) putAsked(ctx context.Context, a *asked) error {
 
 // givenUp calls fn for every item that is given up as the run stands.
 func (r *roles) givenUp(ctx context.Context, k *coordinator.Known, fn func(l manifest.ListLine, exhausted bool) error) error {
-	h, err := r.manifests.History(ctx, k.Plan.JobID, k.Generation)
+	h, err := r.manifests.Past(ctx, k.Plan.JobID, k.Generation)
 	if err != nil {
 		return err
 	}
@@ -628,7 +628,7 @@ func (r *roles) costOfRedrive(ctx context.Context, k *coordinator.Known, def hay
 		Processes: 1, Function: k.Money.Function, Time: cost.Times{Low: ms(p.FloorMS), Expected: max(ms(p.FloorMS), time.Minute), High: 2 * max(ms(p.FloorMS), 5*time.Minute)},
 	}
 	results := k.Plan.Group.Tasks
-	if h, err := r.manifests.History(ctx, k.Plan.JobID, k.Generation); err == nil {
+	if h, err := r.manifests.Past(ctx, k.Plan.JobID, k.Generation); err == nil {
 		groups, _ := h.Groups(k.Plan)
 		results = 0
 		for _, g := range groups {
