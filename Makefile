@@ -2,6 +2,8 @@
 SHELL := bash
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# Tests on the stand-ins mostly wait: so many go on at once, whatever the machine has.
+ON_STANDINS = -count=1 -parallel 4 -tags standins
 # The packages whose interleavings matter most.
 CORE = . ./manifest ./ratelimit ./coordinator ./worker ./retryplanner ./aggregator ./mem ./local ./internal/...
 
@@ -32,19 +34,19 @@ localstack-down: ## stop them
 	localstack/down
 
 test-aws: localstack-up ## the adapters for AWS on the stand-ins
-	. localstack/env && $(GO) test -count=1 -tags standins ./aws && $(GO) test -count=1 -timeout 20m -tags standins ./cmd/hayrick -run OnStandIns
+	. localstack/env && $(GO) test $(ON_STANDINS) ./aws && $(GO) test $(ON_STANDINS) -timeout 20m ./cmd/hayrick -run OnStandIns
 	@if [ -f $${HAYRICK_STANDINS:-localstack/run}/moto.pid ]; then . localstack/env moto && $(GO) test -count=1 -tags moto ./cmd/hayrick -run OnMoto; \
 	else echo "NOT TRIED: infra up and down on an emulator of CloudFormation (pip install 'moto[server]')"; fi
 
 test-minio: ## the adapters on MinIO, a second S3 (its build takes four minutes, once)
 	localstack/up minio
-	. localstack/env minio && $(GO) test -count=1 -tags standins ./aws
+	. localstack/env minio && $(GO) test $(ON_STANDINS) ./aws
 
 localstack-smoke: localstack-up ## one small job on the stand-ins, from doctor to audit
 	. localstack/env && localstack/smoke
 
 merge-aws: localstack-up ## a thousand results of a megabyte, merged on the stand-ins: what passes through
-	. localstack/env && HAYRICK_MERGE_RESULTS=1000 $(GO) test -count=1 -timeout 60m -tags standins ./cmd/hayrick -run TestUpperLevels -v
+	. localstack/env && HAYRICK_MERGE_RESULTS=1000 $(GO) test $(ON_STANDINS) -timeout 60m ./cmd/hayrick -run TestUpperLevels -v
 
 golden: ## rewrite golden files; review the diff
 	$(GO) test ./manifest ./ratelimit ./retryplanner ./worker ./jobfile ./infra -rewrite

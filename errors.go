@@ -28,6 +28,9 @@ var (
 	// ErrInputChanged: the bytes of an input are not the ones that were planned.
 	// Nothing is run on them; the job pauses until a person has decided.
 	ErrInputChanged = errors.New("input changed")
+	// ErrDenied: this process may not read or write one object, input or output. It is
+	// the trouble of who needs that one: a store that refuses as a whole is not this.
+	ErrDenied = errors.New("not allowed")
 )
 
 // UserError is an error a person can mend. What names the fact, Hint the next

@@ -2,6 +2,9 @@ module hayrick
 
 go 1.26.0
 
+// What stand-ins are made of, and what they keep: it comes and goes.
+ignore ./localstack/run
+
 require (
 	github.com/apache/arrow-go/v18 v18.8.0
 	github.com/aws/aws-lambda-go v1.55.1

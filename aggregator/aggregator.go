@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 
@@ -110,17 +111,21 @@ type jobOf struct {
 	key        manifest.Job
 	generation int
 	plan       manifest.Plan
+	planned    manifest.Link // plan.json
 	def        hayrick.JobDefinition
 
 	// What the retry planner has decided; merges do without it.
 	retries []manifest.RetryPlan // of the generation
 	decided manifest.Link        // the last of them, which says aggregation
-	history manifest.Past     // of this generation and those before: all results
+	history manifest.Past        // of this generation and those before: all results
 }
 
 // open reads a job. ErrNotFound: there is none.
 func (a *Aggregator) open(ctx context.Context, jobID string, generation int) (*jobOf, error) {
-	p, err := a.Store.PlanOf(ctx, jobID, generation)
+	p, sha, err := a.Store.Plan(ctx, jobID)
+	if err == nil && generation > 0 {
+		p, err = a.Store.PlanOf(ctx, jobID, generation)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -128,21 +133,27 @@ func (a *Aggregator) open(ctx context.Context, jobID string, generation int) (*j
 	if err != nil {
 		return nil, gone(err)
 	}
-	return &jobOf{id: jobID, key: manifest.Job(jobID), generation: generation, plan: p, def: def}, nil
+	key := manifest.Job(jobID)
+	return &jobOf{id: jobID, key: key, generation: generation, plan: p, planned: manifest.Link{Key: key.Rel(key.Plan()), SHA256: sha}, def: def}, nil
 }
 
 // readRetries reads the decisions of the generation. errOpen: the last one does not
 // say aggregation.
 func (a *Aggregator) readRetries(ctx context.Context, job *jobOf) error {
-	h, err := a.Store.Past(ctx, job.id, job.generation)
+	past, err := a.Store.Past(ctx, job.id, job.generation)
 	if err != nil {
 		return err
 	}
-	plans, links := h.Of(job.generation)
+	plans, links := past.Of(job.generation)
+	// Who ends the generation counts the orders too (Store.Chain).
+	h := manifest.History{Plan: job.planned, Retries: plans, Links: links, Orders: math.MaxInt}
+	if err := h.Check(); err != nil {
+		return err
+	}
 	if n := len(plans); n == 0 || plans[n-1].Next != manifest.NextAggregation {
 		return errOpen
 	}
-	job.retries, job.decided, job.history = plans, links[len(links)-1], h
+	job.retries, job.decided, job.history = plans, links[len(links)-1], past
 	return nil
 }
 

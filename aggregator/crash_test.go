@@ -93,9 +93,11 @@ var scenarios = map[string]func(t *testing.T) *jobRig{
 		return build(t, shape{}, []task{one(row("a", 1)), one(row("a", "x"))})
 	},
 	"a merge that fails": func(t *testing.T) *jobRig {
-		j := build(t, shape{}, []task{one(row("a", 1)), one(row("a", 2))})
-		j.mem.Damage(job.Abs(*j.results[1].File), nil)
-		return j
+		return build(t, shape{bad: func(n int64, r *manifest.Result) {
+			if n == 1 {
+				r.RowHash = "1"
+			}
+		}}, []task{one(row("a", 1)), one(row("a", 2))})
 	},
 }
 

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"hayrick"
 	"hayrick/aggregator"
@@ -34,6 +36,16 @@ func flipped(b []byte, at int) []byte {
 	b = slices.Clone(b)
 	b[at] ^= 0x10
 	return b
+}
+
+// edited is a commit that says something else, and carries no digest of its own.
+func edited(t *testing.T, commit []byte, was, now string) []byte {
+	t.Helper()
+	s := strings.Replace(string(commit), was, now, 1)
+	if s == string(commit) {
+		t.Fatalf("%s is not in %s", was, commit)
+	}
+	return regexp.MustCompile(`"self_sha256":"[0-9a-f]{64}"`).ReplaceAll([]byte(s), []byte(`"self_sha256":""`))
 }
 
 // refuses checks that the aggregation stops with an error that says all of it, and
@@ -74,7 +86,7 @@ func TestResultsThatAreNotVouchedFor(t *testing.T) {
 		}
 		j.mem.Damage(done, sound[:len(sound)-1])
 		j.refuses("task-0001")
-		j.mem.Damage(done, []byte(strings.Replace(string(sound), `"ok":1`, `"ok":2`, 1))) // sound, but another
+		j.mem.Damage(done, edited(t, sound, `"ok":1`, `"ok":2`)) // sound, but another
 		j.refuses("task-0001", "retry plan")
 		j.mem.Damage(done, nil)
 		j.refuses("task-0001", "gone")
@@ -106,19 +118,153 @@ func TestResultsThatAreNotVouchedFor(t *testing.T) {
 	}
 }
 
-// 002-48: a file that is not what its results.done says is never skipped. Its merge
-// FAILS, three times; then the job does, and says which file it was.
+// 002-48: a file that is not what its results.done says is never skipped, nor is it a
+// reason to end the job: its merge stops and names it, as often as it is tried, and
+// goes on once the file is restored.
 func TestFilesThatAreNotVouchedFor(t *testing.T) {
 	clean := three(t, shape{})
 	key := job.Abs(*clean.results[2].File)
 	sound := clean.mem.Snapshot()[key]
+	want := clean.aggregate()
 	damages := map[string][]byte{"gone": nil, "empty": {}, "cut": sound[:len(sound)-1], "longer": append(slices.Clone(sound), 0)}
 	for _, at := range flips(len(sound)) {
 		damages[fmt.Sprint("flipped at ", at)] = flipped(sound, at)
 	}
 	for name, b := range damages {
 		j := three(t, shape{})
+		a := j.process("p")
+		j.must(a.Advance(t.Context(), jobID, 0))
 		j.mem.Damage(key, b)
+		for range aggregator.Runs + 1 {
+			worked, err := j.step(a)
+			if !worked || !errors.Is(err, hayrick.ErrCorrupt) || errors.Is(err, hayrick.ErrNotFound) ||
+				!strings.Contains(err.Error(), *j.results[2].File+", the rows of "+j.results[2].TaskID+", is damaged: ") {
+				t.Fatalf("%s: %v, %v", name, worked, err)
+			}
+			j.clock.Sleep(t.Context(), 16*time.Minute)
+		}
+		j.absent(job.Done("agg-0-1-0000"))
+		j.absent(job.Outcome(0))
+		j.mem.Damage(key, sound)
+		j.must(j.drain(a))
+		o := j.outcome()
+		j.whole(o)
+		if o.RowHash != want.RowHash || o.Aggregation.Parts[0].SHA256 != want.Aggregation.Parts[0].SHA256 {
+			t.Errorf("%s: %+v, undisturbed %+v", name, o, want)
+		}
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+}
+
+// So it is where the merge is planned: what a damaged file seems to say of its columns
+// is no reason to end the job either.
+func TestFilesDamagedBeforeTheMergeIsPlanned(t *testing.T) {
+	j := three(t, shape{})
+	key := job.Abs(*j.results[1].File) // the first of its schema: its footer is read
+	sound := j.mem.Snapshot()[key]
+	for at := len(sound) - 1; at > len(sound)/2; at-- {
+		j.mem.Damage(key, flipped(sound, at))
+		if err := j.process("p").Advance(t.Context(), jobID, 0); err == nil { // the byte is not part of what was read
+			j.mem.Damage(job.AggregationPlan(0), nil)
+			continue
+		}
+		j.refuses(*j.results[1].File, j.results[1].TaskID)
+	}
+	j.absent(job.Outcome(0))
+	j.mem.Damage(key, nil)
+	j.refuses(*j.results[1].File, j.results[1].TaskID)
+	j.mem.Damage(key, sound)
+	j.mem.WipeQueue()
+	j.trigger()
+	j.must(j.drain(j.process("p")))
+	j.whole(j.outcome())
+}
+
+// A large file is read twice, once for its SHA-256. Damaged in between it is damaged
+// all the same.
+func TestFileDamagedWhileItIsRead(t *testing.T) {
+	noise := rand.NewChaCha8([32]byte{})
+	many := make([]rows.Row, 2200)
+	for i := range many {
+		b := make([]byte, 8<<10)
+		noise.Read(b)
+		many[i] = row("a", i, "noise", b)
+	}
+	j := build(t, shape{}, []task{one(many...)})
+	a := j.process("p")
+	j.must(a.Advance(t.Context(), jobID, 0))
+	key, size := job.Abs(*j.results[0].File), j.results[0].Bytes
+	if size <= 16<<20 {
+		t.Fatalf("%d bytes are read in one piece", size)
+	}
+	whole := a.Blobs
+	a.Blobs = &rotting{Blobs: whole, key: key, after: size}
+	if _, err := j.step(a); !errors.Is(err, hayrick.ErrCorrupt) || !strings.Contains(err.Error(), *j.results[0].File) {
+		t.Fatal(err)
+	}
+	j.absent(job.Done("agg-0-1-0000"))
+	a.Blobs = whole
+	j.must(j.drain(a))
+	j.whole(j.outcome())
+}
+
+// rotting are blobs of which one has other bytes once so many of it were read.
+type rotting struct {
+	aggregator.Blobs
+	key   string
+	after int64
+	read  int64
+}
+
+func (r *rotting) OpenAt(ctx context.Context, key string) (manifest.Blob, error) {
+	b, err := r.Blobs.OpenAt(ctx, key)
+	if err == nil && key == r.key {
+		b = rottingBlob{b, r}
+	}
+	return b, err
+}
+
+type rottingBlob struct {
+	manifest.Blob
+	of *rotting
+}
+
+func (b rottingBlob) ReadAt(p []byte, at int64) (int, error) {
+	n, err := b.Blob.ReadAt(p, at)
+	if b.of.read >= b.of.after {
+		for i := range p[:n] {
+			p[i] ^= 0x40
+		}
+	}
+	b.of.read += int64(n)
+	return n, err
+}
+
+// A retry plan whose lists are not what it counts is refused: an item would be lost.
+func TestListsThatAreNotWhole(t *testing.T) {
+	j := build(t, shape{retry: func(r *manifest.RetryPlan) { r.PermanentList = nil }}, []task{one(row("a", 1)), {permanent: []item{{1, "gone"}}}})
+	a := j.process("p")
+	j.must(a.Advance(t.Context(), jobID, 0))
+	if _, err := j.step(a); err != nil {
+		t.Fatal(err)
+	}
+	j.refuses("1 items", "list 0")
+}
+
+// 002-48: a results.done that was vouched for and lies about its rows does not get them
+// merged. Its merge FAILS, three times; then the job does, and says which file it was.
+func TestResultsThatLie(t *testing.T) {
+	for name, bad := range map[string]func(r *manifest.Result){
+		"one row more": func(r *manifest.Result) { r.RowCount++ },
+		"other rows":   func(r *manifest.Result) { r.RowHash = "1" },
+	} {
+		j := three(t, shape{bad: func(n int64, r *manifest.Result) {
+			if n == 2 {
+				bad(r)
+			}
+		}})
 		o := j.aggregate()
 		if o.Status != "FAILED" || o.Code != manifest.CodeNothingToMerge || !strings.Contains(o.Message, *j.results[2].File) ||
 			!strings.Contains(o.Message, "agg-0-1-0000") || o.OK != 3 || o.Unfinished != 0 || o.Aggregation != nil {
@@ -138,38 +284,6 @@ func TestFilesThatAreNotVouchedFor(t *testing.T) {
 		if out := j.published(); len(out) != 0 {
 			t.Errorf("published %v", out)
 		}
-		if t.Failed() {
-			t.FailNow()
-		}
-	}
-}
-
-// A retry plan whose lists are not what it counts is refused: an item would be lost.
-func TestListsThatAreNotWhole(t *testing.T) {
-	j := build(t, shape{retry: func(r *manifest.RetryPlan) { r.PermanentList = nil }}, []task{one(row("a", 1)), {permanent: []item{{1, "gone"}}}})
-	a := j.process("p")
-	j.must(a.Advance(t.Context(), jobID, 0))
-	if _, err := j.step(a); err != nil {
-		t.Fatal(err)
-	}
-	j.refuses("1 items", "list 0")
-}
-
-// A results.done that was vouched for and lies about its rows does not get them
-// merged.
-func TestResultsThatLie(t *testing.T) {
-	for name, bad := range map[string]func(r *manifest.Result){
-		"one row more": func(r *manifest.Result) { r.RowCount++ },
-		"other rows":   func(r *manifest.Result) { r.RowHash = "1" },
-	} {
-		j := three(t, shape{bad: func(n int64, r *manifest.Result) {
-			if n == 2 {
-				bad(r)
-			}
-		}})
-		if o := j.aggregate(); o.Status != "FAILED" || !strings.Contains(o.Message, *j.results[2].File) {
-			t.Errorf("%s: %s %s", name, o.Status, o.Message)
-		}
 	}
 }
 
@@ -187,30 +301,24 @@ func TestUndecodedBytesCount(t *testing.T) {
 	if len(other) != len(sound) || string(other) == string(sound) {
 		t.Fatalf("%d bytes, %d", len(other), len(sound))
 	}
+	j.must(j.process("p").Advance(t.Context(), jobID, 0))
 	j.mem.Damage(key, other)
-	if o := j.aggregate(); o.Status != "FAILED" || !strings.Contains(o.Message, "SHA-256") {
-		t.Errorf("%s: %s", o.Status, o.Message)
+	if _, err := j.step(j.process("p")); !errors.Is(err, hayrick.ErrCorrupt) || !strings.Contains(err.Error(), "SHA-256") {
+		t.Error(err)
 	}
 }
 
-// A merge that FAILED is run again under another id: what is mended by then counts.
+// A merge that FAILED is run again under another id: a scratch disk that errs is not
+// the end of the job.
 func TestMergeThatFailedRunsAgain(t *testing.T) {
 	for failed := range 3 {
 		j := three(t, shape{})
-		key := job.Abs(*j.results[2].File)
-		sound := j.mem.Snapshot()[key]
 		a := j.process("p")
 		j.must(a.Advance(t.Context(), jobID, 0))
-		j.mem.Damage(key, nil)
 		for run := range failed {
-			worked, err := j.step(a)
-			if !worked || err != nil {
-				t.Fatalf("%v, %v", worked, err)
-			}
-			j.result(manifest.MergeTaskID(0, 1, 0, run))
+			j.failMerge(a, run)
 			j.clock.Sleep(t.Context(), 2e9)
 		}
-		j.mem.Damage(key, sound)
 		j.must(j.drain(a))
 		o := j.outcome()
 		j.whole(o)
@@ -222,19 +330,29 @@ func TestMergeThatFailedRunsAgain(t *testing.T) {
 	}
 }
 
+// failMerge makes a merge FAIL its n-th run.
+func (j *jobRig) failMerge(a *aggregator.Aggregator, n int) {
+	j.t.Helper()
+	a.Temp = func() (manifest.Temp, error) {
+		temp, err := j.temps.new()
+		return &rotten{temp}, err
+	}
+	defer func() { a.Temp = j.temps.new }()
+	if worked, err := j.step(a); !worked || err != nil {
+		j.t.Fatalf("%v, %v", worked, err)
+	}
+	if r := j.result(manifest.MergeTaskID(0, 1, 0, n)); r.Status != "FAILED" {
+		j.t.Fatalf("%+v", r)
+	}
+}
+
 // A repetition that nobody was told of is found by whoever looks: the message of a
 // merge that FAILED may be lost, and its block may say that it is done.
 func TestRepetitionIsFound(t *testing.T) {
 	j := three(t, shape{})
-	key := job.Abs(*j.results[2].File)
-	sound := j.mem.Snapshot()[key]
 	a := j.process("p")
 	j.must(a.Advance(t.Context(), jobID, 0))
-	j.mem.Damage(key, nil)
-	if _, err := j.step(a); err != nil {
-		t.Fatal(err)
-	}
-	j.mem.Damage(key, sound)
+	j.failMerge(a, 0)
 	j.mem.WipeQueue()
 	j.trigger()
 	j.must(j.drain(a))
@@ -280,11 +398,7 @@ func TestMergedFilesThatAreNotVouchedFor(t *testing.T) {
 	was := j.mem.Snapshot()[done]
 	hash := `"row_hash":"` + j.result("agg-0-1-0001").RowHash
 	for _, edit := range [][2]string{{`"row_count":2`, `"row_count":3`}, {hash, `"row_hash":"1`}, {hash, `"row_hash":"`}, {`"file":"`, `"file":null,"x":"`}} {
-		now := strings.Replace(string(was), edit[0], edit[1], 1)
-		if now == string(was) {
-			t.Fatalf("%s is not in %s", edit[0], was)
-		}
-		j.mem.Damage(done, []byte(now))
+		j.mem.Damage(done, edited(t, was, edit[0], edit[1]))
 		j.refuses()
 	}
 	j.mem.Damage(done, was)

@@ -180,6 +180,8 @@ func (a *Aggregator) run(ctx context.Context, m *merging, n int, span manifest.S
 	switch {
 	case err == nil:
 		res = merged
+	case errors.As(err, new(*damagedError)): // restored, it can be merged: no result is written of it
+		return nil, err
 	case unmergeable(err):
 		a.Log.Error("merge failed", hayrick.KeyTaskID, ask.TaskID, hayrick.KeyError, err)
 		res.Status = string(hayrick.TaskFailed)
@@ -201,8 +203,35 @@ func (a *Aggregator) run(ctx context.Context, m *merging, n int, span manifest.S
 	return append(rs, run{c.Record, c.SHA256}), nil
 }
 
-// unmergeable says that what was read is at fault, and another try of the same
-// attempt would read the same.
+// damagedError: an object that a commit names is gone, or has other bytes than were
+// named. A FAILED result would say so for ever; whoever restores the object mends it.
+type damagedError struct {
+	key    string // of the object, below the job's folder
+	taskID string // whose rows it holds; "" = it is no task's
+	why    error
+}
+
+func (e *damagedError) Error() string {
+	whose := ""
+	if e.taskID != "" {
+		whose = ", the rows of " + e.taskID + ","
+	}
+	return fmt.Sprintf("%s%s is damaged: %v", e.key, whose, e.why)
+}
+
+func (e *damagedError) Unwrap() error { return hayrick.ErrCorrupt }
+
+// damaged makes err one about an object that a commit names, unless it is about the
+// store.
+func damaged(key, taskID string, err error) error {
+	if err == nil || !errors.Is(gone(err), hayrick.ErrCorrupt) {
+		return err
+	}
+	return &damagedError{key, taskID, err}
+}
+
+// unmergeable says that what was read is at fault though it is what was named, and
+// another try of the same attempt would read the same.
 func unmergeable(err error) bool {
 	for _, class := range []error{hayrick.ErrNotFound, hayrick.ErrCorrupt, rows.ErrSchema, rows.ErrKind} {
 		if errors.Is(err, class) {
@@ -257,7 +286,11 @@ func (a *Aggregator) renew(ctx context.Context, ask hayrick.ClaimAsk) (stop func
 func (a *Aggregator) decode(ctx context.Context, m *merging, span manifest.Span, res *manifest.Result) error {
 	inputs, err := m.inputs(ctx, span)
 	if err != nil {
-		return err
+		key := m.key.Rel(m.key.AggregationPlan(m.generation))
+		if m.plan.InputsRef != nil {
+			key = m.plan.InputsRef.Key
+		}
+		return damaged(key, "", err)
 	}
 	temp, err := a.Temp()
 	if err != nil {
@@ -283,6 +316,9 @@ func (a *Aggregator) decode(ctx context.Context, m *merging, span manifest.Span,
 			continue
 		}
 		h, err := r.copyRows(ctx, m.key.Abs(in.File), in, w, m.schema)
+		if errors.As(err, new(*damagedError)) {
+			return err
+		}
 		if err != nil {
 			return fmt.Errorf("read %s: %w", in.File, err)
 		}
@@ -324,21 +360,33 @@ type reader struct {
 	buf   []byte
 }
 
-// copyRows appends the rows of one result to w and returns their hash.
+// copyRows appends the rows of one result to w and returns their hash. A
+// *damagedError: it is not the file that its results.done names. Any other that is
+// unmergeable: it is, and no such rows are in it.
 func (r *reader) copyRows(ctx context.Context, key string, in manifest.MergeInput, w *rows.Writer, schema rows.Schema) (rows.Hash, error) {
 	var none rows.Hash
 	blob, err := r.blobs.OpenAt(ctx, key)
 	if err != nil {
-		return none, err
+		return none, damaged(in.File, in.TaskID, err)
 	}
 	defer blob.Close()
-	if blob.Size() != in.Bytes {
-		return none, fmt.Errorf("%d bytes, its results.done says %d: %w", blob.Size(), in.Bytes, hayrick.ErrCorrupt)
-	}
 	body, err := r.checked(blob, in)
 	if err != nil {
-		return none, err
+		return none, damaged(in.File, in.TaskID, err)
 	}
+	h, err := decodeRows(ctx, body, in, w, schema)
+	if unmergeable(err) && body == io.ReaderAt(blob) {
+		// It was read a second time: it may have been damaged since the first.
+		if _, err := r.checked(blob, in); err != nil {
+			return none, damaged(in.File, in.TaskID, err)
+		}
+	}
+	return h, err
+}
+
+// decodeRows appends the rows of a file, all bytes of which are the named ones.
+func decodeRows(ctx context.Context, body io.ReaderAt, in manifest.MergeInput, w *rows.Writer, schema rows.Schema) (rows.Hash, error) {
+	var none rows.Hash
 	f, err := rows.Open(body, in.Bytes)
 	if err != nil {
 		return none, err
@@ -372,6 +420,9 @@ func (r *reader) copyRows(ctx context.Context, key string, in manifest.MergeInpu
 // checked compares all bytes of a result with its SHA-256 before any is decoded. A
 // large one is read twice, once for this.
 func (r *reader) checked(blob manifest.Blob, in manifest.MergeInput) (io.ReaderAt, error) {
+	if blob.Size() != in.Bytes {
+		return nil, fmt.Errorf("%d bytes, its results.done says %d: %w", blob.Size(), in.Bytes, hayrick.ErrCorrupt)
+	}
 	if r.buf == nil {
 		r.buf = make([]byte, 1<<20)
 	}

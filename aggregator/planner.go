@@ -140,7 +140,7 @@ func (p *planning) take(ctx context.Context, ref manifest.ResultRef, res manifes
 	if res.File != nil {
 		in.File, in.SHA256, in.Bytes = *res.File, res.SHA256, res.Bytes
 		if err := p.schema(ctx, res); err != nil {
-			return fmt.Errorf("%s: %w", *res.File, err)
+			return p.damaged(ctx, res, err)
 		}
 	}
 	if p.list.Count() < manifest.InlineList {
@@ -185,6 +185,22 @@ func (p *planning) schema(ctx context.Context, res manifest.Result) error {
 		p.unlike = fmt.Errorf("%s: %w", *res.File, err)
 	}
 	return nil
+}
+
+// damaged makes err, which came of looking into the file of a result, one about damage
+// where the file is not the one that was named: what it holds then says nothing.
+func (p *planning) damaged(ctx context.Context, res manifest.Result, err error) error {
+	if !unmergeable(err) {
+		return fmt.Errorf("%s: %w", *res.File, err)
+	}
+	sum, serr := p.a.sum(ctx, p.job.key.Abs(*res.File))
+	switch {
+	case serr != nil:
+		return damaged(*res.File, res.TaskID, serr)
+	case sum != res.SHA256:
+		return damaged(*res.File, res.TaskID, fmt.Errorf("SHA-256 %s, its results.done says %s: %w", sum, res.SHA256, hayrick.ErrCorrupt))
+	}
+	return fmt.Errorf("%s: %w", *res.File, err)
 }
 
 func (p *planning) node(ctx context.Context, span manifest.Span) error {

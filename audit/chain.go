@@ -117,14 +117,18 @@ func (a *auditor) readChain(ctx context.Context, newest int) error {
 		a.broken(CodeChain, a.outcomeKey(), "its chain does not name %s as it is", plan)
 	}
 	delete(rest, a.job.Rel(a.job.Plan()))
-	// next says whether the commit is the next of its kind.
-	next := func(rel string) (bool, error) {
+	// next says whether the commit is the next of its kind: it is there, or the one after
+	// it is, and it is missing.
+	next := func(rel, after string) (bool, error) {
 		if a.outcome != nil {
 			_, there := rest[rel]
 			delete(rest, rel)
 			return there, nil
 		}
 		_, err := a.raw(ctx, rel)
+		if errors.Is(err, hayrick.ErrNotFound) && after != "" {
+			_, err = a.raw(ctx, after)
+		}
 		return !errors.Is(err, hayrick.ErrNotFound), a.err
 	}
 	torn := a.torn
@@ -134,7 +138,7 @@ func (a *auditor) readChain(ctx context.Context, newest int) error {
 	}
 	for n := range numbers {
 		rel := a.job.Rel(a.job.RetryPlan(n))
-		if there, err := next(rel); err != nil {
+		if there, err := next(rel, a.job.Rel(a.job.RetryPlan(n+1))); err != nil {
 			return err
 		} else if !there {
 			break
@@ -151,7 +155,7 @@ func (a *auditor) readChain(ctx context.Context, newest int) error {
 		}
 	}
 	rel := a.aggKey()
-	if there, err := next(rel); err != nil {
+	if there, err := next(rel, ""); err != nil {
 		return err
 	} else if there {
 		p, _, ok := record[manifest.AggregationPlan](ctx, a.look, rel, a.vouched(rel), manifest.SchemaAggregationPlan)
@@ -266,6 +270,9 @@ func (a *auditor) links() error {
 			bad("it ends the retries, and another plan follows")
 		case p.Next != manifest.NextAggregation && (p.Next != hayrick.RetryGroup(p.n) || p.Group == nil || p.Group.Name != p.Next):
 			bad("the group it opens is %q", p.Next)
+		case p.Orders > a.orderCount && a.outcome == nil:
+			a.lost(CodeMissing, a.job.Rel(a.job.Control(a.orderCount)), "it is gone: %s has applied %d orders", p.key, p.Orders)
+			return errTorn
 		case p.Orders < orders || p.Orders > a.orderCount:
 			bad("it has applied %d orders, the plan before it %d, and there are %d", p.Orders, orders, a.orderCount)
 		}
@@ -277,6 +284,9 @@ func (a *auditor) links() error {
 	if a.agg != nil {
 		rel := a.aggKey()
 		switch {
+		case opened != manifest.NextAggregation && a.outcome == nil:
+			a.lost(CodeMissing, a.job.Rel(a.job.RetryPlan(a.lastRetry()+1)), "it is gone: %s follows from it", rel)
+			return errTorn
 		case opened != manifest.NextAggregation:
 			a.lost(CodeChain, rel, "%s has not ended, and it merges", opened)
 			return errTorn

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"hayrick"
 	"hayrick/manifest"
@@ -35,12 +36,16 @@ func (a *auditor) aggKey() string { return a.job.Rel(a.job.AggregationPlan(a.n))
 func (a *auditor) newest(ctx context.Context) (int, error) {
 	var orders []manifest.Control
 	for n := 0; ; n++ {
+		there, err := a.orderThere(ctx, n)
+		if err != nil {
+			return 0, err
+		}
+		if !there {
+			break
+		}
 		raw, err := a.raw(ctx, a.job.Rel(a.job.Control(n)))
 		if a.err != nil {
 			return 0, a.err
-		}
-		if errors.Is(err, hayrick.ErrNotFound) {
-			break
 		}
 		var c manifest.Control
 		if err == nil && manifest.Decode(raw, manifest.SchemaControl, &c) == nil && c.JobID == string(a.job) && c.N == n {
@@ -121,10 +126,8 @@ func (a *auditor) readOrders(ctx context.Context) error {
 			if _, there := a.outcome.Chain[rel]; !there {
 				return nil
 			}
-		} else if _, err := a.raw(ctx, rel); errors.Is(err, hayrick.ErrNotFound) {
-			return nil
-		} else if a.err != nil {
-			return a.err
+		} else if there, err := a.orderThere(ctx, n); err != nil || !there {
+			return err
 		}
 		c, raw, ok := record[manifest.Control](ctx, a.look, rel, a.vouched(rel), manifest.SchemaControl)
 		switch {
@@ -147,6 +150,25 @@ func (a *auditor) readOrders(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// orderThere says that there is an n-th order, or has been: the one after it is there.
+func (a *auditor) orderThere(ctx context.Context, n int) (bool, error) {
+	_, err := a.raw(ctx, a.job.Rel(a.job.Control(n)))
+	if errors.Is(err, hayrick.ErrNotFound) {
+		_, err = a.raw(ctx, a.job.Rel(a.job.Control(n+1)))
+	}
+	return !errors.Is(err, hayrick.ErrNotFound), a.err
+}
+
+// lastRetry is the number of the last retry plan of the generation, or before it.
+func (a *auditor) lastRetry() int {
+	for _, g := range slices.Backward(a.gens[:a.n+1]) {
+		if n := len(g.retries); n > 0 {
+			return g.retries[n-1].n
+		}
+	}
+	return 0
 }
 
 // voidPlans names the retry plans that nobody names because they came after the end of

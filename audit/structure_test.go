@@ -3,6 +3,7 @@ package audit_test
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -323,12 +324,16 @@ func init() {
 			s.onCommit = func(key string, body []byte) []byte {
 				if key == rel {
 					body = bytes.Replace(body, []byte(`"job_id":"`+jobID), []byte(`"job_id":"other`), 1)
+					body = ownDigest.ReplaceAll(body, []byte(`"self_sha256":""`))
 				}
 				return body
 			}
 		}, code: audit.CodeForm, key: rel, says: says}
 	}
 }
+
+// ownDigest is what a commit carries; without one it is not compared.
+var ownDigest = regexp.MustCompile(`"self_sha256":"[0-9a-f]{64}"`)
 
 func TestLateLies(t *testing.T) {
 	for name, l := range late {

@@ -250,13 +250,14 @@ func (l *look) readBatch(ctx context.Context, e *taskEnd) {
 		e.items, err = manifest.OpenBatch(b, r)
 		r.Close()
 	}
-	switch damaged := unreadable(err) || errors.Is(err, hayrick.ErrInputChanged) || errors.Is(err, hayrick.ErrNotFound); {
+	damaged := unreadable(err) || errors.Is(err, hayrick.ErrInputChanged) || errors.Is(err, hayrick.ErrNotFound)
+	switch {
 	case err == nil:
 		l.checked.Bytes += b.Length
 		if !stored {
 			l.checked.Inputs++
 		}
-	case !damaged:
+	case !damaged && !(!stored && errors.Is(err, hayrick.ErrDenied)): // S3 says no more than that
 		l.err = err
 	case !stored:
 		l.unread++

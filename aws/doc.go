@@ -11,7 +11,8 @@
 //	409, 5xx, time-out, no answer    hayrick.ErrUnknown: read back, then try again
 //	throttled, after slowing down    hayrick.ErrThrottled
 //	404                              hayrick.ErrNotFound; of the bucket, table or queue: a *hayrick.UserError
-//	403, no credentials              a *hayrick.UserError, exit 5
+//	403                              a *hayrick.UserError, exit 5, that names the right and the place; of an object hayrick.ErrDenied too
+//	no credentials, or bad ones      a *hayrick.UserError, exit 5
 //
 // The SDK repeats what fails in transit, with a token bucket and, when throttled, at
 // the pace that the service takes; nothing above repeats a request for that reason.

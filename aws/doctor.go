@@ -90,6 +90,14 @@ func fetch[T any](e *examiner, service string, ask func() (T, error)) doctor.Fac
 	return f
 }
 
+// lacks says of what a stand-in's bucket does not have that it is not shown: many make a
+// bucket without it, whatever the template says, and nothing here would bring it back.
+func lacks[T any](e *examiner, f *doctor.Fact[T], what string) {
+	if e.standIn && f.Why == doctor.Missing {
+		f.Why, f.Err = doctor.NotShown, what
+	}
+}
+
 // absent are the codes of things that are not there.
 var absent = map[string]bool{
 	"NoSuchBucket": true, "NotFound": true, "NoSuchBucketPolicy": true, "NoSuchLifecycleConfiguration": true, "NoSuchPublicAccessBlockConfiguration": true,
@@ -154,9 +162,7 @@ func (e *examiner) bucket(ctx context.Context, a *doctor.AWS) {
 		}
 		return aws.ToString(out.Policy), nil
 	})
-	if a.StandIn && a.Policy.Why == doctor.Missing {
-		a.Policy.Why, a.Policy.Err = doctor.NotShown, "the stand-in's bucket has none: it asks for TLS, which stand-ins do not have"
-	}
+	lacks(e, &a.Policy, "the stand-in's bucket has none: it asks for TLS, which stand-ins do not have")
 	a.Versioning = fetch(e, "S3", func() (string, error) {
 		out, err := e.s3.GetBucketVersioning(ctx, &s3.GetBucketVersioningInput{Bucket: name})
 		if err != nil {
@@ -171,9 +177,10 @@ func (e *examiner) bucket(ctx context.Context, a *doctor.AWS) {
 		}
 		return rulesOf(out.Rules), nil
 	})
+	lacks(e, &a.Lifecycle, "the stand-in's bucket has no rules")
 	a.Public = fetch(e, "S3", func() (bool, error) {
 		out, err := e.s3.GetPublicAccessBlock(ctx, &s3.GetPublicAccessBlockInput{Bucket: name})
-		if code(err) == "NoSuchPublicAccessBlockConfiguration" {
+		if code(err) == "NoSuchPublicAccessBlockConfiguration" && !e.standIn {
 			return true, nil
 		}
 		if err != nil {
@@ -182,6 +189,7 @@ func (e *examiner) bucket(ctx context.Context, a *doctor.AWS) {
 		b := out.PublicAccessBlockConfiguration
 		return b == nil || !(aws.ToBool(b.BlockPublicAcls) && aws.ToBool(b.BlockPublicPolicy) && aws.ToBool(b.IgnorePublicAcls) && aws.ToBool(b.RestrictPublicBuckets)), nil
 	})
+	lacks(e, &a.Public, "the stand-in's bucket blocks nothing, and is nobody's but yours")
 	a.Encryption = fetch(e, "S3", func() (string, error) {
 		out, err := e.s3.GetBucketEncryption(ctx, &s3.GetBucketEncryptionInput{Bucket: name})
 		if err != nil {
@@ -192,6 +200,7 @@ func (e *examiner) bucket(ctx context.Context, a *doctor.AWS) {
 		}
 		return "", &smithy.GenericAPIError{Code: "ServerSideEncryptionConfigurationNotFoundError"}
 	})
+	lacks(e, &a.Encryption, "the stand-in's bucket has no default")
 }
 
 func rulesOf(rules []s3types.LifecycleRule) []doctor.Rule {

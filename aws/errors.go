@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
@@ -62,13 +63,21 @@ func explain(err error) error {
 		return &hayrick.UserError{What: "this machine's clock is wrong, and AWS refuses the request", Hint: "set the clock, then run the same command again", Exit: exitCredentials, Err: err}
 	case c == "ExpiredToken", c == "ExpiredTokenException", c == "RequestExpired":
 		return &hayrick.UserError{What: "the AWS credentials have expired", Hint: "log in again: `aws sso login`; the same command goes on where it stopped", Exit: exitCredentials, Err: err}
-	case status(err) == http.StatusForbidden, status(err) == http.StatusUnauthorized, c == "AccessDeniedException",
-		c == "UnrecognizedClientException", c == "InvalidSignatureException", c == "InvalidToken":
-		return &hayrick.UserError{What: "AWS refuses the request", Hint: "check the credentials, and the policies of the role (`hayrick infra print` has them); `hayrick doctor` says which part refuses", Exit: exitCredentials, Err: err}
+	case slices.Contains(badCredentials, c):
+		return &hayrick.UserError{What: "AWS does not take these credentials", Hint: "check AWS_PROFILE, or AWS_ACCESS_KEY_ID and what belongs to it; `hayrick doctor` says whose they are", Exit: exitCredentials, Err: err}
+	case status(err) == http.StatusForbidden, status(err) == http.StatusUnauthorized, c == "AccessDeniedException":
+		return denied(err)
 	case noCredentials(err):
 		return &hayrick.UserError{What: "there are no AWS credentials", Hint: "set AWS_PROFILE, or log in: `aws sso login`", Exit: exitCredentials, Err: err}
 	}
 	return err
+}
+
+// badCredentials are the words of S3, DynamoDB and SQS for credentials that nobody has,
+// whatever they ask for. HEAD has no words: there it is a refusal like any other.
+var badCredentials = []string{
+	"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "UnrecognizedClientException", "InvalidSignatureException",
+	"InvalidClientTokenId", "MissingAuthenticationToken", "MissingAuthenticationTokenException", "IncompleteSignature", "IncompleteSignatureException",
 }
 
 // What explain says of a bucket that it does not know the name of.

@@ -34,7 +34,10 @@ func TestExplainNamesWhatToMend(t *testing.T) {
 		{http.StatusBadRequest, "ExpiredToken", 5, "log in"},          // S3
 		{http.StatusBadRequest, "ExpiredTokenException", 5, "log in"}, // DynamoDB
 		{http.StatusForbidden, "ExpiredToken", 5, "log in"},           // SQS
-		{http.StatusBadRequest, "InvalidToken", 5, "credentials"},
+		{http.StatusBadRequest, "InvalidToken", 5, "AWS_PROFILE"},
+		{http.StatusForbidden, "SignatureDoesNotMatch", 5, "AWS_PROFILE"},        // S3, SQS
+		{http.StatusForbidden, "InvalidAccessKeyId", 5, "AWS_PROFILE"},           // S3
+		{http.StatusBadRequest, "UnrecognizedClientException", 5, "AWS_PROFILE"}, // DynamoDB
 		{http.StatusForbidden, "AccessDenied", 5, "credentials"},
 		{http.StatusForbidden, "RequestTimeTooSkewed", 5, "clock"},
 		{http.StatusBadRequest, "AuthorizationHeaderMalformed", 4, "AWS_REGION"},

@@ -106,7 +106,7 @@ func (s *Store) Clone(context.Context, string, string) (bool, error) { return fa
 // source is err for an input that a person names: of a bucket that is not there it
 // says so, and it counts as the object not being there.
 func (s *Store) source(err error, o object) error {
-	err = inBucket(err, o.bucket, s.purpose(o, forInput))
+	err = s.refused(inBucket(err, o.bucket, s.purpose(o, forInput)), o, forInput)
 	var u *hayrick.UserError
 	if errors.As(err, &u) && code(err) == "NoSuchBucket" {
 		u.Err = fmt.Errorf("%w: %w", hayrick.ErrNotFound, u.Err)

@@ -128,9 +128,10 @@ func (s *Store) OpenOutput(ctx context.Context, outputURI, name string) (io.Read
 	return r, s.output(err, o)
 }
 
-// output is err for a published object: it names the bucket where that is at fault.
+// output is err for a published object: it names the bucket where that is at fault, and
+// the next step where it may not be written.
 func (s *Store) output(err error, o object) error {
-	return inBucket(err, o.bucket, s.purpose(o, forOutput))
+	return s.refused(inBucket(err, o.bucket, s.purpose(o, forOutput)), o, forOutput)
 }
 
 // RemoveOutput deletes an object of an output folder; one that is gone is no error.

@@ -77,7 +77,10 @@ func (r *reader) connect() error {
 	case isChanged(err):
 		return changed(r.o)
 	case err != nil:
-		return fmt.Errorf("read %s: %w", r.o, explain(err))
+		if err = explain(err); r.input {
+			err = r.s.refused(err, r.o, forInput)
+		}
+		return fmt.Errorf("read %s: %w", r.o, err)
 	}
 	if r.body, r.etag = out.Body, aws.ToString(out.ETag); r.pin.ETag == "" {
 		r.pin = pinOf(out.ContentLength, out.LastModified, out.ETag, out.VersionId)

@@ -123,8 +123,11 @@ func (s *Stacks) Prepare(ctx context.Context, stack string, create bool, templat
 		StackName: &stack, ChangeSetName: &name, ClientToken: &name, ChangeSetType: types.ChangeSetTypeUpdate,
 		TemplateBody: aws.String(string(template)), Capabilities: []types.Capability{types.CapabilityCapabilityNamedIam},
 	}
+	// An update compares with what is there, not with the last template alone: what somebody
+	// changed by hand is brought back also when the template is the same.
+	in.DeploymentMode = types.DeploymentModeRevertDrift
 	if create {
-		in.ChangeSetType, in.ImportExistingResources = types.ChangeSetTypeCreate, aws.Bool(true)
+		in.ChangeSetType, in.ImportExistingResources, in.DeploymentMode = types.ChangeSetTypeCreate, aws.Bool(true), ""
 	}
 	for _, k := range slices.Sorted(maps.Keys(values)) {
 		in.Parameters = append(in.Parameters, types.Parameter{ParameterKey: aws.String(k), ParameterValue: aws.String(values[k])})

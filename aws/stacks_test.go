@@ -151,7 +151,10 @@ func TestChangeSetOnTheWire(t *testing.T) {
 			t.Errorf("%q %v %v", set, changes, err)
 		}
 	}
-	if q := c.of("CreateChangeSet")[1]; q.Get("ChangeSetType") != "UPDATE" || q.Has("ImportExistingResources") || q.Get("ClientToken") == c.of("CreateChangeSet")[0].Get("ClientToken") {
+	if q.Has("DeploymentMode") {
+		t.Error("a new stack has nothing to bring back")
+	}
+	if q := c.of("CreateChangeSet")[1]; q.Get("ChangeSetType") != "UPDATE" || q.Get("DeploymentMode") != "REVERT_DRIFT" || q.Has("ImportExistingResources") || q.Get("ClientToken") == c.of("CreateChangeSet")[0].Get("ClientToken") {
 		t.Errorf("%v", q)
 	}
 	if len(c.of("DeleteChangeSet")) != 2 {

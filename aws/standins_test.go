@@ -17,10 +17,13 @@ import (
 	"hayrick/internal/storetest"
 )
 
-// TestContract is the contract of all adapters, on real servers.
+// TestContract is the contract of all adapters, on real servers. Each test has a store
+// of its own, and mostly waits for leases to run out.
 func TestContract(t *testing.T) {
+	t.Parallel()
 	cfg := standins.Config(t)
 	storetest.Run(t, func(t *testing.T) storetest.Ports {
+		t.Parallel()
 		name := standins.Store(t, cfg)
 		processes := 0
 		var open func(t *testing.T) storetest.Ports

@@ -126,7 +126,8 @@ func adaptive() aws.Retryer {
 	})
 }
 
-// tuned is a configuration of which the SDK speaks to log; nil is silence.
+// tuned is a configuration of which the SDK speaks to log, nil is silence, and whose
+// errors say what they are about.
 func tuned(cfg aws.Config, log *slog.Logger) aws.Config {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -134,6 +135,7 @@ func tuned(cfg aws.Config, log *slog.Logger) aws.Config {
 	cfg.Logger = logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) {
 		log.Debug("aws", "said", fmt.Sprintf(format, v...))
 	})
+	cfg.APIOptions = append(slices.Clone(cfg.APIOptions), about)
 	return cfg
 }
 

@@ -234,6 +234,7 @@ func TestReadGoesOn(t *testing.T) {
 
 // The three classes of a commit: stored, there, unknown.
 func TestCommitClasses(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for _, c := range []struct {
 		name   string
 		how    func(n int) string // of the n-th PUT

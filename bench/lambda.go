@@ -22,20 +22,12 @@ func benchLambda(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	took, err := b.interleave(20,
-		contender{"first", func() (float64, error) { return b.coldStart(ctx) }},
-		contender{"version", func() (float64, error) {
-			p, err := b.run(ctx, b.dir, io.Discard, "version")
-			return p.Seconds, err
-		}},
-	)
+	err = b.startup(ctx, "cold start of the function, exec to the first `next`", "median of 20; the peer is exec to exit", func() (float64, error) {
+		return b.coldStart(ctx)
+	})
 	if err != nil {
 		return err
 	}
-	b.report.addValue(row{
-		What: "cold start of the function, exec to the first `next`", Unit: "s", Value: took["first"], PeerOf: "`hayrick version`", Peer: took["version"],
-		Note: "median of 20; the peer is exec to exit",
-	}, atMost(0.060))
 	b.report.addValue(row{What: "zip of the functions", Unit: "B", Value: float64(info.Size())}, atMost(25<<20))
 	return nil
 }

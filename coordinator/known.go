@@ -43,13 +43,24 @@ type OpenGroup struct {
 func (c *Coordinator) Known(ctx context.Context, jobID string) (*Known, error) {
 	k := &Known{Money: c.Money}
 	var err error
-	if k.Plan, _, err = c.Store.Plan(ctx, jobID); err != nil {
+	var sha string
+	if k.Plan, sha, err = c.Store.Plan(ctx, jobID); err != nil {
 		return nil, err
 	}
-	if k.Orders, _, err = c.Store.Orders(ctx, jobID); err != nil {
+	orders, _, unread := c.Store.Orders(ctx, jobID)
+	if unread != nil && !errors.Is(unread, hayrick.ErrCorrupt) {
+		return nil, unread
+	}
+	k.Orders, k.Generation = orders, manifest.Current(orders)
+	switch o, _, err := c.Store.Outcome(ctx, jobID, k.Generation); {
+	case err == nil:
+		k.Outcome = &o
+	case !errors.Is(err, hayrick.ErrNotFound):
 		return nil, err
 	}
-	k.Generation = manifest.Current(k.Orders)
+	if !k.spared(unread) {
+		return nil, unread
+	}
 	k.Opening, k.Plan = manifest.Opening(k.Orders, k.Generation), k.Plan.In(k.Orders, k.Generation)
 	if k.Opening != nil {
 		o, _, err := c.Store.Outcome(ctx, jobID, k.Generation-1)
@@ -71,16 +82,10 @@ func (c *Coordinator) Known(ctx context.Context, jobID string) (*Known, error) {
 	if b, err := c.Store.Raw(ctx, manifest.Job(jobID).Manifest()); err == nil && manifest.Decode(b, manifest.SchemaJob, &view) == nil && view.Generation == k.Generation {
 		k.ViewStatus = hayrick.JobStatus(view.Status)
 	}
-	switch o, _, err := c.Store.Outcome(ctx, jobID, k.Generation); {
-	case err == nil:
-		k.Outcome = &o
-	case !errors.Is(err, hayrick.ErrNotFound):
-		return nil, err
-	}
 	if k.Definition, err = c.Store.Definition(ctx, k.Plan); !k.spared(err) {
 		return nil, gone(err)
 	}
-	if err := c.readPlans(ctx, k); err != nil {
+	if err := c.readPlans(ctx, k, sha); !k.spared(err) {
 		return nil, err
 	}
 	if k.Outcome != nil && k.ViewStatus == hayrick.JobStatus(k.Outcome.Status) {
@@ -96,7 +101,8 @@ func (c *Coordinator) Known(ctx context.Context, jobID string) (*Known, error) {
 }
 
 // spared says that a run can do without what err says cannot be read, which it notes.
-// Of one that is cancelled nothing but the count of what is finished depends on it.
+// Of one that is cancelled nothing but the count of what is finished depends on it. That
+// it is cancelled is said by any order that can be read, for no other lifts it.
 func (k *Known) spared(err error) bool {
 	if err == nil {
 		return true
@@ -121,24 +127,36 @@ func gone(err error) error {
 	return err
 }
 
-// readPlans reads the chain of plans of the generation. Of one that has ended, a retry
-// plan that its outcome does not name came after the end: it is void.
-func (c *Coordinator) readPlans(ctx context.Context, k *Known) error {
+// readPlans reads the chain of plans of the generation, from the submission with the
+// SHA-256 sha on. Of one that has ended, a retry plan that its outcome does not name came
+// after the end: it is void. With ErrCorrupt k has the plans before the one that is
+// damaged: what those opened is what can be counted.
+func (c *Coordinator) readPlans(ctx context.Context, k *Known, sha string) error {
+	job := manifest.Job(k.Plan.JobID)
+	h := manifest.History{Plan: manifest.Link{Key: job.Rel(job.Plan()), SHA256: sha}, Orders: len(k.Orders)}
 	plans, links, err := c.Store.RetryPlans(ctx, k.Plan.JobID, k.Generation)
+	for i, p := range plans {
+		if k.Outcome == nil || k.Outcome.Chain[links[i].Key] == links[i].SHA256 {
+			h.Retries, h.Links = append(h.Retries, p), append(h.Links, links[i])
+		}
+	}
+	k.Retries = h.Retries
 	if err != nil {
 		return err
 	}
-	for i, p := range plans {
-		if k.Outcome == nil || k.Outcome.Chain[links[i].Key] == links[i].SHA256 {
-			k.Retries = append(k.Retries, p)
-		}
-	}
 	switch p, _, err := c.Store.AggregationPlan(ctx, k.Plan.JobID, k.Generation); {
 	case err == nil:
-		k.Aggregation = &p
+		h.Aggregation = &p
 	case !errors.Is(err, hayrick.ErrNotFound):
 		return err
 	}
+	if k.Unread == nil { // else orders are missing
+		if err := h.Check(); err != nil {
+			k.Retries = nil // any of them may be the wrong one
+			return err
+		}
+	}
+	k.Aggregation = h.Aggregation
 	return nil
 }
 

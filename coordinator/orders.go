@@ -114,8 +114,9 @@ func (c *Coordinator) Order(ctx context.Context, jobID string, o manifest.Contro
 		}
 	}
 	orders, _, err := c.Store.Orders(ctx, jobID)
-	if err != nil {
-		return o, err
+	final := o.Order == manifest.OrderCancel // whatever else was ordered, it ends the generation
+	if damaged := errors.Is(err, hayrick.ErrCorrupt); err != nil && !(final && damaged) {
+		return o, fmt.Errorf("%s: %w", what, err)
 	}
 	o.Schema, o.JobID = manifest.SchemaControl, jobID
 	if o.By == "" {
@@ -124,22 +125,24 @@ func (c *Coordinator) Order(ctx context.Context, jobID string, o manifest.Contro
 	if o.At.IsZero() {
 		o.At = manifest.At(c.World.Clock.Now())
 	}
-	for {
+	for o.N = len(orders); ; o.N++ { // with another's order at this n the next is tried
 		if same, ok := sameRule(orders, o); ok {
 			return same, nil
 		}
 		if first := manifest.Opening(orders, o.Generation); o.Opens() && first != nil {
 			return *first, fmt.Errorf("%s: order %d has opened generation %d: %w", what, first.N, o.Generation, hayrick.ErrConflict)
 		}
-		o.N = len(orders)
 		got, err := c.Store.CommitControl(ctx, o)
+		if final && errors.Is(err, hayrick.ErrCorrupt) {
+			continue
+		}
 		if err != nil {
 			return o, fmt.Errorf("%s: %w", what, err)
 		}
 		if got.Won {
 			return got.Record, nil
 		}
-		orders = append(orders, got.Record) // somebody else's order has this n: try the next
+		orders = append(orders, got.Record)
 	}
 }
 

@@ -211,7 +211,7 @@ func (c *Coordinator) cancel(ctx context.Context, k *Known) error {
 		return err
 	}
 	var err error
-	if o.Chain, err = c.Store.Chain(ctx, k.Plan.JobID, k.Generation); err != nil {
+	if o.Chain, err = c.Store.Chain(ctx, k.Plan.JobID, k.Generation); !k.spared(err) {
 		return err
 	}
 	c.keep(k, o.Chain)

@@ -269,8 +269,8 @@ func upload(bytes int64) int64 {
 // snapshot is what a look at a job reads: what of it may change, and the records of the
 // open group. Commits that were read before are remembered by who looks again and again.
 const (
-	lookReads  = 7 // plan, definition, the next order, view, outcome, the next retry plan, merge plan
-	lookAgain  = 5 // without the first two
+	lookReads  = 9 // plan, definition, view, outcome, merge plan; the next order, the next retry plan, and those after
+	lookAgain  = 7 // without the first two
 	lookRecord = 1 // the cached state
 	lookDepth  = 1 // of the queue
 )
@@ -390,8 +390,9 @@ func markUnits(g Group) Range {
 
 func (j Job) close(s Sheet, i int, g Group) {
 	b := blocks(g.Planned)
-	// Outcome, plan, definition, opener, the plan that may be there, the next order.
-	reads := 6 + 2*b + g.Planned + 2*g.Failed + listed(g.Planned)
+	// Outcome, plan, definition, opener, the plan that may be there and what would follow
+	// from it, the next order.
+	reads := 8 + 2*b + g.Planned + 2*g.Failed + listed(g.Planned)
 	again := refs(g.Planned, 2) + int64(i) // lists of blocks, and the plans before
 	s.add(Closing, S3Read, between(reads, reads, reads+again))
 	s.add(Closing, S3Write, just(2+listed(g.Planned)+g.Lists))
@@ -409,9 +410,9 @@ func (j Job) merge(s Sheet, m Merge) {
 	k := int64(len(j.Groups)) // retry plans
 	b := blocks(m.Nodes)
 	s.add(Merging, DBRead, just(1+m.Done))
-	// Plan, definition, outcome, retry plans and the one that is not there, merge plan;
+	// Plan, definition, outcome, retry plans and the two that are not there, merge plan;
 	// then every result, a footer a schema, and what has been merged.
-	reads := 5 + k + m.Results + b + m.Nodes
+	reads := 6 + k + m.Results + b + m.Nodes
 	for _, g := range j.Groups {
 		reads += listed(g.Planned)
 	}
@@ -451,10 +452,10 @@ func (j Job) publish(s Sheet) {
 	k := int64(len(j.Groups))
 	if m.Nodes > 0 { // a trigger of its own
 		s.add(Publishing, DBRead, just(1))
-		s.add(Publishing, S3Read, just(5+k+blocks(m.Nodes)+m.Nodes))
+		s.add(Publishing, S3Read, just(6+k+blocks(m.Nodes)+m.Nodes))
 	}
 	// The chain again, the view, what is copied; of each merge the footer and its version.
-	s.add(Publishing, S3Read, just(4+k+1+m.Parts+j.Lists+listed(m.Results)))
+	s.add(Publishing, S3Read, just(6+k+1+m.Parts+j.Lists+listed(m.Results)))
 	s.add(Publishing, S3Read, between(2*m.Nodes, 3*m.Nodes+m.Parts, 6*m.Nodes+2*m.Parts+2*(m.Bytes/(32<<10))))
 	switch {
 	case m.Parts == 0:

@@ -12,7 +12,7 @@ import (
 // lab is the stack of the golden file: all that there can be.
 func lab(t testing.TB) *Stack {
 	t.Helper()
-	return stack(t, map[string]string{"CodeKey": "code/hayrick-1f0c22aa41b7.zip", "AlarmEmail": "oncall@example.com", "KeepDays": "400"})
+	return stack(t, map[string]string{"CodeKey": "code/hayrick-1f0c22aa41b7.zip", "AlarmEmail": "oncall@example.com", "KeepDays": "400", "InputBuckets": "genomes,crawl.2026"})
 }
 
 func stack(t testing.TB, values map[string]string) *Stack {

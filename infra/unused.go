@@ -119,6 +119,7 @@ func orNot(list Strings, not string) Strings {
 // one on what is read and one on what is written, in this order.
 var actions = map[string][]string{
 	"s3.GetObject":               {"s3:GetObject"},
+	"s3.GetObjectVersion":        {"s3:GetObjectVersion"}, // GetObject with a version: s3:GetObject is not looked at
 	"s3.HeadObject":              {"s3:GetObject"},
 	"s3.ListObjectsV2":           {"s3:ListBucket"},
 	"s3.PutObject":               {"s3:PutObject"},
@@ -144,7 +145,8 @@ var actions = map[string][]string{
 }
 
 // ActionsOf says which permissions an operation asks for: s3, HeadObject is
-// s3:GetObject. ok is false for one that Hayrick does not use.
+// s3:GetObject. GetObjectVersion is what GetObject with a version is called here. ok is
+// false for one that Hayrick does not use.
 func ActionsOf(service, operation string) (names []string, ok bool) {
 	names, ok = actions[service+"."+operation]
 	return names, ok

@@ -74,18 +74,27 @@ func explain(dir string, err error) error {
 	return err
 }
 
-// explainRead is explain for reads, where what is missing is an answer and nobody
-// wanted to write.
+// ofOne is err of one object, input or output: one that this process may not use is no
+// word about others.
+func ofOne(err error) error {
+	if err != nil && sqliteCode(err) == 0 && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)) && !errors.Is(err, hayrick.ErrDenied) {
+		return fmt.Errorf("%w: %w", hayrick.ErrDenied, err)
+	}
+	return err
+}
+
+// explainRead is explain for reads of one object, input or output, where what is missing
+// is an answer and nobody wanted to write.
 func explainRead(dir string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) { // below a file there is nothing
 		return fmt.Errorf("%w: %w", hayrick.ErrNotFound, err)
 	}
 	if errors.Is(err, fs.ErrPermission) && !isUser(err) {
-		return &hayrick.UserError{
+		return ofOne(&hayrick.UserError{
 			What: dir + " cannot be read",
 			Hint: "make it readable, or run the same command as its owner",
 			Err:  err,
-		}
+		})
 	}
 	return explain(dir, err)
 }

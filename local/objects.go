@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -94,7 +95,9 @@ func (s *reading) List(ctx context.Context, prefix string, fn func(manifest.Obje
 	if !fs.ValidPath(dir) || !strings.HasPrefix(dir+"/", manifest.Jobs) {
 		return fmt.Errorf("list %q: not the beginning of an object key", prefix)
 	}
-	if err := s.walk(ctx, dir, prefix, fn); err != nil {
+	if err := s.walk(ctx, dir, prefix, fn); errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("list %s: %w", prefix, explainRead(s.at(dir), err))
+	} else if err != nil {
 		return fmt.Errorf("list %s: %w", prefix, err)
 	}
 	return nil
@@ -238,7 +241,11 @@ func (s *Store) write(ctx context.Context, key string, use func(*durable.Temp) e
 		return explain(s.dir.Path(), err)
 	}
 	defer t.Discard()
-	return explain(s.dir.Path(), use(t))
+	err = use(t)
+	if errors.Is(err, fs.ErrPermission) { // the store took the temp: this is about the one object
+		return ofOne(explain(s.at(key), err))
+	}
+	return explain(s.dir.Path(), err)
 }
 
 func (s *reading) openKey(ctx context.Context, key string) (*os.File, error) {
@@ -253,10 +260,13 @@ func (s *reading) openKey(ctx context.Context, key string) (*os.File, error) {
 		err = s.settled(f, key)
 	}
 	if err != nil {
-		return nil, explainRead(s.path, err)
+		return nil, explainRead(s.at(key), err)
 	}
 	return f, nil
 }
+
+// at is where an object lies, for people.
+func (s *reading) at(key string) string { return filepath.Join(s.path, filepath.FromSlash(key)) }
 
 // settled makes the name of an open file durable: with two links its writer is in the
 // middle of linking it, or died there. On an error f is closed.

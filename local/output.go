@@ -91,11 +91,11 @@ func (s *Store) RemoveOutput(ctx context.Context, outputURI, name string) error 
 		return nil // not even the folder is there
 	}
 	if err != nil {
-		return fmt.Errorf("remove output %s: %w", name, explain(folder, err))
+		return fmt.Errorf("remove output %s: %w", name, ofOne(explain(folder, err)))
 	}
 	defer root.Close()
 	if err := ignoreMissing(root.Remove(name)); err != nil {
-		return fmt.Errorf("remove output %s: %w", name, explain(folder, err))
+		return fmt.Errorf("remove output %s: %w", name, ofOne(explain(folder, err)))
 	}
 	return nil
 }
@@ -108,11 +108,11 @@ func publish(ctx context.Context, outputURI, name string, fill func(*os.File) er
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("publish %s: %w", name, explain(folder, err))
+		return fmt.Errorf("publish %s: %w", name, ofOne(explain(folder, err)))
 	}
 	defer root.Close()
 	if err := durable.Publish(root, name, fill); err != nil {
-		return fmt.Errorf("publish %s: %w", name, explain(folder, err))
+		return fmt.Errorf("publish %s: %w", name, ofOne(explain(folder, err)))
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +19,10 @@ import (
 const MaxRecordBytes = 64 << 20
 
 // Encode returns the canonical JSON of v: sorted keys, no spaces, no HTML escapes.
-func Encode(v any) ([]byte, error) {
+func Encode(v any) ([]byte, error) { return encode(v, nil) }
+
+// encode is Encode with fields that v does not have.
+func encode(v any, more map[string]string) ([]byte, error) {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
@@ -41,6 +45,11 @@ func Encode(v any) ([]byte, error) {
 	if err := dec.Decode(&tree); err != nil {
 		return nil, fmt.Errorf("encode %T: %w", v, err)
 	}
+	if fields, ok := tree.(map[string]any); ok {
+		for name, value := range more {
+			fields[name] = value
+		}
+	}
 	buf.Reset()
 	if err := enc.Encode(tree); err != nil {
 		return nil, fmt.Errorf("encode %T: %w", v, err)
@@ -55,6 +64,9 @@ func Decode(b []byte, schema string, v any) error {
 	if len(b) < 2 || b[0] != '{' || b[len(b)-1] != '}' {
 		return corrupt("decode %s: %d bytes that are not one JSON object", schema, len(b))
 	}
+	if err := checkSeal(b); err != nil {
+		return fmt.Errorf("decode %s: %w", schema, err)
+	}
 	var head struct {
 		Schema string `json:"schema"`
 	}
@@ -66,6 +78,41 @@ func Decode(b []byte, schema string, v any) error {
 	}
 	if err := json.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("decode %s: %v: %w", schema, err, hayrick.ErrCorrupt)
+	}
+	return nil
+}
+
+// seal is the field in which a commit carries its own digest: the SHA-256 of its bytes
+// with "" in there. Until a later commit names it, nothing else tells a changed digit
+// from the true one.
+const seal = "self_sha256"
+
+var sealed = []byte(`"` + seal + `":"`)
+
+// Seal is Encode of a commit: with its own digest.
+func Seal(v any) ([]byte, error) {
+	b, err := encode(v, map[string]string{seal: ""})
+	if err != nil {
+		return nil, err
+	}
+	at := bytes.Index(b, sealed) + len(sealed)
+	return slices.Concat(b[:at], []byte(SHA256(b)), b[at:]), nil
+}
+
+// checkSeal compares the digest that a record carries with its bytes. Views and data
+// carry none.
+func checkSeal(b []byte) error {
+	before, rest, ok := bytes.Cut(b, sealed) // in a text the quotes would be escaped
+	if !ok {
+		return nil
+	}
+	says, after, _ := bytes.Cut(rest, []byte(`"`))
+	h := sha256.New()
+	for _, part := range [][]byte{before, sealed, {'"'}, after} {
+		h.Write(part)
+	}
+	if len(says) > 0 && hex.EncodeToString(h.Sum(nil)) != string(says) {
+		return corrupt("its bytes do not have the digest it carries")
 	}
 	return nil
 }

@@ -145,7 +145,7 @@ func (s *Store) Past(ctx context.Context, job string, generation int) (h Past, e
 	for n := 1; ; n++ {
 		p, sha, err := s.RetryPlan(ctx, job, n)
 		if errors.Is(err, hayrick.ErrNotFound) {
-			return h, nil
+			return h, s.last(ctx, Job(job).RetryPlan(n), Job(job).RetryPlan(n+1))
 		}
 		if err != nil {
 			return h, err

@@ -3,6 +3,7 @@ package manifest_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"maps"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"hayrick"
 
 	. "hayrick/manifest"
 )
@@ -105,13 +108,59 @@ func TestGoldenRoundTrip(t *testing.T) {
 			continue
 		}
 		for _, x := range []any{v, reflect.ValueOf(v).Elem().Interface()} {
-			if again, err := Encode(x); err != nil || !bytes.Equal(again, body) {
+			encode := Encode
+			if bytes.Contains(body, sealed) {
+				encode = Seal
+			}
+			if again, err := encode(x); err != nil || !bytes.Equal(again, body) {
 				t.Errorf("%s encodes as\n%s (%v), it came from\n%s", name, again, err, body)
 			}
 		}
 	}
 	if len(seen) != len(types) {
 		t.Errorf("the story has %d of %d kinds of records", len(seen), len(types))
+	}
+}
+
+// sealed begins the digest that a commit carries.
+var sealed = []byte(`"self_sha256":"`)
+
+// Every commit carries its own digest: whichever byte of one changes, it is refused.
+func TestNoByteOfACommitChanges(t *testing.T) {
+	commits := 0
+	for name, body := range tell(t).objects(t) {
+		if !bytes.Contains(body, sealed) {
+			continue
+		}
+		commits++
+		var head struct {
+			Schema string `json:"schema"`
+		}
+		if err := json.Unmarshal(body, &head); err != nil {
+			t.Fatal(err)
+		}
+		for at := range body {
+			bad := bytes.Clone(body)
+			bad[at] ^= 1 << (at % 8)
+			var any map[string]any
+			err := Decode(bad, head.Schema, &any)
+			if errors.Is(err, hayrick.ErrCorrupt) {
+				continue
+			}
+			// Without the name of the digest there is none, and all else is as it was.
+			if i := bytes.Index(body, sealed); err != nil || at < i || at >= i+len(sealed) {
+				t.Fatalf("%s with byte %d changed to %q: %v", name, at, bad[at], err)
+			}
+		}
+		for _, cut := range []int{0, 1, len(body) / 2, len(body) - 1} {
+			var any map[string]any
+			if err := Decode(body[:cut], head.Schema, &any); !errors.Is(err, hayrick.ErrCorrupt) {
+				t.Errorf("%s cut to %d bytes: %v", name, cut, err)
+			}
+		}
+	}
+	if commits < 8 {
+		t.Errorf("the story has %d commits", commits)
 	}
 }
 

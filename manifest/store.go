@@ -72,7 +72,7 @@ func (s *Store) commit(ctx context.Context, key string, body []byte) (there []by
 }
 
 func commitRecord[T any](ctx context.Context, s *Store, key, schema string, rec T, check func(T) error) (Committed[T], error) {
-	body, err := Encode(rec)
+	body, err := Seal(rec)
 	if err != nil {
 		return Committed[T]{}, err
 	}
@@ -225,19 +225,35 @@ func (s *Store) CommitRetryPlan(ctx context.Context, n int, p RetryPlan) (Commit
 }
 
 // RetryPlans reads the retry plans of a generation, in order, with the name of each.
+// With ErrCorrupt it returns those before the one that is damaged, or gone though the
+// next is there.
 func (s *Store) RetryPlans(ctx context.Context, job string, generation int) (plans []RetryPlan, links []Link, err error) {
 	for n := 1; ; n++ {
 		p, sha, err := s.RetryPlan(ctx, job, n)
 		if errors.Is(err, hayrick.ErrNotFound) {
-			return plans, links, nil
+			return plans, links, s.last(ctx, Job(job).RetryPlan(n), Job(job).RetryPlan(n+1))
 		}
 		if err != nil {
-			return nil, nil, err
+			return plans, links, err
 		}
 		if p.Generation == generation {
 			plans, links = append(plans, p), append(links, link(Job(job), Job(job).RetryPlan(n), sha))
 		}
 	}
+}
+
+// last says that key, which is not there, ends a sequence: numbers are given without a
+// gap, so that where next is there, key has been.
+func (s *Store) last(ctx context.Context, key, next string) error {
+	r, err := s.Objects.Open(ctx, next, 0, 1)
+	if errors.Is(err, hayrick.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for %s: %w", next, err)
+	}
+	r.Close()
+	return corrupt("read %s: it is gone, and %s is there", key, next)
 }
 
 // AggregationPlan reads the merge plan of generation g.
@@ -266,17 +282,25 @@ func (s *Store) CommitControl(ctx context.Context, c Control) (Committed[Control
 	return commitRecord(ctx, s, k, SchemaControl, c, func(q Control) error { return belongs(k, q.JobID == c.JobID && q.N == c.N) })
 }
 
-// Orders reads the orders of a job, in order, with the name of each.
+// Orders reads the orders of a job, in order, with the name of each. With ErrCorrupt it
+// returns all that can be read, beside those that are damaged or gone.
 func (s *Store) Orders(ctx context.Context, job string) (orders []Control, links []Link, err error) {
+	var lost []error
 	for n := 0; ; n++ {
 		o, sha, err := s.Control(ctx, job, n)
 		if errors.Is(err, hayrick.ErrNotFound) {
-			return orders, links, nil
+			if err = s.last(ctx, Job(job).Control(n), Job(job).Control(n+1)); err == nil {
+				return orders, links, errors.Join(lost...)
+			}
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+			orders, links = append(orders, o), append(links, link(Job(job), Job(job).Control(n), sha))
+		case errors.Is(err, hayrick.ErrCorrupt):
+			lost = append(lost, err)
+		default:
 			return nil, nil, err
 		}
-		orders, links = append(orders, o), append(links, link(Job(job), Job(job).Control(n), sha))
 	}
 }
 
@@ -316,9 +340,9 @@ func (s *Store) CommitOutcome(ctx context.Context, o Outcome) (Committed[Outcome
 }
 
 // Chain names, by key below the job's folder, every plan of a generation and every
-// order given so far, with their digests: what an outcome vouches for. Those of the
-// generations before are vouched for by their outcomes, the last of which the first
-// plan of this one names.
+// order given so far, with their digests: what an outcome vouches for. With ErrCorrupt
+// it names those that can be read. Those of the generations before are vouched for by
+// their outcomes, the last of which the first plan of this one names.
 func (s *Store) Chain(ctx context.Context, job string, generation int) (map[string]string, error) {
 	k := Job(job)
 	chain := map[string]string{}
@@ -327,24 +351,76 @@ func (s *Store) Chain(ctx context.Context, job string, generation int) (map[stri
 		return nil, err
 	}
 	chain[k.Rel(k.Plan())] = sha
-	_, retries, err := s.RetryPlans(ctx, job, generation)
-	if err != nil {
+	h := History{Plan: link(k, k.Plan(), sha)}
+	var lost []error
+	damage := func(err error) bool {
+		if errors.Is(err, hayrick.ErrCorrupt) {
+			lost = append(lost, err)
+			return true
+		}
+		return err == nil
+	}
+	if h.Retries, h.Links, err = s.RetryPlans(ctx, job, generation); !damage(err) {
 		return nil, err
 	}
-	switch _, sha, err := s.AggregationPlan(ctx, job, generation); {
+	switch p, sha, err := s.AggregationPlan(ctx, job, generation); {
 	case err == nil:
+		h.Aggregation = &p
 		chain[k.Rel(k.AggregationPlan(generation))] = sha
-	case !errors.Is(err, hayrick.ErrNotFound):
+	case !errors.Is(err, hayrick.ErrNotFound) && !damage(err):
 		return nil, err
 	}
-	_, orders, err := s.Orders(ctx, job)
-	if err != nil {
+	orders, links, err := s.Orders(ctx, job)
+	if !damage(err) {
 		return nil, err
 	}
-	for _, l := range slices.Concat(retries, orders) {
+	for _, l := range slices.Concat(h.Links, links) {
 		chain[l.Key] = l.SHA256
 	}
-	return chain, nil
+	if h.Orders = len(orders); len(lost) == 0 {
+		return chain, h.Check()
+	}
+	return chain, errors.Join(lost...)
+}
+
+// History is what a generation's plans say of each other.
+type History struct {
+	Plan        Link
+	Retries     []RetryPlan // in order
+	Links       []Link      // of these
+	Aggregation *AggregationPlan
+	Orders      int // that were given
+}
+
+// Check says whether the plans follow from each other. ErrCorrupt: one of them is gone,
+// and what stands in its place, or behind it, is not what the next was made from.
+func (h History) Check() error {
+	at, orders := h.Plan, 0
+	follows := func(key string, from Link, applied int) error {
+		switch {
+		case from != at:
+			return corrupt("read %s: it follows from %s with SHA-256 %s, and now there is %s with %s", key, from.Key, Short(from.SHA256), at.Key, Short(at.SHA256))
+		case applied < orders:
+			return corrupt("read %s: it has applied %d orders, and the plan before it %d", key, applied, orders)
+		case applied > h.Orders:
+			return corrupt("read control/%d.json: it is gone; %s has applied %d orders", h.Orders, key, applied)
+		}
+		orders = applied
+		return nil
+	}
+	for i, r := range h.Retries {
+		if i == 0 && r.Generation > 0 {
+			at = r.Predecessor // of the generation before
+		}
+		if err := follows(h.Links[i].Key, r.Predecessor, r.Orders); err != nil {
+			return err
+		}
+		at = h.Links[i]
+	}
+	if a := h.Aggregation; a != nil {
+		return follows(Job(a.JobID).Rel(Job(a.JobID).AggregationPlan(a.Generation)), a.Predecessor, a.Orders)
+	}
+	return nil
 }
 
 // Block reads the n-th block file of a group.

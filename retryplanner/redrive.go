@@ -21,7 +21,7 @@ type redrive struct {
 	ordinals []int64           // that it names
 	plan     manifest.Plan     // as it stands in this generation
 	lists    map[string]string // of the job file before it: what the order's lists are
-	history  manifest.Past  // of the generations before
+	history  manifest.Past     // of the generations before
 }
 
 // openRedrive reads what is fixed about the first plan of a generation.

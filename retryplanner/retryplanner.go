@@ -188,7 +188,7 @@ func (c *closing) find(ctx context.Context) (Planned, error) {
 	for ; ; c.n++ {
 		plan, sha, err := c.Store.RetryPlan(ctx, c.jobID, c.n)
 		if errors.Is(err, hayrick.ErrNotFound) {
-			return Planned{}, nil
+			return Planned{}, c.unfollowed(ctx)
 		}
 		if err != nil {
 			return Planned{}, err
@@ -200,6 +200,26 @@ func (c *closing) find(ctx context.Context) (Planned, error) {
 			c.firstTask = max(c.firstTask, plan.Group.FirstTask+plan.Group.Tasks)
 		}
 	}
+}
+
+// unfollowed says that nothing was made from a plan c.n, which is not there. What was
+// names it by its digest, and would not follow from one that is made now.
+func (c *closing) unfollowed(ctx context.Context) error {
+	_, _, next := c.Store.RetryPlan(ctx, c.jobID, c.n+1)
+	_, _, merge := c.Store.AggregationPlan(ctx, c.jobID, c.generation)
+	for _, x := range []struct {
+		key string
+		err error
+	}{{c.job.RetryPlan(c.n + 1), next}, {c.job.AggregationPlan(c.generation), merge}} {
+		switch {
+		case errors.Is(x.err, hayrick.ErrNotFound):
+		case x.err == nil, errors.Is(x.err, hayrick.ErrCorrupt):
+			return fmt.Errorf("read %s: it is gone, and %s is there: %w", c.job.RetryPlan(c.n), x.key, hayrick.ErrCorrupt)
+		default:
+			return x.err
+		}
+	}
+	return nil
 }
 
 func (c *closing) found(plan manifest.RetryPlan, sha string, won bool) (Planned, error) {

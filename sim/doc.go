@@ -6,4 +6,6 @@
 // A Process is what one machine runs: it takes a message, plays its role, and
 // sweeps when there is nothing to take. A crash ends it (its memory is gone, its
 // disk stays), and the world starts another.
+//
+// job.go is the small job that every fault is tried on, here and on the stand-ins of AWS.
 package sim

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -17,54 +16,12 @@ import (
 	"hayrick/mem"
 )
 
-// flaky is a handler whose outcomes are a function of the item and the try.
-type flaky struct{}
-
-func (flaky) Handle(_ context.Context, it jobs.Item, emit jobs.Emit) jobs.Outcome {
-	var rec struct {
-		ID        string `json:"id"`
-		Rows      int    `json:"rows"`
-		FailUntil int    `json:"fail_until"`
-		Permanent bool   `json:"permanent"`
-	}
-	if err := json.Unmarshal(it.Data, &rec); err != nil {
-		return jobs.Fail("bad_item", "%v", err)
-	}
-	for i := range rec.Rows {
-		if err := emit(jobs.Row{{Name: "id", Value: rec.ID}, {Name: "n", Value: int64(i)}}); err != nil {
-			return jobs.Fail("emit", "%v", err)
-		}
-	}
-	switch {
-	case rec.Permanent:
-		return jobs.Outcome{Class: "gone", Disposition: hayrick.Permanent, Message: "gone"}
-	case it.Try < rec.FailUntil:
-		return jobs.Fail("busy", "try %d", it.Try)
-	}
-	return jobs.OK()
-}
-
 func registry() jobs.Registry {
-	return jobs.Registry{"flaky": func(context.Context, jobs.Env) (jobs.Handler, error) { return flaky{}, nil }}
+	return jobs.Registry{"three": func(context.Context, jobs.Env) (jobs.Handler, error) { return Scripted{}, nil }}
 }
 
 func definition() hayrick.JobDefinition {
-	return hayrick.JobDefinition{
-		Version: 1, Name: "three", Handler: hayrick.Handler{Builtin: "flaky"},
-		Input: hayrick.Input{URI: "items.jsonl", Format: "jsonl", Key: "id", OnBadItem: "fail", Snapshot: "auto"},
-		Batch: hayrick.Batches{Items: 2},
-		Run: hayrick.Run{
-			MaxParallel: 1, ItemsInFlight: 1, TaskTimeout: hayrick.Duration(time.Hour), ItemTimeout: hayrick.Duration(time.Minute),
-			Lease: hayrick.Duration(time.Minute),
-		},
-		Retry: hayrick.Retry{
-			InTask: hayrick.InTask{Attempts: 1}, Passes: 2,
-			Backoff: hayrick.Backoff{Initial: hayrick.Duration(time.Second), Max: hayrick.Duration(time.Minute)},
-			Lists:   map[string]string{"gone": "gone_ids"},
-		},
-		Output: hayrick.Output{URI: "out/$(run.id)/", Format: "parquet", Compression: "zstd", IfExists: "error"},
-		Merge:  hayrick.Merge{FanIn: 10, TargetRows: 122880, TargetBytes: 64 << 20, RowGroup: 122880},
-	}
+	return Definition("three", "items.jsonl", "out/$(run.id)/")
 }
 
 // three batches, one item that needs a second group, one that is gone.
@@ -162,22 +119,12 @@ func (j *job) outcome() manifest.Outcome {
 	return o
 }
 
-// gist is what two runs of the job must agree on, whatever happened to them.
-func gist(o manifest.Outcome) string {
-	lists := ""
-	for _, l := range o.Aggregation.Lists {
-		lists += fmt.Sprintf(" %s=%d", l.Name, l.Count)
-	}
-	return fmt.Sprintf("%s items=%d ok=%d permanent=%d exhausted=%d unfinished=%d rows=%d hash=%s%s",
-		o.Status, o.Items, o.OK, o.Permanent, o.Exhausted, o.Unfinished, o.RowCount, o.RowHash, lists)
-}
-
 // 002-19
 func TestAJobRunsFromSubmissionToDataset(t *testing.T) {
 	j := newJob(t)
 	j.finish(j.submit(j.world.Start()))
 	o := j.outcome()
-	if got := gist(o); !strings.HasPrefix(got, "SUCCEEDED items=6 ok=5 permanent=1 exhausted=0 unfinished=0 rows=11 ") || !strings.HasSuffix(got, " gone_ids=1") {
+	if got := Gist(o); !strings.HasPrefix(got, "SUCCEEDED items=6 ok=5 permanent=1 exhausted=0 unfinished=0 rows=11 ") || !strings.HasSuffix(got, " gone_ids=1") {
 		t.Error(got)
 	}
 	j.check()
@@ -208,6 +155,29 @@ func (j *job) overtake() {
 	j.finish(p)
 }
 
+// struck runs the job to its end with a fault at the n-th port call, and returns that
+// call; its N is 0 where there is none.
+func (j *job) struck(n int, fault mem.Fault) (at mem.Call) {
+	j.t.Helper()
+	j.world.Store.Hook = func(c mem.Call) mem.Fault {
+		if c.N != n || at.N != 0 {
+			return mem.Fault{}
+		}
+		at = c
+		return fault
+	}
+	busy := false
+	j.world.Clock.Stalled = func() {
+		if !busy {
+			busy = true
+			j.overtake()
+		}
+	}
+	j.finish(j.submit(j.world.Start()))
+	j.world.Store.Hook = nil
+	return at
+}
+
 // Every port call of a job of three batches meets every fault once, and the job
 // ends as if nothing had happened.
 //
@@ -219,34 +189,18 @@ func TestEverySingleFaultIsSurvived(t *testing.T) {
 	for _, n := range calm.world.Store.Calls() {
 		calls += n
 	}
-	want := gist(calm.outcome())
+	want := Gist(calm.outcome())
 	runs, hit := 0, map[string]int{}
 	for _, kind := range kinds {
 		for n := 1; n <= calls; n++ {
 			j := newJob(t)
-			var at mem.Call
-			j.world.Store.Hook = func(c mem.Call) mem.Fault {
-				if c.N != n || at.N != 0 {
-					return mem.Fault{}
-				}
-				at = c
-				return kind.fault
-			}
-			busy := false
-			j.world.Clock.Stalled = func() {
-				if !busy {
-					busy = true
-					j.overtake()
-				}
-			}
-			j.finish(j.submit(j.world.Start()))
-			j.world.Store.Hook = nil
+			at := j.struck(n, kind.fault)
 			runs++
 			if at.N != 0 {
 				hit[kind.name]++
 			}
 			j.check()
-			if got := gist(j.outcome()); got != want {
+			if got := Gist(j.outcome()); got != want {
 				t.Errorf("%s at %s:\n got %s\nwant %s", kind.name, at, got, want)
 			}
 			if t.Failed() {
@@ -305,7 +259,7 @@ func (j *job) check() {
 		return
 	}
 	r, err := audit.Run(ctx, audit.Options{
-		Store: store, JobID: j.id, World: hayrick.World{Go: run}, Blobs: j.world.Store, Output: j.world.Store, Deep: true,
+		Store: store, JobID: j.id, World: hayrick.World{Go: InOrder}, Blobs: j.world.Store, Output: j.world.Store, Deep: true,
 	})
 	if err != nil {
 		j.t.Fatal(err)

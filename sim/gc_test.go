@@ -31,7 +31,7 @@ func (j *job) collect(p *Process) (n int) {
 func TestWhatCrashesLeaveIsCollected(t *testing.T) {
 	calm, p := fewEnded(t)
 	calm.finish(calm.open(p, everything))
-	want := gist(calm.outcomeOf(1))
+	want := Gist(calm.outcomeOf(1))
 	collected := 0
 	for n := 1; ; n++ {
 		j, _ := sickJobOf(t, few)
@@ -65,7 +65,7 @@ func TestWhatCrashesLeaveIsCollected(t *testing.T) {
 			}
 		}
 		j.world.Store.Hook = nil
-		if got := gist(j.outcomeOf(1)); got != want {
+		if got := Gist(j.outcomeOf(1)); got != want {
 			t.Errorf("write %d: got %s, want %s", n, got, want)
 		}
 		for _, r := range j.audited(1) {

@@ -35,7 +35,7 @@ func TestItemsInSeveralObjectsEndInTheSameRows(t *testing.T) {
 		_, run := inFolder(t, objects)
 		j := run()
 		j.check()
-		if got, want := gist(j.outcome()), gist(calm.outcome()); got != want {
+		if got, want := Gist(j.outcome()), Gist(calm.outcome()); got != want {
 			t.Errorf("%d objects: got %s, want %s", objects, got, want)
 		}
 		if got, want := j.lists(), calm.lists(); got != want {

@@ -38,7 +38,7 @@ func (j *job) loseMessages() {
 func TestLostMessagesComeAgainBesideOthers(t *testing.T) {
 	calm := newJob(t).besideOthers()
 	steps := calm.count(calm.submit(calm.world.Start()))
-	want := gist(calm.outcome())
+	want := Gist(calm.outcome())
 	for name, lose := range map[string]func(*job){
 		"all": (*job).loseMessages,
 		"one": func(j *job) {
@@ -63,7 +63,7 @@ func TestLostMessagesComeAgainBesideOthers(t *testing.T) {
 			begin := j.world.Clock.Now()
 			j.finish(p)
 			j.check()
-			if got := gist(j.outcome()); got != want {
+			if got := Gist(j.outcome()); got != want {
 				t.Errorf("%s lost after step %d: got %s, want %s", name, at, got, want)
 			}
 			// A standstill of two minutes finds what is lost; the job waits by itself for a
@@ -86,29 +86,13 @@ func TestQueueFaultsBesideOthers(t *testing.T) {
 		return mem.Fault{}
 	}
 	calm.finish(calm.submit(calm.world.Start()))
-	want := gist(calm.outcome())
+	want := Gist(calm.outcome())
 	for _, kind := range kinds {
 		for _, n := range calls {
 			j := newJob(t).besideOthers()
-			var at mem.Call
-			j.world.Store.Hook = func(c mem.Call) mem.Fault {
-				if c.N != n || at.N != 0 {
-					return mem.Fault{}
-				}
-				at = c
-				return kind.fault
-			}
-			busy := false
-			j.world.Clock.Stalled = func() {
-				if !busy {
-					busy = true
-					j.overtake()
-				}
-			}
-			j.finish(j.submit(j.world.Start()))
-			j.world.Store.Hook = nil
+			at := j.struck(n, kind.fault)
 			j.check()
-			if got := gist(j.outcome()); got != want {
+			if got := Gist(j.outcome()); got != want {
 				t.Fatalf("%s at %s:\n got %s\nwant %s", kind.name, at, got, want)
 			}
 		}
@@ -151,7 +135,7 @@ func pauseAt(t *testing.T, at int, beside bool) (*job, *Process) {
 func TestAPausedJobGoesOn(t *testing.T) {
 	calm := newJob(t)
 	steps := calm.count(calm.submit(calm.world.Start()))
-	want := gist(calm.outcome())
+	want := Gist(calm.outcome())
 	for _, beside := range []bool{false, true} {
 		for at := range steps - 1 {
 			for _, cut := range []string{"", "PutJobState", "Send"} {
@@ -180,7 +164,7 @@ func TestAPausedJobGoesOn(t *testing.T) {
 				}
 				j.finish(p)
 				j.check()
-				if got := gist(j.outcome()); got != want {
+				if got := Gist(j.outcome()); got != want {
 					t.Errorf("%s: got %s, want %s", name, got, want)
 				}
 				if took := j.world.Clock.Now().Sub(begin); took > late {
@@ -241,7 +225,7 @@ func TestAHeldTaskKillsNoMessage(t *testing.T) {
 func TestADeadLetterIsNotTheEndOfItsTask(t *testing.T) {
 	calm := newJob(t)
 	calm.finish(calm.submit(calm.world.Start()))
-	want := gist(calm.outcome())
+	want := Gist(calm.outcome())
 	for _, beside := range []bool{false, true} {
 		j := newJob(t)
 		if beside {
@@ -260,7 +244,7 @@ func TestADeadLetterIsNotTheEndOfItsTask(t *testing.T) {
 		}
 		j.finish(p)
 		j.check()
-		if got := gist(j.outcome()); got != want {
+		if got := Gist(j.outcome()); got != want {
 			t.Errorf("beside others: %t: got %s, want %s", beside, got, want)
 		}
 	}

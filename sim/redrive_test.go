@@ -64,7 +64,7 @@ func sickJob(t *testing.T) *job {
 func sickJobOf(t *testing.T, items string) (*job, healing) {
 	t.Helper()
 	h := healing{map[string]int{}}
-	w := New(1, jobs.Registry{"flaky": func(context.Context, jobs.Env) (jobs.Handler, error) { return h, nil }}, t.TempDir())
+	w := New(1, jobs.Registry{"three": func(context.Context, jobs.Env) (jobs.Handler, error) { return h, nil }}, t.TempDir())
 	w.Store.SetInput("items.jsonl", []byte(items))
 	return &job{t: t, world: w}, h
 }
@@ -81,7 +81,7 @@ func ended(t *testing.T) (*job, *Process) {
 	j := sickJob(t)
 	p := j.submitOnly(sickDefinition())
 	j.finish(p)
-	if got := gist(j.outcome()); !strings.HasPrefix(got, "SUCCEEDED items=8 ok=4 permanent=2 exhausted=2 unfinished=0 rows=8 ") {
+	if got := Gist(j.outcome()); !strings.HasPrefix(got, "SUCCEEDED items=8 ok=4 permanent=2 exhausted=2 unfinished=0 rows=8 ") {
 		t.Fatal(got)
 	}
 	return j, p
@@ -140,7 +140,7 @@ func (j *job) audited(generations ...int) (reports []audit.Report) {
 	}
 	for _, g := range generations {
 		r, err := audit.Run(context.Background(), audit.Options{
-			Store: j.store(), JobID: j.id, Generation: &g, World: hayrick.World{Go: run}, Blobs: j.world.Store, Output: j.world.Store, Inputs: j.world.Store, Deep: true,
+			Store: j.store(), JobID: j.id, Generation: &g, World: hayrick.World{Go: InOrder}, Blobs: j.world.Store, Output: j.world.Store, Inputs: j.world.Store, Deep: true,
 		})
 		if err != nil {
 			j.t.Fatal(err)
@@ -174,7 +174,7 @@ func TestRedrive(t *testing.T) {
 		tc.order.Generation = 1
 		j.finish(j.open(p, tc.order))
 		o := j.outcomeOf(1)
-		if got := gist(o); !strings.HasPrefix(got, "SUCCEEDED items=8 "+tc.want+" ") {
+		if got := Gist(o); !strings.HasPrefix(got, "SUCCEEDED items=8 "+tc.want+" ") {
 			t.Errorf("%s: %s, want %s", name, got, tc.want)
 		}
 		if got := j.listed(o); got != tc.lists {
@@ -217,7 +217,7 @@ func TestARedriveOfARedrive(t *testing.T) {
 		"ok=4 permanent=2 exhausted=2 unfinished=0 rows=8", "ok=5 permanent=1 exhausted=2 unfinished=0 rows=9",
 		"ok=6 permanent=1 exhausted=1 unfinished=0 rows=10", "ok=6 permanent=1 exhausted=1 unfinished=0 rows=10",
 	} {
-		if got := gist(j.outcomeOf(g)); !strings.HasPrefix(got, "SUCCEEDED items=8 "+want+" ") {
+		if got := Gist(j.outcomeOf(g)); !strings.HasPrefix(got, "SUCCEEDED items=8 "+want+" ") {
 			t.Errorf("generation %d: %s, want %s", g, got, want)
 		}
 	}
@@ -251,7 +251,7 @@ func TestACancelledJobIsRedriven(t *testing.T) {
 		j.finish(j.open(p, everything))
 		// What was cut off has had fewer tries: b may be given up before it is well.
 		if o := j.outcomeOf(1); o.Status != string(hayrick.JobSucceeded) || o.OK < 4 || o.OK+o.Permanent+o.Exhausted != 8 {
-			t.Errorf("cancelled after step %d (%s): %s", at, gist0(before), gist(o))
+			t.Errorf("cancelled after step %d (%s): %s", at, gist0(before), Gist(o))
 		}
 		for _, id := range []string{"a", "c", "g", "h"} {
 			if h.seen[id] != 1 {
@@ -306,7 +306,7 @@ func TestARedriveIsCancelledAndRedriven(t *testing.T) {
 		again := everything
 		again.Generation = 2
 		j.finish(j.open(p, again))
-		if got := gist(j.outcomeOf(2)); !strings.HasPrefix(got, "SUCCEEDED items=8 ok=6 permanent=1 exhausted=1 unfinished=0 rows=10 ") {
+		if got := Gist(j.outcomeOf(2)); !strings.HasPrefix(got, "SUCCEEDED items=8 ok=6 permanent=1 exhausted=1 unfinished=0 rows=10 ") {
 			t.Errorf("cancelled after step %d: %s", at, got)
 		}
 		j.proven(0, 1, 2)
@@ -343,7 +343,7 @@ func TestALateResultOfACancelledGenerationIsNobodys(t *testing.T) {
 		t.Fatal("the late result was not committed: ", err)
 	}
 	j.finish(p)
-	if got := gist(j.outcomeOf(1)); !strings.HasPrefix(got, "SUCCEEDED items=8 ok=4 permanent=2 exhausted=2 unfinished=0 rows=8 ") {
+	if got := Gist(j.outcomeOf(1)); !strings.HasPrefix(got, "SUCCEEDED items=8 ok=4 permanent=2 exhausted=2 unfinished=0 rows=8 ") {
 		t.Error(got) // no item had been tried before
 	}
 	j.proven(1)
@@ -370,7 +370,7 @@ func TestTwoRedrivesAtOnce(t *testing.T) {
 		t.Fatalf("the first: %v, the second: %v, by %s", first, err, won.By)
 	}
 	j.finish(p)
-	if got := gist(j.outcomeOf(1)); !strings.HasPrefix(got, "SUCCEEDED items=8 ok=5 permanent=1 exhausted=2 ") {
+	if got := Gist(j.outcomeOf(1)); !strings.HasPrefix(got, "SUCCEEDED items=8 ok=5 permanent=1 exhausted=2 ") {
 		t.Error(got)
 	}
 	// To a generation that is open, or is not next, none can be given.
@@ -401,7 +401,7 @@ func TestARedriveMayChangeTheDefinition(t *testing.T) {
 	o.DefinitionSHA256 = sha
 	j.finish(j.open(p, o))
 	// Without passes b is given up after its third try.
-	if got := gist(j.outcomeOf(1)); !strings.HasPrefix(got, "SUCCEEDED items=8 ok=5 permanent=1 exhausted=2 ") {
+	if got := Gist(j.outcomeOf(1)); !strings.HasPrefix(got, "SUCCEEDED items=8 ok=5 permanent=1 exhausted=2 ") {
 		t.Error(got)
 	}
 	if got := j.listed(j.outcomeOf(1)); got != "exhausted: b busy\nexhausted: f busy\nlost: e gone" {
@@ -443,7 +443,7 @@ func TestEverySingleFaultOfARedriveIsSurvived(t *testing.T) {
 	calm.world.Store.Hook = func(c mem.Call) mem.Fault { calls = append(calls, c); return mem.Fault{} }
 	calm.finish(calm.open(p, everything))
 	calm.world.Store.Hook = nil
-	want := gist(calm.outcomeOf(1))
+	want := Gist(calm.outcomeOf(1))
 	if !strings.HasPrefix(want, "SUCCEEDED items=3 ok=2 permanent=0 exhausted=1 unfinished=0 rows=3 ") {
 		t.Fatal(want)
 	}
@@ -478,7 +478,7 @@ func TestEverySingleFaultOfARedriveIsSurvived(t *testing.T) {
 			if at.N != 0 {
 				hit++
 			}
-			if got := gist(j.outcomeOf(1)); got != want {
+			if got := Gist(j.outcomeOf(1)); got != want {
 				t.Errorf("%s at %s:\n got %s\nwant %s", kind.name, at, got, want)
 			}
 			j.audited(1)
@@ -499,7 +499,7 @@ func TestEverySingleFaultOfARedriveIsSurvived(t *testing.T) {
 func TestStateAndQueueMayBeDeletedAfterAnyStepOfARedrive(t *testing.T) {
 	calm, p := ended(t)
 	steps := calm.count(calm.open(p, everything))
-	want := gist(calm.outcomeOf(1))
+	want := Gist(calm.outcomeOf(1))
 	for name, wipe := range map[string]func(*mem.Store){
 		"state": (*mem.Store).WipeState,
 		"queue": (*mem.Store).WipeQueue,
@@ -515,7 +515,7 @@ func TestStateAndQueueMayBeDeletedAfterAnyStepOfARedrive(t *testing.T) {
 			}
 			wipe(j.world.Store)
 			j.finish(p)
-			if got := gist(j.outcomeOf(1)); got != want {
+			if got := Gist(j.outcomeOf(1)); got != want {
 				t.Errorf("%s deleted after step %d: got %s, want %s", name, at, got, want)
 			}
 		}
@@ -544,7 +544,7 @@ func TestAChangedByteOfAnyGenerationIsNamed(t *testing.T) {
 			}
 			j.world.Store.Damage(key, changed)
 			r, err := audit.Run(context.Background(), audit.Options{
-				Store: j.store(), JobID: j.id, World: hayrick.World{Go: run}, Blobs: j.world.Store, Output: j.world.Store, Inputs: j.world.Store, Deep: true,
+				Store: j.store(), JobID: j.id, World: hayrick.World{Go: InOrder}, Blobs: j.world.Store, Output: j.world.Store, Inputs: j.world.Store, Deep: true,
 			})
 			rel := job.Rel(key)
 			found := slices.ContainsFunc(r.Findings, func(f audit.Finding) bool {

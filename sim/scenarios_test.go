@@ -23,7 +23,7 @@ import (
 func TestStateAndQueueMayBeDeletedAfterAnyStep(t *testing.T) {
 	calm := newJob(t)
 	steps := calm.count(calm.submit(calm.world.Start()))
-	want := gist(calm.outcome())
+	want := Gist(calm.outcome())
 	wipes := map[string]func(*mem.Store){
 		"state": (*mem.Store).WipeState,
 		"queue": (*mem.Store).WipeQueue,
@@ -41,7 +41,7 @@ func TestStateAndQueueMayBeDeletedAfterAnyStep(t *testing.T) {
 			wipe(j.world.Store)
 			j.finish(p)
 			j.check()
-			if got := gist(j.outcome()); got != want {
+			if got := Gist(j.outcome()); got != want {
 				t.Errorf("%s deleted after step %d: got %s, want %s", name, at, got, want)
 			}
 		}
@@ -81,13 +81,13 @@ func (c *crasher) Handle(ctx context.Context, it jobs.Item, emit jobs.Emit) jobs
 		}
 		panic(mem.Crash{})
 	}
-	return flaky{}.Handle(ctx, it, emit)
+	return Scripted{}.Handle(ctx, it, emit)
 }
 
 func crashJob(t *testing.T, c *crasher) *job {
 	t.Helper()
 	c.seen = map[string]int{}
-	w := New(1, jobs.Registry{"flaky": func(context.Context, jobs.Env) (jobs.Handler, error) { return c, nil }}, t.TempDir())
+	w := New(1, jobs.Registry{"three": func(context.Context, jobs.Env) (jobs.Handler, error) { return c, nil }}, t.TempDir())
 	w.Store.SetInput("items.jsonl", []byte(items))
 	return &job{t: t, world: w}
 }
@@ -116,7 +116,7 @@ func TestAWorkerThatVanishesCostsNoItem(t *testing.T) {
 	j := crashJob(t, c)
 	j.finish(j.submit(j.world.Start()))
 	j.check()
-	if got := gist(j.outcome()); !strings.Contains(got, "ok=5 permanent=1 exhausted=0") {
+	if got := Gist(j.outcome()); !strings.Contains(got, "ok=5 permanent=1 exhausted=0") {
 		t.Error(got)
 	}
 	if c.seen["c"] != 5 {
@@ -131,7 +131,7 @@ func TestAnItemThatKillsEveryWorkerIsExhausted(t *testing.T) {
 	j := crashJob(t, c)
 	j.finish(j.submit(j.world.Start()))
 	j.check()
-	if got := gist(j.outcome()); !strings.Contains(got, "ok=4 permanent=1 exhausted=1") {
+	if got := Gist(j.outcome()); !strings.Contains(got, "ok=4 permanent=1 exhausted=1") {
 		t.Error(got)
 	}
 	if got := j.lists(); !strings.Contains(got, "exhausted: c lost_worker") {
@@ -148,7 +148,7 @@ func TestAnItemThatPanicsTwiceIsPoison(t *testing.T) {
 	def.Retry.InTask.Attempts = 3
 	j.submitAs(def)
 	j.check()
-	if got := gist(j.outcome()); !strings.Contains(got, "ok=4 permanent=2 exhausted=0") {
+	if got := Gist(j.outcome()); !strings.Contains(got, "ok=4 permanent=2 exhausted=0") {
 		t.Error(got)
 	}
 	if got := j.lists(); !strings.Contains(got, "permanent: c poison") {
@@ -179,7 +179,7 @@ func TestAnItemThatNeverEndsOKIsExhausted(t *testing.T) {
 	j.world.Store.SetInput("items.jsonl", []byte(strings.Replace(items, `"fail_until":2`, `"fail_until":99`, 1)))
 	j.finish(j.submit(j.world.Start()))
 	j.check()
-	if got := gist(j.outcome()); !strings.Contains(got, "ok=4 permanent=1 exhausted=1") {
+	if got := Gist(j.outcome()); !strings.Contains(got, "ok=4 permanent=1 exhausted=1") {
 		t.Error(got)
 	}
 	if got := j.lists(); !strings.Contains(got, "exhausted: d busy losses=0") {
@@ -232,7 +232,7 @@ func TestChangedInputPausesUntilItIsRestored(t *testing.T) {
 	j.check()
 	calm := newJob(t)
 	calm.finish(calm.submit(calm.world.Start()))
-	if got, want := gist(j.outcome()), gist(calm.outcome()); got != want {
+	if got, want := Gist(j.outcome()), Gist(calm.outcome()); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -249,7 +249,7 @@ func TestADamagedLinePausesAndIsListedAfterAResume(t *testing.T) {
 	j.order(p, manifest.OrderResume)
 	j.finish(p)
 	j.check()
-	if got := gist(j.outcome()); !strings.Contains(got, "ok=4 permanent=2 exhausted=0") {
+	if got := Gist(j.outcome()); !strings.Contains(got, "ok=4 permanent=2 exhausted=0") {
 		t.Error(got)
 	}
 	if got := j.lists(); !strings.Contains(got, "permanent: 2 bad_item") {
@@ -319,7 +319,7 @@ func TestCancelCountsWhatIsUnfinished(t *testing.T) {
 
 // Two schemas that do not fit end the job with an error that names the column.
 func TestSchemasThatDoNotUnifyFailTheJob(t *testing.T) {
-	w := New(1, jobs.Registry{"flaky": func(context.Context, jobs.Env) (jobs.Handler, error) { return twoKinds{}, nil }}, t.TempDir())
+	w := New(1, jobs.Registry{"three": func(context.Context, jobs.Env) (jobs.Handler, error) { return twoKinds{}, nil }}, t.TempDir())
 	w.Store.SetInput("items.jsonl", []byte(`{"id":"a","v":1}`+"\n"+`{"id":"b","v":"x"}`+"\n"))
 	j := &job{t: t, world: w}
 	def := definition()

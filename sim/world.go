@@ -56,7 +56,7 @@ type Process struct {
 func (w *World) Start() *Process {
 	w.started++
 	name := fmt.Sprintf("process-%d", w.started)
-	world := hayrick.World{Clock: w.Clock, Rand: w.Rand, Go: run, Worker: name}
+	world := hayrick.World{Clock: w.Clock, Rand: w.Rand, Go: InOrder, Worker: name}
 	store := &manifest.Store{Objects: w.Store, Clock: w.Clock}
 	c := &coordinator.Coordinator{
 		Store: store, State: w.Store, Queue: w.Store, Sources: w.Store, Lister: w.Store, World: world, Log: w.Log, Scratch: w.Scratch,
@@ -77,9 +77,9 @@ func (w *World) Start() *Process {
 	}
 }
 
-// run is the world's goroutine: there is none. What only watches a clock would spin
-// on one that jumps, and is left out; anything else runs to its end at once.
-func run(name string, f func()) {
+// InOrder is the goroutine of a World that has none. What only watches a clock would
+// spin on one that jumps, and is left out; anything else runs to its end at once.
+func InOrder(name string, f func()) {
 	switch name {
 	case "renew", "deadline", "timeout", "drain", "keep":
 		return

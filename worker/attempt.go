@@ -138,7 +138,10 @@ func (a *attemptRun) proveRunnable(ctx context.Context) error {
 // when the attempt ends here with the verdict.
 func (a *attemptRun) open(ctx context.Context) (v Verdict, ok bool, err error) {
 	r, err := a.w.Inputs.OpenInput(ctx, a.ref.JobID, a.batch)
-	if errors.Is(err, hayrick.ErrNotFound) && !a.batch.Retry {
+	switch {
+	case errors.Is(err, hayrick.ErrNotFound) && a.batch.Retry:
+		err = gone(err)
+	case errors.Is(err, hayrick.ErrNotFound):
 		err = fmt.Errorf("%s is not there: %w", a.batch.Object, hayrick.ErrInputChanged)
 	}
 	var items []manifest.BatchItem

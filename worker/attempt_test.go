@@ -119,7 +119,7 @@ func TestObjectsOfATask(t *testing.T) {
 		"file":   `re:tasks/task-0001/task-0001_` + res.Attempt[:8] + `_` + res.SHA256[:12] + `\.parquet`,
 		"sha256": `re:[0-9a-f]{64}`, "bytes": fmt.Sprint(res.Bytes), "row_count": "3", "row_hash": `re:[0-9a-f]{1,32}`,
 		"schema_digest": `re:[0-9a-f]{64}`, "items": "2", "ok": "1", "failed": "1", "batch_sha256": `re:[0-9a-f]{64}`,
-		"dropped_rows": "0", "dropped_hash": `"0"`, "code_version": `re:hayrick test\+[0-9a-f]{12}`, "written_at": utc,
+		"dropped_rows": "0", "dropped_hash": `"0"`, "code_version": `re:hayrick test\+[0-9a-f]{12}`, "written_at": utc, "self_sha256": `re:[0-9a-f]{64}`,
 	})
 	expect(t, "failures", failures, map[string]string{
 		"file":   `re:tasks/task-0001/task-0001_` + res.Attempt[:8] + `_` + res.Failures.SHA256[:12] + `_failures\.jsonl`,

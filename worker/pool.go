@@ -30,6 +30,9 @@ type Pool struct {
 	// Idle is called when nothing is in hand or to be acknowledged and no message came
 	// for a second; stop = true ends Run.
 	Idle func(ctx context.Context) (stop bool)
+	// GiveUp says of an error of the queue that asking again changes nothing: Run ends
+	// with it. nil = it is asked again, whatever it is.
+	GiveUp func(error) bool
 	// Drain, when closed, stops receiving; Run returns when nothing is in hand.
 	Drain <-chan struct{}
 
@@ -109,6 +112,9 @@ func (p *Pool) receive(ctx context.Context, work chan<- hayrick.Delivery) error 
 		rctx, cancel := p.untilDrain(ctx)
 		ds, err := p.Queue.Receive(rctx, hayrick.QueueTasks, n, p.Visibility, receiveWait)
 		cancel()
+		if err != nil && p.GiveUp != nil && p.GiveUp(err) && ctx.Err() == nil && !p.draining() {
+			return err
+		}
 		if err != nil && ctx.Err() == nil && !p.draining() {
 			p.Log.Warn("receive failed; trying again", hayrick.KeyError, err)
 			if p.World.Clock.Sleep(ctx, receiveWait) != nil {
@@ -203,8 +209,11 @@ func (p *Pool) do(ctx context.Context, d hayrick.Delivery) {
 	}
 	v.Ack = v.Ack && err == nil
 	if err != nil && ctx.Err() == nil {
-		p.Log.Warn("attempt ended early; it will be tried again", hayrick.KeyRole, d.Role, hayrick.KeyJobID, d.JobID,
-			hayrick.KeyGroup, d.Group, hayrick.KeyTaskID, d.TaskID, "doing", v.Because, hayrick.KeyError, err)
+		said := []any{hayrick.KeyRole, d.Role, hayrick.KeyJobID, d.JobID, hayrick.KeyGroup, d.Group, hayrick.KeyTaskID, d.TaskID, "doing", v.Because, hayrick.KeyError, err}
+		if user := (*hayrick.UserError)(nil); errors.As(err, &user) { // nobody else may be there to tell it
+			said = append(said, "hint", user.Hint)
+		}
+		p.Log.Warn("attempt ended early; it will be tried again", said...)
 	} else {
 		p.Log.Debug("delivery ended", hayrick.KeyRole, d.Role, hayrick.KeyGroup, d.Group, hayrick.KeyTaskID, d.TaskID,
 			"ack", v.Ack, "because", v.Because)

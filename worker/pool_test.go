@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -362,5 +363,41 @@ func TestTwoPoolsShareAQueue(t *testing.T) {
 	r.must(err)
 	if len(blocks) != 1 || !blocks[0].Full() || blocks[0].OK != 2*tasks {
 		t.Errorf("%+v", blocks)
+	}
+}
+
+// brokenQueue is a queue that cannot be received from for a while.
+type brokenQueue struct {
+	worker.Queue
+	errs []error // one a call
+}
+
+func (q *brokenQueue) Receive(ctx context.Context, queue string, max int, visibility, wait time.Duration) ([]hayrick.Delivery, error) {
+	if len(q.errs) > 0 {
+		err := q.errs[0]
+		q.errs = q.errs[1:]
+		return nil, err
+	}
+	return q.Queue.Receive(ctx, queue, max, visibility, wait)
+}
+
+// A queue that fails is asked again, until an error says that it is of no use.
+func TestPoolGivesUp(t *testing.T) {
+	r := newRig(t, words(3), 1, echo, nil)
+	away, refused := errors.New("no answer"), errors.New("not allowed")
+	n := 0
+	p := r.pool(func(context.Context, hayrick.Delivery) (worker.Verdict, error) {
+		n++
+		return worker.Verdict{Ack: true}, nil
+	})
+	p.GiveUp = func(err error) bool { return errors.Is(err, refused) }
+	p.Queue = &brokenQueue{Queue: r.mem, errs: []error{away, away}}
+	r.run(p)
+	if n != 3 {
+		t.Errorf("%d of 3 tasks", n)
+	}
+	p.Queue = &brokenQueue{Queue: r.mem, errs: []error{away, refused}}
+	if err := p.Run(t.Context()); !errors.Is(err, refused) {
+		t.Errorf("it goes on: %v", err)
 	}
 }

@@ -76,7 +76,7 @@ type drive struct {
 	resting bool             // nothing has been delivered since it was idle
 	worked  time.Time        // when the last delivery ended
 	waits   time.Time        // until then a message waits that met a fault
-	damaged map[string]error // runs that are left alone
+	left    map[string]error // runs that are left alone, and why
 }
 
 // ballastBytes is memory that is asked for and never touched, so that the system
@@ -98,6 +98,7 @@ func (d *drive) run(ctx context.Context, slots int, look func(context.Context) (
 		pool.Do[role] = d.watched(role, do)
 	}
 	pool.Idle = func(context.Context) bool { d.idled(); return false }
+	pool.GiveUp = func(err error) bool { return exitCode(err) == exitPermission } // a queue that is gone may come back
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	d.world.Go("interrupt", func() {
@@ -181,14 +182,14 @@ func (d *drive) idled() {
 func (d *drive) watched(role hayrick.Role, do worker.Do) worker.Do {
 	return func(ctx context.Context, m hayrick.Delivery) (worker.Verdict, error) {
 		if d.leaves(m.JobID) {
-			return worker.Verdict{Again: m.AfterFault(), Because: "its run is damaged"}, nil
+			return worker.Verdict{Again: m.AfterFault(), Because: "its run is left alone"}, nil
 		}
 		d.count(1)
 		defer d.count(-1)
 		v, err := do(ctx, m)
-		if corrupted(err) && m.JobID != d.jobID {
+		if ofOneRun(err) && m.JobID != d.jobID {
 			d.leave(ctx, m.JobID, err)
-			return worker.Verdict{Again: m.AfterFault(), Because: "its run is damaged"}, nil
+			return worker.Verdict{Again: m.AfterFault(), Because: "its run is left alone"}, nil
 		}
 		if err != nil {
 			d.await(v.Again)
@@ -247,23 +248,34 @@ func (d *drive) idle(unfinished bool) time.Duration {
 	return min(time.Since(d.worked), time.Since(d.waits))
 }
 
-// corrupted says that err is of what one run consists of. Nobody can go on with that
-// run, and it is no reason to leave another.
+// corrupted says that err is of what one run consists of.
 func corrupted(err error) bool { return errors.Is(err, hayrick.ErrCorrupt) }
 
-// leave leaves a damaged run alone from now on, and names it once. Its messages are put
-// back: who works on the store when it is mended goes on with them.
+// ofOneRun says that err is damage to one run, or that this process may not use what one
+// run consists of, reads or publishes. It cannot go on with that run, and it is no reason
+// to leave another.
+func ofOneRun(err error) bool { return corrupted(err) || errors.Is(err, hayrick.ErrDenied) }
+
+// leave leaves a run alone from now on, and names it once. Its messages are put back: who
+// works on the store when it is mended, or is allowed more than this process, goes on
+// with them.
 func (d *drive) leave(ctx context.Context, jobID string, err error) {
 	d.mu.Lock()
-	_, known := d.damaged[jobID]
+	_, known := d.left[jobID]
 	if !known {
-		if d.damaged == nil {
-			d.damaged = map[string]error{}
+		if d.left == nil {
+			d.left = map[string]error{}
 		}
-		d.damaged[jobID] = err
+		d.left[jobID] = err
 	}
 	d.mu.Unlock()
 	if known || d.json { // the object at the end names it
+		return
+	}
+	if !corrupted(err) {
+		e := complaintOf(err)
+		d.mustTell("%s %s is left alone: %s\n  %s; the other runs go on, and %s goes on with this one then",
+			d.paint(red, "warning:"), jobID, e.Error, d.advice(e.Hint), d.command("worker"))
 		return
 	}
 	or := ""
@@ -278,7 +290,7 @@ func (d *drive) leave(ctx context.Context, jobID string, err error) {
 func (d *drive) leaves(jobID string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.damaged[jobID] != nil
+	return d.left[jobID] != nil
 }
 
 // hopeless says that trying again here and now changes nothing. A file that is gone

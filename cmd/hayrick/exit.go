@@ -71,7 +71,7 @@ func exitCode(err error) int {
 		return exitTemporary
 	case serverFault(err):
 		return exitTemporary
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+	case errors.Is(err, hayrick.ErrDenied), errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return exitPermission
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ELOOP):
 		return exitUsage
@@ -145,6 +145,7 @@ func complaintOf(err error) *complaint {
 		return c
 	}
 	var user *hayrick.UserError
+	var damage *runDamage
 	switch {
 	case errors.As(err, &user):
 		c.Error, c.Hint = user.What, user.Hint
@@ -165,6 +166,8 @@ func complaintOf(err error) *complaint {
 		c.Hint = "look at the path: something in it is gone, or nothing can be made there"
 	case c.Exit == exitPermission:
 		c.Hint = "make it readable and writable for you, or name another place"
+	case errors.As(err, &damage):
+		c.Hint = mend(damage.jobID)
 	case errors.Is(err, hayrick.ErrCorrupt):
 		c.Hint = "`hayrick audit` names what is damaged; a backup of it, put back, mends the run"
 	case c.Exit == exitBug:

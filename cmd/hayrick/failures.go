@@ -126,7 +126,7 @@ func runFailures(ctx context.Context, c *cli, ref string, o failuresOptions) err
 		err = errors.Join(err, out.close())
 	}
 	if err != nil {
-		return err
+		return named(k.Plan.JobID, err)
 	}
 	if o.class != "" && sum.items == 0 {
 		return &hayrick.UserError{What: fmt.Sprintf("no item of %s failed with class %s", k.Plan.JobID, o.class), Hint: "hayrick failures " + k.Plan.JobID + " lists the classes", Exit: exitNotFound}

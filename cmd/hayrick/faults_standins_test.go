@@ -32,36 +32,21 @@ import (
 	"hayrick/jobs"
 	"hayrick/manifest"
 	"hayrick/ratelimit"
+	"hayrick/sim"
 	"hayrick/worker"
 )
 
-// fickle is a handler whose outcomes are a function of the item and the try.
-type fickle struct{}
+// fickle is the simulator's handler, with items that take time.
+type fickle struct{ sim.Scripted }
 
-func (fickle) Handle(_ context.Context, it jobs.Item, emit jobs.Emit) jobs.Outcome {
+func (f fickle) Handle(ctx context.Context, it jobs.Item, emit jobs.Emit) jobs.Outcome {
 	var rec struct {
-		ID        string `json:"id"`
-		Rows      int    `json:"rows"`
-		FailUntil int    `json:"fail_until"`
-		Permanent bool   `json:"permanent"`
-		WaitMS    int    `json:"wait_ms"`
+		WaitMS int `json:"wait_ms"`
 	}
-	if err := json.Unmarshal(it.Data, &rec); err != nil {
-		return jobs.Fail("bad_item", "%v", err)
+	if json.Unmarshal(it.Data, &rec) == nil {
+		time.Sleep(time.Duration(rec.WaitMS) * time.Millisecond)
 	}
-	time.Sleep(time.Duration(rec.WaitMS) * time.Millisecond)
-	for i := range rec.Rows {
-		if err := emit(jobs.Row{{Name: "id", Value: rec.ID}, {Name: "n", Value: int64(i)}}); err != nil {
-			return jobs.Fail("emit", "%v", err)
-		}
-	}
-	switch {
-	case rec.Permanent:
-		return jobs.Outcome{Class: "gone", Disposition: hayrick.Permanent, Message: "gone"}
-	case it.Try < rec.FailUntil:
-		return jobs.Fail("busy", "try %d", it.Try)
-	}
-	return jobs.OK()
+	return f.Scripted.Handle(ctx, it, emit)
 }
 
 func init() {
@@ -76,23 +61,14 @@ var fickleItems = []string{
 	`{"id":"c","permanent":true}` + "\n" + `{"id":"d","rows":4}` + "\n",
 }
 
+// fickleJob is the simulator's job where time costs time, and where each run of a store
+// publishes beside the others.
 func fickleJob(input, output string) hayrick.JobDefinition {
-	return hayrick.JobDefinition{
-		Version: 1, Name: "fickle", Handler: hayrick.Handler{Builtin: "fickle"},
-		Input: hayrick.Input{URI: input, Format: "jsonl", Key: "id", OnBadItem: "fail", Snapshot: "auto"},
-		Batch: hayrick.Batches{Items: 2},
-		Run: hayrick.Run{
-			MaxParallel: 1, ItemsInFlight: 1, TaskTimeout: hayrick.Duration(time.Hour), ItemTimeout: hayrick.Duration(time.Minute),
-			Lease: hayrick.Duration(2 * time.Second),
-		},
-		Retry: hayrick.Retry{
-			InTask: hayrick.InTask{Attempts: 1}, Passes: 2,
-			Backoff: hayrick.Backoff{Initial: hayrick.Duration(time.Millisecond), Max: hayrick.Duration(time.Millisecond)},
-			Lists:   map[string]string{"gone": "gone_ids"},
-		},
-		Output: hayrick.Output{URI: output, Format: "parquet", Compression: "zstd", IfExists: "append"},
-		Merge:  hayrick.Merge{FanIn: 10, TargetRows: 122880, TargetBytes: 64 << 20, RowGroup: 122880},
-	}
+	def := sim.Definition("fickle", input, output)
+	def.Run.Lease = hayrick.Duration(2 * time.Second)
+	def.Retry.Backoff = hayrick.Backoff{Initial: hayrick.Duration(time.Millisecond), Max: hayrick.Duration(time.Millisecond)}
+	def.Output.IfExists = "append"
+	return def
 }
 
 // machine is what one machine runs, one step at a time: the production wiring on a
@@ -110,18 +86,10 @@ type machine struct {
 func startMachine(t *testing.T, st backend, timing ratelimit.Timing, clock hayrick.Clock, scratch string) *machine {
 	c := &cli{world: hayrick.RealWorld("process-1"), log: slog.New(slog.DiscardHandler)}
 	c.world.Clock = clock
-	c.world.Go = inOrder
+	c.world.Go = sim.InOrder
 	r := on(c, st, timing)
 	r.work(scratch)
 	return &machine{roles: r, t: t, do: r.pool(1).Do, patience: 5 * time.Minute, stepped: func() {}}
-}
-
-func inOrder(name string, f func()) {
-	switch name {
-	case "renew", "deadline", "timeout", "drain", "keep":
-		return
-	}
-	f()
 }
 
 // run submits and works until the job has its outcome and nothing is left to be done.
@@ -189,19 +157,6 @@ func (p *machine) proven(ctx context.Context) error {
 	return err
 }
 
-// end is what two runs of the job must agree on, whatever happened to them.
-func end(o manifest.Outcome) string {
-	if o.Aggregation == nil {
-		return fmt.Sprintf("%s %s", o.Status, o.Message)
-	}
-	lists := ""
-	for _, l := range o.Aggregation.Lists {
-		lists += fmt.Sprintf(" %s=%d", l.Name, l.Count)
-	}
-	return fmt.Sprintf("%s items=%d ok=%d permanent=%d exhausted=%d unfinished=%d rows=%d hash=%s%s",
-		o.Status, o.Items, o.OK, o.Permanent, o.Exhausted, o.Unfinished, o.RowCount, o.RowHash, lists)
-}
-
 // here is the end of the job on this machine's store, with all items in one file.
 func here(t *testing.T) string {
 	t.Helper()
@@ -224,7 +179,7 @@ func here(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return end(o)
+	return sim.Gist(o)
 }
 
 // fault is what goes wrong with a call of the SDK, which may take several requests.
@@ -491,7 +446,7 @@ func (g *ground) meddled(ctx context.Context, input string, plan map[int]fault, 
 	cfg.HTTPClient = w
 	cfg.RetryMaxAttempts = 2 // as AWS_MAX_ATTEMPTS: a fault of all of them costs little time then
 	world := hayrick.RealWorld("process-1")
-	world.Go = inOrder
+	world.Go = sim.InOrder
 	st := aws.New(cfg, g.name, world, nil)
 	p := startMachine(g.t, awsStore{st}, ratelimit.ServiceTime, st.Clock(), g.scratch)
 	defer p.close()
@@ -503,7 +458,7 @@ func (g *ground) meddled(ctx context.Context, input string, plan map[int]fault, 
 	if err == nil {
 		err = p.proven(ctx)
 	}
-	return end(o), w, err
+	return sim.Gist(o), w, err
 }
 
 // calm ends the faults and the counting.
@@ -520,6 +475,7 @@ func (w *wire) calm() {
 //
 // 002-05 002-45 002-52
 func TestEveryFaultOfAWSIsSurvivedOnStandIns(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cfg := standins.Config(t)
 	start := time.Now()
 	want := here(t)
@@ -570,7 +526,7 @@ func TestEveryFaultOfAWSIsSurvivedOnStandIns(t *testing.T) {
 
 // grounds is how many runs go on at once: most of their time they wait for a second of
 // SQS to pass.
-const grounds = 64
+const grounds = 32
 
 // apart is how many calls lie between two faults of one run.
 const apart = 12

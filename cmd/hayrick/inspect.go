@@ -52,9 +52,9 @@ func runInspect(ctx context.Context, c *cli, ref string, o inspectOptions) error
 	defer r.close()
 	switch {
 	case o.task != "":
-		return c.inspectTask(ctx, r, k, o.task)
+		return ofRun(k.Plan.JobID, c.inspectTask(ctx, r, k, o.task))
 	case o.item != "":
-		return c.inspectItem(ctx, r, k, o.item)
+		return named(k.Plan.JobID, c.inspectItem(ctx, r, k, o.item))
 	}
 	return c.inspectRun(ctx, r, k)
 }

@@ -26,7 +26,7 @@ import (
 )
 
 // onLambda is a store whose runs are worked on by nothing but functions: those of the
-// template, with its event source mapping and its schedule. A function's time, and with
+// template, with its event source mapping and its schedule. The worker's time, and with
 // it the visibility, is cut to what a test can wait for.
 type onLambda struct {
 	t       *testing.T
@@ -73,13 +73,14 @@ func newOnLambda(t *testing.T, binary string, concurrency int, timeout time.Dura
 		t.Fatalf("%+v over %d reserved", l.mapping, l.worker.Concurrency)
 	}
 	for _, f := range []*lambdatest.Function{l.worker, l.sweeper} {
-		f.Binary, f.Dir, f.Log, f.Timeout = binary, t.TempDir(), l.log, min(f.Timeout, timeout)
+		f.Binary, f.Dir, f.Log = binary, t.TempDir(), l.log
 		for _, v := range os.Environ() { // what the service gives a function of its own, and where the stand-ins are
 			if strings.HasPrefix(v, "AWS_") && !strings.HasPrefix(v, "AWS_REGION") {
 				f.Env = append(f.Env, v)
 			}
 		}
 	}
+	l.worker.Timeout = timeout
 	l.mapping.Function, l.mapping.SQS, l.mapping.QueueURL = l.worker, l.sqs, l.queue(aws.NamesOf(name).Tasks)
 	_, err = l.sqs.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{
 		QueueUrl: &l.mapping.QueueURL, Attributes: map[string]string{"VisibilityTimeout": strconv.Itoa(timesHidden * int(timeout.Seconds()))},

@@ -28,11 +28,15 @@ type runLine struct {
 	Generation  int           `json:"generation"`
 	SubmittedAt manifest.Time `json:"submitted_at"`
 	EndedAt     manifest.Time `json:"ended_at"`
+	Damage      string        `json:"damage,omitempty"` // what of it cannot be read
 	tally
 }
 
-// damaged is the status of a run whose commits cannot be read.
-const damaged = "DAMAGED"
+// The statuses of runs whose commits cannot be read, and may not be.
+const (
+	damaged = "DAMAGED"
+	denied  = "DENIED"
+)
 
 func runLs(ctx context.Context, c *cli) error {
 	ctx, stop := c.untilInterrupt(ctx)
@@ -55,7 +59,12 @@ func runLs(ctx context.Context, c *cli) error {
 	lines, err := each(plans, func(p manifest.Plan) (runLine, error) {
 		l := runLine{Schema: "hayrick.run/v1", JobID: p.JobID, JobType: p.Job.JobType, Status: damaged, SubmittedAt: p.SubmittedAt}
 		k, d, err := r.known(ctx, p.JobID)
-		if errors.Is(err, hayrick.ErrCorrupt) {
+		switch {
+		case errors.Is(err, hayrick.ErrDenied):
+			l.Status = denied
+			return l, nil
+		case corrupted(err):
+			l.Damage = firstLine(err.Error())
 			return l, nil
 		}
 		if err != nil {
@@ -88,5 +97,13 @@ func runLs(ctx context.Context, c *cli) error {
 			l.JobID, l.Status, number(l.Items), number(l.OK), number(l.Failed + l.Permanent + l.Exhausted), number(l.Left), clock(l.SubmittedAt.Time),
 		})
 	}
-	return c.table(rows)
+	if err := c.table(rows); err != nil {
+		return err
+	}
+	for _, l := range lines {
+		if l.Damage != "" {
+			c.mustTell("%s %s is damaged: %s\n  %s", c.paint(red, "warning:"), l.JobID, l.Damage, c.advice(mend(l.JobID)))
+		}
+	}
+	return nil
 }

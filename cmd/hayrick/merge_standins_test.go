@@ -24,6 +24,7 @@ import (
 	"hayrick/internal/standins"
 	"hayrick/jobs"
 	"hayrick/ratelimit"
+	"hayrick/sim"
 	"hayrick/worker"
 )
 
@@ -93,6 +94,7 @@ func mergeResults(t *testing.T) int {
 // the files by itself. Counted on the wire, with the publication, it is less than a
 // two hundredth of the bytes that are merged.
 func TestUpperLevelsOfAMergeMoveNoBytesOnStandIns(t *testing.T) {
+	t.Parallel()
 	cfg := standins.Config(t)
 	name := standins.Store(t, cfg)
 	results := mergeResults(t)
@@ -113,7 +115,7 @@ func TestUpperLevelsOfAMergeMoveNoBytesOnStandIns(t *testing.T) {
 	m := &metered{RoundTripper: http.DefaultTransport.(*http.Transport).Clone()}
 	cfg.HTTPClient = m
 	world := hayrick.RealWorld("process-1")
-	world.Go = inOrder
+	world.Go = sim.InOrder
 	st := aws.New(cfg, name, world, nil)
 	p := startMachine(t, awsStore{st}, ratelimit.ServiceTime, st.Clock(), t.TempDir())
 	defer p.close()
@@ -141,7 +143,7 @@ func TestUpperLevelsOfAMergeMoveNoBytesOnStandIns(t *testing.T) {
 		t.Fatal(err)
 	}
 	if outcome.RowCount != int64(results*bulkyRows) || outcome.OK != int64(results) {
-		t.Fatalf("%s", end(outcome))
+		t.Fatalf("%s", sim.Gist(outcome))
 	}
 	var merged int64
 	for _, p := range outcome.Aggregation.Parts {

@@ -104,7 +104,7 @@ func runResume(ctx context.Context, c *cli, ref string, o resumeOptions) error {
 		c.tell("going on with %s, submitted %s", c.paint(bold, id), clock(k.Plan.SubmittedAt.Time))
 	}
 	if _, err := r.coordinator.Sweep(short, id); err != nil {
-		return err
+		return ofRun(id, err)
 	}
 	if o.detach {
 		return c.printOrdered(short, r, id)
@@ -174,9 +174,12 @@ func runCancel(ctx context.Context, c *cli, ref string, yes bool) error {
 	case corrupted(err): // it ends by what its plan says
 		p, _, planErr := r.manifests.Plan(ctx, id)
 		if planErr != nil {
-			return planErr
+			return ofRun(id, planErr)
 		}
 		k, done = &coordinator.Known{Plan: p}, "it is damaged: "+firstLine(err.Error())
+		if _, _, err := r.manifests.Outcome(ctx, id, k.Generation); corrupted(err) { // it has ended, and how cannot be told
+			return ofRun(id, err)
+		}
 	default:
 		return err
 	}
@@ -190,7 +193,7 @@ func runCancel(ctx context.Context, c *cli, ref string, yes bool) error {
 	}
 	for range 2 { // the first sweep ends it, the second writes what follows
 		if _, err := r.coordinator.Sweep(ctx, id); err != nil {
-			return err
+			return ofRun(id, err)
 		}
 	}
 	return c.printOrdered(ctx, r, id)
@@ -225,10 +228,10 @@ func (r *roles) give(ctx context.Context, k *coordinator.Known, o manifest.Contr
 		return nil, &hayrick.UserError{What: id + " has ended already", Hint: "hayrick status " + id, Exit: exitConflict}
 	}
 	if err != nil {
-		return nil, err
+		return nil, ofRun(id, err)
 	}
 	if _, err := r.coordinator.Sweep(ctx, id); err != nil {
-		return nil, err
+		return nil, ofRun(id, err)
 	}
 	k, _, err = r.known(ctx, id)
 	return k, err

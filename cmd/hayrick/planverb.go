@@ -259,7 +259,7 @@ func (c *cli) planOf(def hayrick.JobDefinition, found coordinator.Preview, most 
 	} else if o.detach {
 		p.Where = "hayrick worker"
 	}
-	floor, rate := coordinator.FloorOf(def.Rates, found.Items, most)
+	floor, rate := coordinator.FloorOf(c.kept(def.Rates), found.Items, most)
 	p.FloorMS, p.Rate = floor.Milliseconds(), rate
 	p.assumed = assume(o.learned, c.onAWS())
 	shape := planShape{def: def, found: found, floor: floor, functions: functions, copied: c.copies(def)}
@@ -322,6 +322,9 @@ func (c *cli) sayPlan(p *plan) error {
 	c.print("plan   %s -> %s of %s in %s", count(p.Items, "item"), count(p.Tasks, "task"), number(int64(p.Batch)), count(p.Blocks, "block"))
 	c.print("run    %s   %s", p.JobID, strings.Join(p.Because, "; "))
 	c.print("where  %s, %d at once, %s in flight each   store %s", p.Where, p.def.Run.MaxParallel, count(int64(p.def.Run.ItemsInFlight), "item"), p.Store)
+	for _, line := range c.rateLines(p.def.Rates, p.Items) {
+		c.print("       %s", line)
+	}
 	if p.FloorMS > 0 {
 		c.print("floor  %s: rate %s", ago(ms(p.FloorMS)), p.Rate)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	dbtypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
@@ -48,17 +49,23 @@ type stage struct {
 	db    *dynamodb.Client
 	s3    *s3.Client
 	name  string
+	other string // another bucket, which the template names for inputs
 	cast  []*principal
 }
 
 func newStage(t *testing.T) *stage {
 	s := &stage{onLambda: newOnLambda(t, self(t), 5, 4*time.Second)}
 	s.name = strings.TrimPrefix(s.store, "s3://")
+	s.other = s.name + "-inputs"
 	var err error
-	s.stack, err = infra.Resolve(infra.Params{Account: "000000000000", Region: s.cfg.Region, Values: map[string]string{"Name": s.name, "BudgetEmail": "nobody@example.invalid"}})
+	s.stack, err = infra.Resolve(infra.Params{Account: "000000000000", Region: s.cfg.Region, Values: map[string]string{
+		"Name": s.name, "BudgetEmail": "nobody@example.invalid", "InputBuckets": s.other,
+	}})
 	must(t, err)
 	s.db = dynamodb.NewFromConfig(s.cfg)
 	s.s3 = s3.NewFromConfig(s.cfg, func(o *s3.Options) { o.UsePathStyle = true })
+	_, err = s.s3.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &s.other})
+	must(t, err)
 	return s
 }
 
@@ -76,12 +83,7 @@ func (s *stage) enter(name string, roles ...string) *principal {
 // start begins a command of somebody.
 func (s *stage) start(p *principal, dir string, args ...string) *child {
 	s.t.Helper()
-	c := &child{cmd: process(s.t, dir, append([]string{"-C", s.store}, args...)...), ended: make(chan error, 1)}
-	c.cmd.Env = append(os.Environ(), p.log.Env()...)
-	c.cmd.Stdout, c.cmd.Stderr = &c.out, &c.errs
-	must(s.t, c.cmd.Start())
-	go func() { c.ended <- c.cmd.Wait() }()
-	return c
+	return startWith(s.t, p.log.Env(), dir, append([]string{"-C", s.store}, args...)...)
 }
 
 // types is a whole command, which ends with that code, and what it printed.
@@ -160,9 +162,64 @@ func (s *stage) wipe() {
 	}
 }
 
-func (s *stage) put(key, body string) {
+func (s *stage) put(key, body string) { s.t.Helper(); s.putIn(s.name, key, body) }
+
+// putIn stores an object and returns its version, "" where the bucket keeps none.
+func (s *stage) putIn(bucket, key, body string) (version string) {
 	s.t.Helper()
-	_, err := s.s3.PutObject(s.t.Context(), &s3.PutObjectInput{Bucket: &s.name, Key: &key, Body: strings.NewReader(body)})
+	out, err := s.s3.PutObject(s.t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: strings.NewReader(body)})
+	must(s.t, err)
+	return sdk.ToString(out.VersionId)
+}
+
+// versions lets a bucket keep versions, from now on or no longer.
+func (s *stage) versions(bucket string, status s3types.BucketVersioningStatus) {
+	s.t.Helper()
+	_, err := s.s3.PutBucketVersioning(s.t.Context(), &s3.PutBucketVersioningInput{
+		Bucket: &bucket, VersioningConfiguration: &s3types.VersioningConfiguration{Status: status},
+	})
+	must(s.t, err)
+}
+
+// inputs are runs whose inputs S3 keeps: an object with versions and a folder, in the
+// store's bucket and in another. What they were submitted with is replaced, and an object
+// that has no versions is gone.
+type inputs struct {
+	pinned, ours, theirs string // run ids: of the versions, of the folders
+	missing, body        string // the object of theirs that is gone
+}
+
+func (s *stage) submitInputs(submitter *principal, dir, out string) (in inputs) {
+	t := s.t
+	t.Helper()
+	lines := func(id string) string {
+		return itemLines(4, func(i int) string { return fmt.Sprintf(`{"id":"%s%d","rows":1}`, id, i) })
+	}
+	submit := func(name, uri string) string {
+		return s.types(submitter, exitDone, dir, "submit", "-q", s.job(dir, name, "fickle", uri, "batch: {items: 2}", out))
+	}
+	in.missing, in.body = "days/2/b.jsonl", lines("tb")
+	for key, body := range map[string]string{"days/1.jsonl": lines("ta"), in.missing: in.body} {
+		s.put("in/"+key, strings.ReplaceAll(body, "t", "o"))
+		s.putIn(s.other, key, body)
+	}
+	in.ours, in.theirs = submit("ours", s.in("in/days/")), submit("theirs", "s3://"+s.other+"/days/")
+	for bucket, key := range map[string]string{s.name: "in/pinned.jsonl", s.other: "pinned.jsonl"} {
+		s.versions(bucket, s3types.BucketVersioningStatusEnabled)
+		if s.putIn(bucket, key, lines("p")) == "" {
+			t.Fatalf("%s keeps no versions", bucket)
+		}
+		in.pinned += " " + submit("pinned"+fmt.Sprint(len(bucket)), "s3://"+bucket+"/"+key)
+		s.putIn(bucket, key, "{}\n")
+		s.versions(bucket, s3types.BucketVersioningStatusSuspended)
+	}
+	s.remove(s.other, in.missing)
+	return in
+}
+
+func (s *stage) remove(bucket, key string) {
+	s.t.Helper()
+	_, err := s.s3.DeleteObject(s.t.Context(), &s3.DeleteObjectInput{Bucket: &bucket, Key: &key})
 	must(s.t, err)
 }
 
@@ -307,6 +364,8 @@ retry: {passes: 2, in_task: {attempts: 1}, backoff: {initial: 50ms, max: 50ms}, 
 	changed := s.types(submitter, exitDone, dir, "submit", "-q", s.job(dir, "moody", "fickle", s.in("in/moody.jsonl"), "batch: {items: 2}", out))
 	s.put("in/moody.jsonl", strings.ReplaceAll(moody, "m", "n"))
 
+	in := s.submitInputs(submitter, dir, out)
+
 	// Too many items that fail: the sweeper pauses the run.
 	s.put("in/grim.jsonl", itemLines(12, func(i int) string {
 		return fmt.Sprintf(`{"id":"g%d","permanent":%t,"wait_ms":%d}`, i, i < 4, 1500*min(1, i/4))
@@ -322,6 +381,10 @@ retry: {passes: 2, in_task: {attempts: 1}, backoff: {initial: 50ms, max: 50ms}, 
 		s.until(viewer, changed, "PAUSED")
 		s.until(viewer, bulk, "SUCCEEDED")
 		s.until(viewer, long, "SUCCEEDED")
+		s.until(viewer, in.theirs, "PAUSED")
+		for _, id := range append(strings.Fields(in.pinned), in.ours) {
+			s.until(viewer, id, "SUCCEEDED")
+		}
 	})
 	// The order to end is given, and then who gave it is cut off: the sweeper ends the run.
 	refuse, refusedEnd := once("PutObject", "/outcome-0.json")
@@ -363,8 +426,14 @@ retry: {passes: 2, in_task: {attempts: 1}, backoff: {initial: 50ms, max: 50ms}, 
 	s.sweep()
 	// Meanwhile the run that was paused goes on, with its input as it was.
 	s.put("in/moody.jsonl", moody)
+	s.putIn(s.other, in.missing, in.body)
+	// What a run has listed below out/ is another's input.
+	listed := s.types(submitter, exitDone, dir, "submit", "-q", s.job(dir, "listed", "fickle", s.in("out/"+long+"/lists/gone_ids.jsonl"), out), "--set", "input.key=key")
 	s.work(func() {
 		s.types(submitter, exitDone, dir, "resume", "--detach", changed)
+		s.types(submitter, exitDone, dir, "resume", "--detach", in.theirs)
+		s.until(viewer, in.theirs, "SUCCEEDED")
+		s.until(viewer, listed, "SUCCEEDED")
 		s.types(submitter, exitDone, dir, "watch", slow)
 		s.until(viewer, changed, "SUCCEEDED")
 	})
@@ -386,6 +455,12 @@ retry: {passes: 2, in_task: {attempts: 1}, backoff: {initial: 50ms, max: 50ms}, 
 	s.types(viewer, exitDone, dir, "audit", "--deep", bulk)
 	s.types(submitter, exitDone, dir, "status", long)
 	s.types(submitter, exitDone, dir, "audit", long)
+	for _, id := range append(strings.Fields(in.pinned), in.ours, in.theirs) {
+		s.types(viewer, exitDone, dir, "audit", "--deep", id)
+		s.types(submitter, exitDone, dir, "audit", "--deep", id)
+	}
+	s.remove(s.other, in.missing)
+	s.types(viewer, exitDone, dir, "inspect", in.theirs, "--item", "5")
 	s.diagnose(submitter)
 	s.until(viewer, idle, "CANCELLED")
 	s.clean(operator, idle)

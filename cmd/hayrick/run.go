@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -132,10 +133,7 @@ func runRun(ctx context.Context, c *cli, o submitOptions) error {
 func (c *cli) finish(ctx context.Context, r *roles, jobID string, start time.Time, strict bool) error {
 	k, _, err := r.known(ctx, jobID)
 	if err != nil {
-		return err
-	}
-	if k.Purging() {
-		return beingPurged(jobID)
+		return ofRun(jobID, fmt.Errorf("open run %s: %w", jobID, err))
 	}
 	d := &drive{roles: r, progress: newProgress(c, r.limits.grants), jobID: jobID}
 	err = d.run(ctx, k.Definition.Run.MaxParallel, d.follow(jobID))
@@ -151,7 +149,7 @@ func (c *cli) finish(ctx context.Context, r *roles, jobID string, start time.Tim
 	case errors.As(err, &paused):
 		return c.stopped(paused.exit, paused.Error(), paused.hint, "%s %s", c.paint(bold, "paused:"), paused.reason)
 	case err != nil:
-		return fmt.Errorf("run %s stopped: %w", jobID, err)
+		return ofRun(jobID, fmt.Errorf("run %s stopped: %w", jobID, err))
 	}
 	if k, _, err = r.known(context.WithoutCancel(ctx), jobID); err != nil {
 		return err
@@ -336,6 +334,17 @@ func (c *cli) usable(rate hayrick.Rate) float64 {
 	return l.Usable()
 }
 
+// kept are rates at the pace that they are kept at on the store.
+func (c *cli) kept(rates []hayrick.Rate) []hayrick.Rate {
+	out := slices.Clone(rates)
+	for i, rate := range out {
+		if usable := c.usable(rate); usable < rate.Limit.PerSecond() {
+			out[i].Limit = hayrick.PerTime{N: 1, Per: time.Duration(float64(time.Second) / usable)}
+		}
+	}
+	return out
+}
+
 // tellPlan says what is about to happen.
 func (c *cli) tellPlan(r *roles, f jobfile.File, s coordinator.Submitted) {
 	p, def := s.Plan, f.Definition
@@ -344,21 +353,30 @@ func (c *cli) tellPlan(r *roles, f jobfile.File, s coordinator.Submitted) {
 	}
 	c.tell("plan   %s -> %s of %s   %d at once, %s in flight each   store %s", count(p.Items, "item"), count(p.Group.Tasks, "task"),
 		number(int64(def.Batch.Items)), def.Run.MaxParallel, count(int64(def.Run.ItemsInFlight), "item"), c.storeDir)
-	for _, rate := range def.Rates {
+	for _, line := range c.rateLines(def.Rates, p.Items) {
+		c.tell("       %s", line)
+	}
+}
+
+// rateLines says what each rate comes to on the store.
+func (c *cli) rateLines(rates []hayrick.Rate, items int64) (lines []string) {
+	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	for _, rate := range rates {
 		limit, _ := rate.Limit.MarshalText()
 		usable := c.usable(rate)
 		switch {
 		case !rate.Auto:
-			c.tell("       rate %s: %s, as the handler asks", rate.Name, limit)
+			say("rate %s: %s, as the handler asks", rate.Name, limit)
 		case rate.Key != "":
-			c.tell("       rate %s: %s for each %s", rate.Name, limit, strings.TrimSuffix(strings.TrimPrefix(rate.Key, "$(item."), ")"))
+			say("rate %s: %s for each %s", rate.Name, limit, strings.TrimSuffix(strings.TrimPrefix(rate.Key, "$(item."), ")"))
 		default:
-			c.tell("       rate %s: %s; %s take %s at least", rate.Name, limit, count(p.Items, "item"),
-				ago(time.Duration(float64(p.Items)/usable*float64(time.Second))))
+			say("rate %s: %s; %s take %s at least", rate.Name, limit, count(items, "item"),
+				ago(time.Duration(float64(items)/usable*float64(time.Second))))
 		}
 		if t := c.timing(); usable < rate.Limit.PerSecond()*0.999 {
-			c.tell("       rate %s: kept at %.3g/s, for tokens here may be %v late and clocks %v off; with burst: %d it is %s",
+			say("rate %s: kept at %.3g/s, for tokens here may be %v late and clocks %v off; with burst: %d it is %s",
 				rate.Name, usable, t.Lateness, t.ClockBound, ratelimit.MinBurst(rate.Limit, t.ClockBound, t.Lateness), limit)
 		}
 	}
+	return lines
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"hayrick"
 	"hayrick/coordinator"
@@ -63,18 +64,25 @@ func (r *roles) findAudited(ctx context.Context, ref string) (string, error) {
 }
 
 // plans reads the plans of the runs that are asked for, the latest first.
-// Submissions that never got to their plan are no runs. One that is damaged is told
-// and left out.
+// Submissions that never got to their plan are no runs. One that is damaged, or that
+// this process may not read, is told and left out; but it is an error that it may not
+// read any.
 func (r *roles) plans(ctx context.Context, want func(jobID string) bool) ([]manifest.Plan, error) {
 	ids, err := r.lister.Jobs(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list the runs: %w", err)
 	}
 	ids = slices.DeleteFunc(ids, func(id string) bool { return !hayrick.ValidID(id) || !want(id) })
+	var denied atomic.Pointer[error]
 	plans, err := each(ids, func(id string) (*manifest.Plan, error) {
 		p, _, err := r.manifests.Plan(ctx, id)
 		if errors.Is(err, hayrick.ErrCorrupt) {
-			r.log.Warn("this run cannot be read; `hayrick audit` says more", hayrick.KeyJobID, id, hayrick.KeyError, err)
+			r.log.Warn("this run cannot be read; `hayrick audit "+id+"` says more", hayrick.KeyJobID, id, hayrick.KeyError, err)
+			return nil, nil
+		}
+		if errors.Is(err, hayrick.ErrDenied) {
+			r.log.Warn("this run may not be read by who asks", hayrick.KeyJobID, id, hayrick.KeyError, err)
+			denied.Store(&err)
 			return nil, nil
 		}
 		if errors.Is(err, hayrick.ErrNotFound) {
@@ -91,6 +99,9 @@ func (r *roles) plans(ctx context.Context, want func(jobID string) bool) ([]mani
 			out = append(out, *p)
 		}
 	}
+	if err := denied.Load(); err != nil && len(out) == 0 {
+		return nil, *err
+	}
 	slices.SortStableFunc(out, func(a, b manifest.Plan) int {
 		if c := b.SubmittedAt.Compare(a.SubmittedAt.Time); c != 0 {
 			return c
@@ -104,9 +115,41 @@ func (r *roles) plans(ctx context.Context, want func(jobID string) bool) ([]mani
 func (r *roles) known(ctx context.Context, jobID string) (*coordinator.Known, coordinator.Decision, error) {
 	k, err := r.coordinator.Known(ctx, jobID)
 	if err != nil {
-		return nil, coordinator.Decision{}, fmt.Errorf("read run %s: %w", jobID, err)
+		return nil, coordinator.Decision{}, ofRun(jobID, fmt.Errorf("read run %s: %w", jobID, err))
 	}
 	return k, coordinator.Decide(k, r.world.Clock.Now()), nil
+}
+
+// runDamage is an error about an object of a run that is damaged or gone: a person puts
+// it back, or gives the run up.
+type runDamage struct {
+	jobID string
+	error
+}
+
+func (e *runDamage) Unwrap() error { return e.error }
+
+// ofRun names the run of an error about damage, for the hint.
+func ofRun(jobID string, err error) error {
+	if !corrupted(err) || errors.As(err, new(*runDamage)) {
+		return err
+	}
+	return &runDamage{jobID, err}
+}
+
+// named is ofRun for what reads only objects that a commit names: one that is gone is
+// damage too, and no answer.
+func named(jobID string, err error) error {
+	if errors.Is(err, hayrick.ErrNotFound) {
+		err = fmt.Errorf("a named object is gone: %v: %w", err, hayrick.ErrCorrupt)
+	}
+	return ofRun(jobID, err)
+}
+
+// mend is what a person does about damage.
+func mend(jobID string) string {
+	return fmt.Sprintf("`hayrick audit %s` names all that is damaged; put it back from a backup and go on with `hayrick resume %s`, or end the run with `hayrick cancel %s` and start anew with `hayrick run --new`",
+		jobID, jobID, jobID)
 }
 
 // readers is how many small objects are read side by side.

@@ -22,7 +22,7 @@ import (
 // that scripts run, signal and kill real processes, and the function's bootstrap.
 func TestMain(m *testing.M) {
 	command := func() { os.Exit(realMain()) }
-	handlers[countedName] = counted
+	handlers[countedName], handlers[stubbornName] = counted, newStubborn
 	testscript.Main(m, map[string]func(){"hayrick": command, bootstrap: command})
 }
 

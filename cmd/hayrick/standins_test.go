@@ -14,6 +14,7 @@ import (
 //
 // 002-08
 func TestDemoOnStandIns(t *testing.T) {
+	t.Parallel()
 	store := "s3://" + standins.Store(t, standins.Config(t))
 	want := calm(t)
 	dir := workspace(t)

@@ -65,7 +65,7 @@ func runStatus(ctx context.Context, c *cli, ref string) error {
 	defer r.close()
 	s, err := r.statusOf(ctx, k)
 	if err != nil {
-		return err
+		return ofRun(k.Plan.JobID, err)
 	}
 	if c.json {
 		err = c.printJSON(s)

@@ -67,7 +67,14 @@ type child struct {
 
 func start(t *testing.T, dir string, args ...string) *child {
 	t.Helper()
+	return startWith(t, nil, dir, args...)
+}
+
+// startWith starts a command with more in its environment than this process has.
+func startWith(t *testing.T, env []string, dir string, args ...string) *child {
+	t.Helper()
 	c := &child{cmd: process(t, dir, args...), ended: make(chan error, 1)}
+	c.cmd.Env = append(os.Environ(), env...)
 	c.cmd.Stdout, c.cmd.Stderr = &c.out, &c.errs
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)

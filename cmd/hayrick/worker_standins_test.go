@@ -17,6 +17,7 @@ import (
 // What a killed process had in hand is hidden in the queue, as if a live one had it. A
 // worker does not take that for company and leave the run to it.
 func TestWorkerStaysWhereNobodyElseIsOnStandIns(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cfg := standins.Config(t)
 	name := standins.Store(t, cfg)
 	store, dir := "s3://"+name, t.TempDir()

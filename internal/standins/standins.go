@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -17,18 +18,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"hayrick/infra"
 )
-
-// account is the one that stand-ins play.
-const account = "000000000000"
 
 // Make makes the parts of a store: those that are there are in its way.
 func Make(ctx context.Context, cfg sdk.Config, name string) error {
 	stack, err := stackOf(cfg, name)
 	if err == nil {
-		err = errors.Join(bucket(ctx, cfg, stack), table(ctx, cfg, stack), queues(ctx, cfg, stack))
+		err = errors.Join(bucket(ctx, cfg, stack), table(ctx, cfg, stack), queues(ctx, cfg, name))
 	}
 	if err != nil {
 		return fmt.Errorf("make the store %s: %w (localstack/up starts the stand-ins)", name, err)
@@ -37,6 +36,10 @@ func Make(ctx context.Context, cfg sdk.Config, name string) error {
 }
 
 func stackOf(cfg sdk.Config, name string) (*infra.Stack, error) {
+	return stackIn(cfg, name, "000000000000")
+}
+
+func stackIn(cfg sdk.Config, name, account string) (*infra.Stack, error) {
 	return infra.Resolve(infra.Params{Values: map[string]string{"Name": name, "BudgetEmail": "nobody@example.invalid"}, Account: account, Region: cfg.Region})
 }
 
@@ -75,9 +78,31 @@ func table(ctx context.Context, cfg sdk.Config, stack *infra.Stack) error {
 	return err
 }
 
-func queues(ctx context.Context, cfg sdk.Config, stack *infra.Stack) error {
+// queues makes the one of dead letters first: its ARN says which account this is, real or
+// played, and the other names it by that.
+func queues(ctx context.Context, cfg sdk.Config, name string) error {
+	stack, err := stackOf(cfg, name)
+	if err != nil {
+		return err
+	}
 	client := sqs.NewFromConfig(cfg)
-	for _, q := range stack.Queues() {
+	dead := stack.Queues()[0]
+	made, err := client.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: &dead.Name, Attributes: dead.Attributes})
+	if err != nil {
+		return err
+	}
+	out, err := client.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: made.QueueUrl, AttributeNames: []sqstypes.QueueAttributeName{sqstypes.QueueAttributeNameQueueArn}})
+	if err != nil {
+		return err
+	}
+	parts := strings.Split(out.Attributes["QueueArn"], ":")
+	if len(parts) != 6 {
+		return fmt.Errorf("the queue %s has the ARN %q", dead.Name, out.Attributes["QueueArn"])
+	}
+	if stack, err = stackIn(cfg, name, parts[4]); err != nil {
+		return err
+	}
+	for _, q := range stack.Queues()[1:] {
 		if _, err := client.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: &q.Name, Attributes: q.Attributes}); err != nil {
 			return err
 		}

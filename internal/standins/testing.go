@@ -35,11 +35,7 @@ func Store(t testing.TB, cfg sdk.Config) string {
 // Queues makes the queues of a store again, where a stand-in has lost them.
 func Queues(t testing.TB, cfg sdk.Config, name string) {
 	t.Helper()
-	stack, err := stackOf(cfg, name)
-	if err == nil {
-		err = queues(t.Context(), cfg, stack)
-	}
-	if err != nil {
+	if err := queues(t.Context(), cfg, name); err != nil {
 		t.Fatalf("make the queues of %s: %v", name, err)
 	}
 }

@@ -53,7 +53,7 @@ func understand(service, region string, r *http.Request, body []byte) (call, err
 		}
 		c.asks = append(c.asks, infra.Request{Action: actions[i], Resource: p.arn, Context: p.context})
 	}
-	if c.operation == "GetObject" || c.operation == "HeadObject" {
+	if strings.HasPrefix(c.operation, "GetObject") || c.operation == "HeadObject" {
 		c.object = c.asks[0].Resource
 	}
 	return c, nil
@@ -79,8 +79,9 @@ var asksLess = []string{
 // ofS3 reads a request in path style.
 func ofS3(r *http.Request) (operation string, places []place, err error) {
 	q := r.URL.Query()
+	version := r.Method == http.MethodGet && q.Has("versionId")
 	for name := range q {
-		if !slices.Contains(asksLess, name) { // versionId: s3:GetObjectVersion, and so on
+		if !slices.Contains(asksLess, name) && !(version && name == "versionId") { // s3:DeleteObjectVersion, and so on
 			return "", nil, fmt.Errorf("%s %s: what ?%s asks for is not known", r.Method, r.URL.Path, name)
 		}
 	}
@@ -120,6 +121,9 @@ func ofS3(r *http.Request) (operation string, places []place, err error) {
 	switch r.Method {
 	case http.MethodGet:
 		operation = "GetObject"
+		if version {
+			operation = "GetObjectVersion"
+		}
 	case http.MethodHead:
 		operation = "HeadObject"
 	case http.MethodDelete:

@@ -42,6 +42,7 @@ type Log struct {
 	calls   map[string]int           // by operation
 	strange map[string]bool
 	refuse  func(operation, resource string) bool
+	deny    func(infra.Request) bool
 }
 
 // Start puts a proxy before the endpoint of every service that the environment names.
@@ -49,7 +50,7 @@ func Start(region string) (l *Log, err error) {
 	l = &Log{
 		region: region, client: http.DefaultTransport.(*http.Transport).Clone(),
 		asked: map[string]infra.Request{}, calls: map[string]int{}, strange: map[string]bool{},
-		refuse: func(string, string) bool { return false },
+		refuse: func(string, string) bool { return false }, deny: func(infra.Request) bool { return false },
 	}
 	l.client.MaxIdleConnsPerHost = 64
 	l.client.DisableCompression = true
@@ -77,6 +78,14 @@ func (l *Log) Refuse(f func(operation, resource string) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.refuse = f
+}
+
+// Deny makes the proxy answer as AWS does to who may not do what f says, and not pass it
+// on. It is noted all the same.
+func (l *Log) Deny(f func(infra.Request) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.deny = f
 }
 
 // Asked is what was asked for so far, each thing once.
@@ -110,21 +119,46 @@ func (l *Log) note(asks ...infra.Request) {
 	}
 }
 
-// heard notes a request, and says whether to refuse it.
-func (l *Log) heard(service string, r *http.Request, body []byte) (refused bool) {
+// heard notes a request, and says how to answer instead of passing it on; nil = not.
+func (l *Log) heard(service string, r *http.Request, body []byte) *answer {
 	c, err := understand(service, l.region, r, body)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.calls[c.name()]++
 	if err != nil {
 		l.strange[err.Error()] = true
-		return false
+		return nil
 	}
 	l.note(c.asks...)
-	return service == "s3" && l.refuse(c.operation, c.asks[len(c.asks)-1].Resource)
+	switch {
+	case service == "s3" && l.refuse(c.operation, c.asks[len(c.asks)-1].Resource):
+		return &answer{http.StatusBadRequest, "application/xml", refusal("InvalidRequest")}
+	case slices.ContainsFunc(c.asks, l.deny):
+		return denial(service)
+	}
+	return nil
 }
 
-const refusal = `<?xml version="1.0" encoding="UTF-8"?><Error><Code>InvalidRequest</Code><Message>refused by the test</Message></Error>`
+// answer is a reply that no server gave.
+type answer struct {
+	status     int
+	kind, body string
+}
+
+func refusal(code string) string {
+	return `<?xml version="1.0" encoding="UTF-8"?><Error><Code>` + code + `</Code><Message>refused by the test</Message></Error>`
+}
+
+// denial is what a service says to who may not.
+func denial(service string) *answer {
+	switch service {
+	case "dynamodb":
+		return &answer{http.StatusBadRequest, "application/x-amz-json-1.0", `{"__type":"com.amazon.coral.service#AccessDeniedException","Message":"denied by the test"}`}
+	case "sqs":
+		return &answer{http.StatusForbidden, "application/x-amz-json-1.0", `{"__type":"com.amazon.coral.service#AccessDeniedException","message":"denied by the test"}`}
+	}
+	return &answer{http.StatusForbidden, "application/xml", refusal("AccessDenied")}
+}
 
 func (l *Log) proxy(service string, server *url.URL) http.Handler {
 	pass := &httputil.ReverseProxy{
@@ -145,11 +179,11 @@ func (l *Log) proxy(service string, server *url.URL) http.Handler {
 			}
 			r.Body = io.NopCloser(bytes.NewReader(body))
 		}
-		if l.heard(service, r, body) {
+		if a := l.heard(service, r, body); a != nil {
 			io.Copy(io.Discard, r.Body)
-			w.Header().Set("Content-Type", "application/xml")
-			w.WriteHeader(http.StatusBadRequest)
-			io.WriteString(w, refusal)
+			w.Header().Set("Content-Type", a.kind)
+			w.WriteHeader(a.status)
+			io.WriteString(w, a.body)
 			return
 		}
 		pass.ServeHTTP(w, r)

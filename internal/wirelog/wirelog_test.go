@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"hayrick/infra"
 )
 
 // send asks one thing of a log's proxy and returns the answer.
@@ -76,6 +78,8 @@ func TestLog(t *testing.T) {
 	}{
 		{"s3", "GET", "/lab/jobs/a", "", nil, []string{"s3:GetObject arn:aws:s3:::lab/jobs/a map[" + s3 + "]"}},
 		{"s3", "GET", "/lab/jobs/missing", "", nil, []string{"s3:GetObject arn:aws:s3:::lab/jobs/missing map[" + s3 + "]", "s3:ListBucket arn:aws:s3:::lab map[" + s3 + "]"}},
+		{"s3", "GET", "/lab/in/a?versionId=1&x-id=GetObject", "", nil, []string{"s3:GetObjectVersion arn:aws:s3:::lab/in/a map[" + s3 + "]"}},
+		{"s3", "GET", "/lab/in/missing?versionId=1", "", nil, []string{"s3:GetObjectVersion arn:aws:s3:::lab/in/missing map[" + s3 + "]", "s3:ListBucket arn:aws:s3:::lab map[" + s3 + "]"}},
 		{"s3", "HEAD", "/lab/in/a%20b", "", nil, []string{"s3:GetObject arn:aws:s3:::lab/in/a b map[" + s3 + "]"}},
 		{"s3", "GET", "/lab?list-type=2&prefix=jobs%2F&delimiter=%2F", "", nil, []string{"s3:ListBucket arn:aws:s3:::lab map[" + tls + " s3:TlsVersion:[1.3] s3:delimiter:[/] s3:prefix:[jobs/]]"}},
 		{"s3", "PUT", "/lab/jobs/a/plan.json", "{}", []string{"If-None-Match", "*"}, []string{"s3:PutObject arn:aws:s3:::lab/jobs/a/plan.json map[" + s3 + " s3:if-none-match:[*]]"}},
@@ -113,7 +117,8 @@ func TestStrange(t *testing.T) {
 		header                      []string
 		want                        string
 	}{
-		{"s3", "GET", "/lab/x?versionId=1", "", nil, "GET /lab/x: what ?versionId asks for is not known"},
+		{"s3", "DELETE", "/lab/x?versionId=1", "", nil, "DELETE /lab/x: what ?versionId asks for is not known"},
+		{"s3", "HEAD", "/lab/x?versionId=1", "", nil, "HEAD /lab/x: what ?versionId asks for is not known"},
 		{"s3", "GET", "/lab?policy=", "", nil, "GET /lab: what ?policy asks for is not known"},
 		{"s3", "PUT", "/lab", "", nil, "PUT of bucket lab: the operation is not known"},
 		{"s3", "PUT", "/lab/x", "", []string{"X-Amz-Acl", "public-read"}, "PUT /lab/x: what X-Amz-Acl asks for is not known"},
@@ -147,5 +152,32 @@ func TestRefuse(t *testing.T) {
 	}
 	if len(*hosts) != 1 || l.Calls()["s3.UploadPart"] != 1 || len(l.Asked()) != 1 {
 		t.Errorf("%d passed on; %v, %v", len(*hosts), l.Calls(), l.Asked())
+	}
+}
+
+// What somebody may not do is answered as the service does, noted, and goes nowhere.
+func TestDeny(t *testing.T) {
+	l, hosts := started(t)
+	l.Deny(func(r infra.Request) bool {
+		return r.Action == "s3:GetObject" && r.Resource == "arn:aws:s3:::theirs/x" || r.Action == "dynamodb:GetItem" || r.Action == "sqs:GetQueueUrl"
+	})
+	for _, c := range []struct {
+		service, method, path, body, target string
+		want                                int
+	}{
+		{"s3", "GET", "/theirs/x", "", "", http.StatusForbidden},
+		{"s3", "HEAD", "/theirs/x", "", "", http.StatusForbidden},
+		{"s3", "GET", "/ours/x", "", "", http.StatusOK},
+		{"s3", "PUT", "/theirs/x", "", "", http.StatusOK},
+		{"dynamodb", "POST", "/", `{"TableName":"lab","Key":{"pk":{"S":"claim#a"}}}`, "DynamoDB_20120810.GetItem", http.StatusBadRequest},
+		{"sqs", "POST", "/", `{"QueueName":"lab-tasks"}`, "AmazonSQS.GetQueueUrl", http.StatusForbidden},
+	} {
+		status, said := send(t, l, c.service, c.method, c.path, c.body, "X-Amz-Target", c.target)
+		if status != c.want || c.want != http.StatusOK && c.method != "HEAD" && !strings.Contains(said, "AccessDenied") {
+			t.Errorf("%s %s %s: %d %s", c.service, c.method, c.path, status, said)
+		}
+	}
+	if len(*hosts) != 2 || len(l.Asked()) != 5 || len(l.Strange()) > 0 {
+		t.Errorf("%d passed on; %v, strange %v", len(*hosts), l.Asked(), l.Strange())
 	}
 }
