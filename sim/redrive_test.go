@@ -481,7 +481,9 @@ func TestEverySingleFaultOfARedriveIsSurvived(t *testing.T) {
 			if got := Gist(j.outcomeOf(1)); got != want {
 				t.Errorf("%s at %s:\n got %s\nwant %s", kind.name, at, got, want)
 			}
-			j.audited(1)
+			if !looks[call.Op] {
+				j.audited(1)
+			}
 			if t.Failed() {
 				t.Fatalf("%s at %s", kind.name, at)
 			}

@@ -139,6 +139,9 @@ func runFailures(ctx context.Context, c *cli, ref string, o failuresOptions) err
 		return nil
 	}
 	classes := sum.sorted(k.Definition, k.Plan.JobID, c.again(k.Plan))
+	for i := range classes {
+		classes[i].Helps = c.advice(classes[i].Helps)
+	}
 	switch {
 	case c.json:
 		for _, f := range classes {
@@ -312,15 +315,15 @@ func helps(class, state string, def hayrick.JobDefinition, jobID, again string) 
 	case class == hayrick.ClassBadItem:
 		return list + "; mend the input, then " + again
 	case state == statePermanent:
-		return list + "; not tried again"
+		return list + "; not tried again, but for hayrick redrive " + jobID + " --class " + class
 	case class == hayrick.ClassTimeout:
-		return list + "; a longer run.item_timeout, then " + again
+		return list + "; hayrick redrive " + jobID + " --class timeout --set run.item_timeout=<longer>"
 	case class == hayrick.ClassRateLimit:
-		return list + "; a lower rate or more retry.passes, then " + again
+		return list + "; hayrick redrive " + jobID + " --class rate_limit, with a lower rate or more retry.passes"
 	case class == hayrick.ClassLostWorker:
 		return list + "; workers vanished with it in hand: look at their memory"
 	}
-	return list + "; more retry.passes, then " + again
+	return list + "; hayrick redrive " + jobID + " --class " + class
 }
 
 func (c *cli) sayClasses(classes []failedClass, id string) error {

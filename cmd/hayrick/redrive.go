@@ -61,7 +61,6 @@ hayrick failures --export wrote.
 batches and its handler's name. --code takes the job's folder as it is now.`,
 		Example: `  hayrick redrive @ --dry-run
   hayrick redrive @ --class timeout --set run.item_timeout=180s
-  hayrick redrive @backfill --list deleted_dids
   hayrick redrive @ --keys-from out/backfill-20260101-abcdef/lists/exhausted.jsonl`,
 		Annotations: endsWith(exitUnwell, exitNotFound, exitBudget, exitConflict),
 		RunE:        func(cmd *cobra.Command, args []string) error { return runRedrive(cmd.Context(), c, args[0], o) },

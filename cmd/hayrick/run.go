@@ -135,6 +135,9 @@ func (c *cli) finish(ctx context.Context, r *roles, jobID string, start time.Tim
 	if err != nil {
 		return ofRun(jobID, fmt.Errorf("open run %s: %w", jobID, err))
 	}
+	if k.Purging() {
+		return beingPurged(jobID)
+	}
 	d := &drive{roles: r, progress: newProgress(c, r.limits.grants), jobID: jobID}
 	err = d.run(ctx, k.Definition.Run.MaxParallel, d.follow(jobID))
 	c.screen.clear()
