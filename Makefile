@@ -46,10 +46,10 @@ localstack-smoke: localstack-up ## one small job on the stand-ins, from doctor t
 	. localstack/env && localstack/smoke
 
 merge-aws: localstack-up ## a thousand results of a megabyte, merged on the stand-ins: what passes through
-	. localstack/env && HAYRICK_MERGE_RESULTS=1000 $(GO) test $(ON_STANDINS) -timeout 60m ./cmd/hayrick -run TestUpperLevels -v
+	. localstack/env && HAYRICK_TEST_MERGE_RESULTS=1000 $(GO) test $(ON_STANDINS) -timeout 60m ./cmd/hayrick -run TestUpperLevels -v
 
 golden: ## rewrite golden files; review the diff
-	$(GO) test ./manifest ./ratelimit ./retryplanner ./worker ./jobfile ./infra -rewrite
+	$(GO) test ./manifest ./ratelimit ./retryplanner ./worker ./jobfile ./schema ./infra -rewrite
 
 bench: ## ratios against peers and physical limits, measured in one run
 	cd bench && $(GO) run .

@@ -13,18 +13,18 @@ import (
 // the copy stored beside a run is itself a job file. Its identity is the SHA-256
 // of that form.
 type JobDefinition struct {
-	Version     int     `json:"version"`
-	Name        string  `json:"name"`
-	Description string  `json:"description,omitempty"`
-	Handler     Handler `json:"handler"`
-	Input       Input   `json:"input"`
-	Batch       Batches `json:"batch"`
-	Run         Run     `json:"run"`
-	Rates       []Rate  `json:"rates,omitempty"`
-	Retry       Retry   `json:"retry"`
-	Output      Output  `json:"output"`
-	Merge       Merge   `json:"merge"`
-	Budget      *Budget `json:"budget,omitempty"`
+	Version     int     `json:"version"`               // of the form of job files: 1
+	Name        string  `json:"name"`                  // run ids begin with it
+	Description string  `json:"description,omitempty"` // what the job is for
+	Handler     Handler `json:"handler"`               // the code that each item is given to
+	Input       Input   `json:"input"`                 // where the items come from
+	Batch       Batches `json:"batch"`                 // how the input is cut
+	Run         Run     `json:"run"`                   // the bounds of the execution
+	Rates       []Rate  `json:"rates,omitempty"`       // global limits, each with a name
+	Retry       Retry   `json:"retry"`                 // what is tried again, and when
+	Output      Output  `json:"output"`                // where the dataset is published
+	Merge       Merge   `json:"merge"`                 // the shape of the merge tree
+	Budget      *Budget `json:"budget,omitempty"`      // what a run may cost; it is paused before it passes that
 }
 
 // Handler names the user's code.
@@ -35,13 +35,15 @@ type Handler struct {
 
 // Input says where the items come from.
 type Input struct {
-	URI       string `json:"uri,omitempty"`   // a JSONL file, or a folder of them (it ends in a slash); empty with Items
-	Items     bool   `json:"items,omitempty"` // the handler lists its own items
-	Format    string `json:"format"`          // jsonl
-	Key       string `json:"key,omitempty"`   // the field that labels an item; "" = the ordinal
-	Limit     int64  `json:"limit,omitempty"` // only the first n items; 0 = all
-	OnBadItem string `json:"on_bad_item"`     // fail (pause and say where) | skip (permanent, class bad_item)
-	Snapshot  string `json:"snapshot"`        // auto (clone where it costs no bytes, else pin) | copy
+	URI         string   `json:"uri,omitempty"`         // a file, a folder (it ends in a slash), a pattern of names, or - ; empty with Items
+	Items       bool     `json:"items,omitempty"`       // the handler lists its own items
+	Format      string   `json:"format"`                // jsonl | csv | tsv | lines | parquet | files (an item a file)
+	Compression string   `json:"compression,omitempty"` // none | gzip | zstd; "" = by the suffix of each name
+	Columns     []string `json:"columns,omitempty"`     // of csv and tsv whose first record does not name them
+	Key         string   `json:"key,omitempty"`         // the field that labels an item; "" = the ordinal
+	Limit       int64    `json:"limit,omitempty"`       // only the first n items; 0 = all
+	OnBadItem   string   `json:"on_bad_item"`           // fail (pause and say where) | skip (permanent, class bad_item)
+	Snapshot    string   `json:"snapshot"`              // auto (clone where it costs no bytes, else pin) | copy
 }
 
 // Batches says how the input is cut.
@@ -61,7 +63,7 @@ type Run struct {
 
 // Rate is a named global limit.
 type Rate struct {
-	Name  string   `json:"name"`
+	Name  string   `json:"name"`            // handlers ask by it
 	Key   string   `json:"key,omitempty"`   // $(item.<field>): one bucket a value; "" = one bucket
 	Limit PerTime  `json:"limit"`           // 10/s, 3000/5m
 	Burst int      `json:"burst"`           // above limit x window, in any window
@@ -73,32 +75,32 @@ type Rate struct {
 
 // Retry is the policy of the retry planner and of tries within a task.
 type Retry struct {
-	InTask   InTask                 `json:"in_task"`
+	InTask   InTask                 `json:"in_task"`            // tries within one attempt of a task
 	Passes   int                    `json:"passes"`             // retry_batch_1 .. retry_batch_<passes>
 	Backoff  Backoff                `json:"backoff"`            // between groups
 	Classify []ClassRule            `json:"classify,omitempty"` // renames a failure by status, message or class; the first that holds
 	Classes  map[string]Disposition `json:"classes,omitempty"`  // class -> disposition; wins over the handler
 	Lists    map[string]string      `json:"lists,omitempty"`    // class -> name of the list it goes to
-	StopIf   *StopIf                `json:"stop_if,omitempty"`
+	StopIf   *StopIf                `json:"stop_if,omitempty"`  // pause the run when too much fails
 }
 
 // InTask bounds the tries of an item within one attempt of its task.
 type InTask struct {
-	Attempts int      `json:"attempts"`
-	Initial  Duration `json:"initial"`
-	Max      Duration `json:"max"`
+	Attempts int      `json:"attempts"` // tries of an item
+	Initial  Duration `json:"initial"`  // the wait before the second one; it doubles
+	Max      Duration `json:"max"`      // ... up to this
 }
 
 // Backoff is exponential with full jitter between Initial and Max.
 type Backoff struct {
-	Initial Duration `json:"initial"`
-	Max     Duration `json:"max"`
+	Initial Duration `json:"initial"` // the wait before the first retry group; it doubles
+	Max     Duration `json:"max"`     // ... up to this
 }
 
 // StopIf pauses the job by an order when too much fails.
 type StopIf struct {
-	FailedFraction float64 `json:"failed_fraction"`
-	AfterItems     int64   `json:"after_items"`
+	FailedFraction float64 `json:"failed_fraction"` // of the items that have ended
+	AfterItems     int64   `json:"after_items"`     // not before so many have ended
 }
 
 // Output is where the dataset is published.

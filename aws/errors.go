@@ -64,7 +64,7 @@ func explain(err error) error {
 	case c == "ExpiredToken", c == "ExpiredTokenException", c == "RequestExpired":
 		return &hayrick.UserError{What: "the AWS credentials have expired", Hint: "log in again: `aws sso login`; the same command goes on where it stopped", Exit: exitCredentials, Err: err}
 	case slices.Contains(badCredentials, c):
-		return &hayrick.UserError{What: "AWS does not take these credentials", Hint: "check AWS_PROFILE, or AWS_ACCESS_KEY_ID and what belongs to it; `hayrick doctor` says whose they are", Exit: exitCredentials, Err: err}
+		return &hayrick.UserError{What: "AWS does not take these credentials", Hint: "check AWS_PROFILE, or AWS_ACCESS_KEY_ID and what belongs to it: `aws sts get-caller-identity` says whose they are", Exit: exitCredentials, Err: err}
 	case status(err) == http.StatusForbidden, status(err) == http.StatusUnauthorized, c == "AccessDeniedException":
 		return denied(err)
 	case noCredentials(err):

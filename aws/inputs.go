@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -14,6 +15,39 @@ import (
 	"hayrick"
 	"hayrick/manifest"
 )
+
+// Inputs are objects in S3 as the inputs of a store that lies elsewhere.
+type Inputs struct{ store *Store } // without a name: no bucket is its own
+
+// OpenInputs is Open for inputs alone: credentials, region and endpoint are those of the
+// environment, and it asks for nothing.
+func OpenInputs(ctx context.Context, world hayrick.World, log *slog.Logger) (Inputs, error) {
+	cfg, err := LoadConfig(ctx)
+	if err != nil {
+		return Inputs{}, err
+	}
+	return Inputs{New(cfg, "", world, log)}, nil
+}
+
+// Stat is Store.Stat.
+func (i Inputs) Stat(ctx context.Context, uri string) (manifest.Pin, error) {
+	return i.store.Stat(ctx, uri)
+}
+
+// ListSources is Store.ListSources.
+func (i Inputs) ListSources(ctx context.Context, uri string, fn func(object string, pin manifest.Pin) error) error {
+	return i.store.ListSources(ctx, uri, fn)
+}
+
+// OpenSource is Store.OpenSource.
+func (i Inputs) OpenSource(ctx context.Context, uri string) (io.ReadCloser, manifest.Pin, error) {
+	return i.store.OpenSource(ctx, uri)
+}
+
+// OpenInput is Store.OpenInput of a batch of an object in S3.
+func (i Inputs) OpenInput(ctx context.Context, jobID string, b manifest.Batch) (io.ReadCloser, error) {
+	return i.store.OpenInput(ctx, jobID, b)
+}
 
 // Stat identifies the object at uri now.
 func (s *Store) Stat(ctx context.Context, uri string) (manifest.Pin, error) {
@@ -106,8 +140,11 @@ func (s *Store) Clone(context.Context, string, string) (bool, error) { return fa
 // source is err for an input that a person names: of a bucket that is not there it
 // says so, and it counts as the object not being there.
 func (s *Store) source(err error, o object) error {
-	err = s.refused(inBucket(err, o.bucket, s.purpose(o, forInput)), o, forInput)
 	var u *hayrick.UserError
+	if s.name == "" && errors.As(err, &u) && u.What == otherRegion {
+		return &hayrick.UserError{What: fmt.Sprintf("the bucket %s of the input is in another region than AWS_REGION", o.bucket), Hint: u.Hint, Exit: u.Exit, Err: u.Err}
+	}
+	err = s.refused(inBucket(err, o.bucket, s.purpose(o, forInput)), o, forInput)
 	if errors.As(err, &u) && code(err) == "NoSuchBucket" {
 		u.Err = fmt.Errorf("%w: %w", hayrick.ErrNotFound, u.Err)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
@@ -227,6 +228,37 @@ func TestTheStoreIsNoInput(t *testing.T) {
 		var user *hayrick.UserError
 		if listed := err == nil && n == 1; listed != want || !want && (!errors.As(err, &user) || user.Hint == "") {
 			t.Errorf("%q: %d objects, %v", prefix, n, err)
+		}
+	}
+}
+
+// What a real S3 answers to somebody who has no rights is told by the right and the place;
+// what it answers to credentials that nobody has is another thing.
+func TestAServerThatRefuses(t *testing.T) {
+	cfg := standins.Config(t)
+	bucket := anotherBucket(t, cfg)
+	put(t, cfg, bucket, "in/a.jsonl", []byte("{}\n"))
+	uri := aws.Scheme + bucket + "/in/a.jsonl"
+	for what, c := range map[string]struct {
+		as         sdk.CredentialsProvider
+		head, says string
+	}{
+		"nobody":       {sdk.AnonymousCredentials{}, "AWS refuses s3:GetObject on " + uri, "AWS refuses s3:GetObject on " + uri},
+		"wrong secret": {credentials.NewStaticCredentialsProvider("test", "another", ""), "AWS refuses s3:GetObject on " + uri, "AWS does not take these credentials"},
+	} {
+		refused := cfg
+		refused.Credentials = c.as
+		s := aws.New(refused, "lab-hayrick", hayrick.RealWorld("host/1"), nil)
+		_, head := s.Stat(t.Context(), uri) // which S3 answers without a word
+		_, _, get := s.OpenSource(t.Context(), uri)
+		for call, e := range map[string]struct {
+			err  error
+			want string
+		}{"HEAD": {head, c.head}, "GET": {get, c.says}} {
+			var u *hayrick.UserError
+			if !errors.As(e.err, &u) || u.What != e.want || u.Exit != 5 || u.Hint == "" || errors.Is(e.err, hayrick.ErrDenied) != strings.Contains(e.want, "refuses") {
+				t.Errorf("%s, %s: %v", what, call, e.err)
+			}
 		}
 	}
 }

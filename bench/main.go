@@ -7,7 +7,7 @@
 // needs Go and gcc; openssl, cat and PostgreSQL are used where they are installed.
 //
 // main.go chooses and orders the benchmarks, one file each (index, noop, depth,
-// start, lambda, concat, merge, cost); rounds.go takes turns, report.go is the table; child.go starts processes and reads
+// start, jobfile, lambda, concat, merge, cost); rounds.go takes turns, report.go is the table; child.go starts processes and reads
 // their memory; whatever is measured for memory runs in a child of its own.
 package main
 
@@ -35,6 +35,7 @@ type benchmark struct {
 
 var benchmarks = []benchmark{
 	{"start", "`hayrick run` of one item, from exec to exit", benchStart},
+	{"jobfile", "the slowest and the hungriest of a corpus of bad job files", benchJobFile},
 	{"lambda", "cold start and size of the function", benchLambda},
 	{"index", "a SHA-256 a batch over 10 million lines, beside openssl", benchIndex},
 	{"noop", "items that do nothing, durable, beside the disk and River on PostgreSQL", benchNoop},

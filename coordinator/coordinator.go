@@ -44,6 +44,9 @@ type Submission struct {
 	// Items lists the items of a definition with input.items, in a fixed order.
 	Items func(ctx context.Context, emit func(json.RawMessage) error) error
 
+	// Stdin is read for an input.uri of "-"; nil = there is nothing.
+	Stdin io.Reader
+
 	New   bool   // start a new run, whatever is unfinished
 	JobID string // run under this id; "" = derived
 

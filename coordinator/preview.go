@@ -84,8 +84,11 @@ func (c *Coordinator) previewIndex(ctx context.Context, s Submission, src *sourc
 	defer x.close()
 	x.look = look
 	x.open = func(ctx context.Context, src *source) (io.ReadCloser, error) {
+		if err := c.convert(ctx, s, src); err != nil {
+			return nil, err
+		}
 		if src.spool != nil {
-			return io.NopCloser(io.NewSectionReader(src.spool, 0, src.size)), nil
+			return src.spooled(), nil
 		}
 		return c.openSource(ctx, src)
 	}

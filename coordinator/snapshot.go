@@ -39,8 +39,11 @@ func (s *source) pinned() bool {
 
 // name is the input in messages.
 func (s *source) name() string {
-	if s.spool != nil {
+	switch s.id.URI {
+	case "":
 		return "the handler's list"
+	case StdinURI:
+		return "standard input"
 	}
 	return s.id.URI
 }
@@ -68,8 +71,18 @@ func (c *Coordinator) source(ctx context.Context, s Submission) (*source, error)
 	if in.Items {
 		return c.spool(ctx, s)
 	}
-	if manifest.IsFolder(in.URI) {
-		return c.listFolder(ctx, s)
+	if in.URI == StdinURI {
+		return c.stdin(ctx, s)
+	}
+	if manifest.IsFolder(in.URI) || IsGlob(in.URI) {
+		src, err := c.listFolder(ctx, s)
+		if err == nil && in.Format == FormatFiles {
+			return c.itemsOf(ctx, s, src)
+		}
+		return src, err
+	}
+	if in.Format == FormatFiles {
+		return nil, &hayrick.UserError{What: fmt.Sprintf("input.format: files lists a folder, and %s is none", in.URI), Hint: "name a folder with a slash at its end, or a pattern such as ./in/*.tif"}
 	}
 	pin, err := c.Sources.Stat(ctx, in.URI)
 	if user := (*hayrick.UserError)(nil); errors.As(err, &user) {
@@ -160,14 +173,17 @@ func (c *Coordinator) snapshot(ctx context.Context, s Submission, jobID string, 
 		}
 		return r, nil
 	}
+	if err := c.convert(ctx, s, src); err != nil {
+		return nil, err
+	}
 	switch {
 	case src.spool != nil:
-		key := job.Input("items.jsonl", src.id.SHA256)
+		key := job.Input(src.spoolName(), src.id.SHA256)
 		if err := c.Store.Objects.Put(ctx, key, io.NewSectionReader(src.spool, 0, src.size)); err != nil {
 			return nil, fmt.Errorf("store the items: %w", err)
 		}
 		src.id.Object = manifest.StoreScheme + job.Rel(key)
-		return io.NopCloser(io.NewSectionReader(src.spool, 0, src.size)), nil
+		return src.spooled(), nil
 
 	case s.Definition.Input.Snapshot == "copy":
 		sha, err := c.hashSource(ctx, src)

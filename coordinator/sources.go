@@ -45,7 +45,7 @@ func (c *Coordinator) listFolder(ctx context.Context, s Submission) (_ *source, 
 	l := &listing{file: f}
 	id := manifest.InputID{URI: in.URI, Object: manifest.Resolve(s.Folder, in.URI)}
 	h, w, last := sha256.New(), bufio.NewWriterSize(f, 256<<10), ""
-	err = c.Sources.ListSources(ctx, in.URI, func(uri string, pin manifest.Pin) error {
+	err = c.listSources(ctx, in.URI, func(uri string, pin manifest.Pin) error {
 		if l.objects > 0 && uri <= last {
 			return fmt.Errorf("it lists %s behind %s, which is no order of names", uri, last)
 		}
@@ -172,7 +172,7 @@ func (c *Coordinator) unchangedList(ctx context.Context, uri string, l *listing,
 	if err != nil {
 		return fmt.Errorf("read the list of sources: %w", err)
 	}
-	err = c.Sources.ListSources(ctx, uri, func(object string, pin manifest.Pin) error {
+	err = c.listSources(ctx, uri, func(object string, pin manifest.Pin) error {
 		switch {
 		case object < line.URI:
 			return nil

@@ -2,6 +2,7 @@ package jobfile
 
 import (
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,7 +15,6 @@ const runID = "$(run.id)"
 
 var (
 	itemKey = regexp.MustCompile(`^\$\(item\.[^()$]+\)$`)
-	rateKey = regexp.MustCompile(`^rates\[\d+\]\.key$`)
 )
 
 // maxName leaves room in a job id for the date and the letters behind the name.
@@ -29,7 +29,7 @@ func check(root *node, d *hayrick.JobDefinition, failed []string) Problems {
 	case d.Name == "":
 		c.rule(false, "name", "not given; write a short name such as backfill, run ids begin with it")
 	case !hayrick.ValidID(d.Name) || len(d.Name) > maxName:
-		c.rule(false, "name", "%q; write up to %d of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit", d.Name, maxName)
+		c.rule(false, "name", "%s; write up to %d of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit", quoted(d.Name), maxName)
 	}
 	c.rule(d.Handler.Builtin != "", "handler", "no handler is named; write handler: {builtin: <name>}")
 	c.rule(d.Input.URI != "" || d.Input.Items, "input", "neither a file nor items; write uri: ./items.jsonl, or items: true when the handler lists its own")
@@ -42,7 +42,9 @@ func check(root *node, d *hayrick.JobDefinition, failed []string) Problems {
 	c.rule(d.Output.URI != "", "output.uri", "empty; write a folder such as ./out/%s/", runID)
 	c.rule(d.Merge.TargetBytes > 0, "merge.target_bytes", "0B; write a size such as 64MiB")
 	c.rates(d.Rates)
-	c.templates(root, "")
+	c.apart(d.Input.URI, d.Output.URI)
+	c.open("input.uri", d.Input.URI)
+	c.open("output.uri", d.Output.URI)
 	return c.problems
 }
 
@@ -52,11 +54,19 @@ type checker struct {
 	problems Problems
 }
 
-// rule reports a problem at path unless it is kept.
-func (c *checker) rule(kept bool, path, format string, args ...any) {
-	if !kept && !slices.Contains(c.failed, path) {
-		c.problems.add(c.root.find(path).Place, "%s: %s", path, fmt.Sprintf(format, args...))
+// rule reports a problem at a path unless it is kept, or something of what is there has
+// been reported.
+func (c *checker) rule(kept bool, at, format string, args ...any) {
+	reported := func(f string) bool { return f == at || under(f, at) || under(at, f) }
+	if !kept && !slices.ContainsFunc(c.failed, reported) {
+		c.problems.add(c.root.find(at).Place, "%s: %s", shortened(at), fmt.Sprintf(format, args...))
 	}
+}
+
+// under says that one path of keys goes on from another.
+func under(path, from string) bool {
+	rest, ok := strings.CutPrefix(path, from)
+	return ok && rest != "" && (rest[0] == '.' || rest[0] == '[')
 }
 
 func (c *checker) rates(rates []hayrick.Rate) {
@@ -67,39 +77,52 @@ func (c *checker) rates(rates []hayrick.Rate) {
 		case r.Name == "":
 			c.rule(false, at, "no name; write name: api")
 		case !hayrick.ValidID(r.Name):
-			c.rule(false, at+".name", "%q; write a-z, 0-9, '.', '_' and '-'", r.Name)
+			c.rule(false, at+".name", "%s; write a-z, 0-9, '.', '_' and '-'", quoted(r.Name))
 		}
-		c.rule(r.Name == "" || !seen[r.Name], at+".name", "%q is there twice; names are what handlers ask by", r.Name)
+		c.rule(r.Name == "" || !seen[r.Name], at+".name", "%s is there twice; names are what handlers ask by", quoted(r.Name))
 		seen[r.Name] = true
 		c.rule(r.Limit.N > 0, at+".limit", "not given; write it as 10/s or 3000/5m")
-		c.rule(r.Key == "" || itemKey.MatchString(r.Key), at+".key", "%q; write $(item.<field>) for a bucket a value, or leave it out for one bucket", r.Key)
+		c.rule(r.Key == "" || itemKey.MatchString(r.Key), at+".key", "%s; write $(item.<field>) for a bucket a value, or leave it out for one bucket", quoted(r.Key))
 	}
 }
 
-// templates finds $(...) where none is read.
-func (c *checker) templates(n *node, path string) {
-	switch n.kind {
-	case text:
-		value := n.value
-		switch {
-		case path == "output.uri":
-			value = strings.ReplaceAll(value, runID, "")
-		case rateKey.MatchString(path):
-			return // rates says what a key is
-		}
-		if i := strings.Index(value, "$("); i >= 0 {
-			name, _, _ := strings.Cut(value[i:], ")")
-			c.problems.add(n.Place, "%s: %s) is not read here; the templates are %s in output.uri and $(item.<field>) in a rate's key", path, name, runID)
-		}
-	case list:
-		for i, it := range n.items {
-			c.templates(it, fmt.Sprintf("%s[%d]", path, i))
-		}
-	case mapping:
-		for _, p := range n.pairs {
-			c.templates(p.value, join(path, p.key))
-		}
+// apart refuses an output that the next run would read, and one that would write where
+// the input is. It compares what is written; what links lead to is the store's to see.
+func (c *checker) apart(in, out string) {
+	if in == "" || out == "" {
+		return
 	}
+	from, to := clean(in), clean(out)
+	if strings.HasSuffix(in, "/") {
+		c.rule(!below(to, from), "output.uri", "%s lies in the input, %s, and the next run would read it; write another folder", shortened(out), shortened(in))
+	}
+	c.rule(!below(from, to) || from == to, "output.uri", "the input, %s, lies in it; write another folder", shortened(in))
+}
+
+func clean(uri string) string {
+	if scheme, rest, ok := strings.Cut(strings.TrimPrefix(uri, "file://"), "://"); ok {
+		return scheme + "://" + path.Clean(rest)
+	}
+	return path.Clean(strings.TrimPrefix(uri, "file://"))
+}
+
+// below says that one cleaned path is another, or in it.
+func below(p, folder string) bool {
+	switch {
+	case folder == ".":
+		return !path.IsAbs(p) && !strings.Contains(p, "://") && p != ".." && !strings.HasPrefix(p, "../")
+	case folder == "/":
+		return path.IsAbs(p)
+	}
+	return p == folder || strings.HasPrefix(p, folder+"/")
+}
+
+// open refuses a uri with a password in it: it is stored beside the run, and shown.
+func (c *checker) open(at, uri string) {
+	_, rest, _ := strings.Cut(uri, "://")
+	authority, _, _ := strings.Cut(rest, "/")
+	user, _, named := strings.Cut(authority, "@")
+	c.rule(!named || !strings.Contains(user, ":"), at, "it holds a password, and is stored beside the run; leave it out, credentials come from the environment")
 }
 
 // word is a duration as a job file writes it.

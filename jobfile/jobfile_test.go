@@ -16,7 +16,7 @@ import (
 	"hayrick"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write testdata/bad/*.txt anew")
+var rewrite = flag.Bool("rewrite", false, "write testdata/bad/*.txt and testdata/bad/one/expected.txt anew")
 
 // Each file of testdata/bad has beside it what is said of it, all problems at once.
 func TestBadFiles(t *testing.T) {
@@ -194,7 +194,7 @@ func TestSet(t *testing.T) {
 		"run.max_paralel=3":    `--set run.max_paralel=3: unknown key "max_paralel" in run; did you mean "max_parallel"?`,
 		"run.item_timeout=90":  "--set run.item_timeout=90: run.item_timeout: 90 has no unit; write it as 90s",
 		"rates.3.limit=1/s":    `--set rates.3.limit=1/s: the list has no item "3"; name one by its number from 0 or by its name`,
-		"batch={items: 1":      `--set batch={items: 1: could not find flow mapping end token '}'`,
+		"batch={items: 1":      `--set batch={items: 1: this { is not closed; write } behind the last of it`,
 		"name.x=1":             "--set name.x=1: name: a mapping; write text",
 		"batch.items=&a 1":     "--set batch.items=&a 1: anchors (&) and aliases (*) are not read; write the value out, or quote it",
 		"run.item_timeout=40m": "--set run.item_timeout=40m: run.item_timeout: 40m is not below run.task_timeout, 30m; a task must have time for an item",

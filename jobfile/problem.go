@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -24,7 +25,8 @@ func (p Place) String() string {
 // Problem is one thing to mend. What ends in what to write instead.
 type Problem struct {
 	Place
-	What string
+	What    string
+	Excerpt string // the line, and a line that points at the place; "" = there is none to show
 }
 
 func (p Problem) String() string { return p.Place.String() + ": " + p.What }
@@ -42,7 +44,67 @@ func (ps Problems) Error() string {
 }
 
 func (ps *Problems) add(at Place, format string, args ...any) {
-	*ps = append(*ps, Problem{at, fmt.Sprintf(format, args...)})
+	*ps = append(*ps, Problem{Place: at, What: fmt.Sprintf(format, args...)})
+}
+
+// maxProblems are told; a file with more of them is no job file.
+const maxProblems = 100
+
+// shortened is a word as a message has it.
+func shortened(word string) string {
+	if r := []rune(word); len(r) > 64 {
+		return string(r[:61]) + "..."
+	}
+	return word
+}
+
+// excerpt is a line of a text with its number, and below it marks under the word that
+// begins at col. Of a line that is longer than a terminal is wide, what is around that
+// word.
+func excerpt(src string, line, col int) string {
+	if line < 1 {
+		return ""
+	}
+	n := 1
+	for ; n < line && src != ""; n++ {
+		_, src, _ = strings.Cut(src, "\n")
+	}
+	text, _, _ := strings.Cut(src, "\n")
+	shown := []rune(strings.TrimPrefix(strings.TrimRight(text, "\r"), bom))
+	if n < line || col < 1 || col > len(shown) {
+		return ""
+	}
+	for i, r := range shown {
+		if r < ' ' || r == 0x7f { // what is not one column wide
+			shown[i] = ' '
+		}
+	}
+	from, at := 0, col-1
+	if len(shown) > excerptWidth && at > excerptWidth/2 {
+		from = min(at-excerptWidth/2, len(shown)-excerptWidth)
+	}
+	shown = shown[from:min(len(shown), from+excerptWidth)]
+	at -= from
+	end := at + 1
+	if shown[at] != '"' && shown[at] != '\'' {
+		for end < len(shown) && !strings.ContainsRune(" ,]}[{:\"'", shown[end]) {
+			end++
+		}
+	} else {
+		for end < len(shown) && shown[end-1] != shown[at] || end == at+1 && end < len(shown) {
+			end++
+		}
+	}
+	number := fmt.Sprintf("%5d | ", line)
+	return number + string(shown) + "\n" + strings.Repeat(" ", len(number)-2) + "| " + strings.Repeat(" ", at) + strings.Repeat("^", end-at)
+}
+
+// excerptWidth is how much of a line is shown.
+const excerptWidth = 100
+
+// quoted is a word of a file as a message has it: not longer than somebody reads.
+func quoted(word string) string {
+	return strconv.Quote(shortened(word))
 }
 
 // Sorted is ps in reading order without repetitions: a profile is read alone, to
@@ -52,10 +114,15 @@ func (ps Problems) Sorted() Problems {
 		return cmp.Or(cmp.Compare(min(a.Line, 1), min(b.Line, 1)), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
 	})
 	var out Problems
+	seen := make(map[Problem]bool, len(ps))
 	for _, p := range ps {
-		if !slices.Contains(out, p) {
+		if !seen[p] {
+			seen[p] = true
 			out = append(out, p)
 		}
+	}
+	if more := len(out) - maxProblems; more > 0 {
+		out = append(out[:maxProblems], Problem{Place: Place{File: out[maxProblems].File}, What: fmt.Sprintf("and %d more problems; mend these first", more)})
 	}
 	return out
 }
@@ -64,7 +131,7 @@ func (ps Problems) Sorted() Problems {
 func meant(word string, known []string) string {
 	best, distance := "", 3
 	for _, k := range known {
-		if d := edits(word, k); d < distance && d < len(k) {
+		if d := edits(strings.ToLower(word), strings.ToLower(k)); d < distance && 2*d <= len(k) {
 			best, distance = k, d
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +17,8 @@ import (
 // reader turns nodes into the fields of a definition and collects what is wrong.
 type reader struct {
 	problems Problems
-	failed   []string // paths whose values are wrong in themselves
+	failed   []string   // paths whose values are wrong in themselves
+	keys     []KnownKey // what a probe has found
 }
 
 // read puts the node at path into a field. Null leaves the field as it is: its
@@ -30,7 +32,7 @@ func (r *reader) bad(n *node, path, format string, args ...any) {
 	r.failed = append(r.failed, path)
 	what := fmt.Sprintf(format, args...)
 	if path != "" {
-		what = path + ": " + what
+		what = shortened(path) + ": " + what
 	}
 	r.problems.add(n.Place, "%s", what)
 }
@@ -38,7 +40,11 @@ func (r *reader) bad(n *node, path, format string, args ...any) {
 // object reads a mapping with these keys and no others; keys that begin with x- are
 // the user's own.
 func (r *reader) object(n *node, path string, fs fields) {
-	if n.kind == null {
+	switch {
+	case n.asks:
+		r.probeObject(path, fs)
+		return
+	case n.kind == null:
 		return
 	}
 	if n.kind != mapping {
@@ -51,12 +57,19 @@ func (r *reader) object(n *node, path string, fs fields) {
 		case ok:
 			f(p.value, join(path, p.key))
 		case strings.HasPrefix(p.key, "x-"):
+		case r.former(p, join(path, p.key)):
 		default:
 			where := ""
 			if path != "" {
 				where = " in " + path
 			}
-			r.problems.add(p.Place, "unknown key %q%s%s", p.key, where, meant(p.key, fs.names()))
+			near := ""
+			if head, tail, dotted := strings.Cut(p.key, "."); dotted && knows(join(path, p.key)) {
+				near = fmt.Sprintf("; write %s: {%s: ...}", head, tail)
+			} else if len(r.problems) < maxProblems { // more are not told
+				near = meant(p.key, fs.names())
+			}
+			r.problems.add(p.Place, "unknown key %s%s%s", quoted(p.key), where, near)
 		}
 	}
 }
@@ -75,6 +88,8 @@ func (r *reader) text(to *string) read {
 	return func(n *node, path string) {
 		switch n.kind {
 		case null:
+		case probe:
+			r.found(KnownKey{Path: path, Kind: "text", Default: *to})
 		case text, number:
 			*to = n.value
 		case boolean:
@@ -88,11 +103,15 @@ func (r *reader) text(to *string) read {
 // oneOf reads one of a few words.
 func (r *reader) oneOf(to *string, words ...string) read {
 	return func(n *node, path string) {
-		if n.kind == null {
+		switch n.kind {
+		case null:
+			return
+		case probe:
+			r.found(KnownKey{Path: path, Kind: "word", Words: words, Default: *to})
 			return
 		}
 		if (n.kind != text && n.kind != number && n.kind != boolean) || !slices.Contains(words, n.value) {
-			r.bad(n, path, "%q is not one of %s%s", n.value, strings.Join(words, ", "), hint(n.value, words))
+			r.bad(n, path, "%s is not one of %s%s", quoted(n.value), strings.Join(words, ", "), hint(n.value, words))
 			return
 		}
 		*to = n.value
@@ -112,6 +131,8 @@ func (r *reader) flag(to *bool) read {
 	return func(n *node, path string) {
 		switch n.kind {
 		case null:
+		case probe:
+			r.found(KnownKey{Path: path, Kind: "flag", Default: *to})
 		case boolean:
 			*to = n.value == "true"
 		default:
@@ -123,6 +144,10 @@ func (r *reader) flag(to *bool) read {
 // optional reads true or false into a field that is nil when nothing is said.
 func (r *reader) optional(to **bool) read {
 	return func(n *node, path string) {
+		if n.kind == probe {
+			r.found(KnownKey{Path: path, Kind: "flag", Default: nil})
+			return
+		}
 		var v bool
 		before := len(r.problems)
 		r.flag(&v)(n, path)
@@ -135,15 +160,23 @@ func (r *reader) optional(to **bool) read {
 // whole reads a whole number from least to most.
 func whole[T int | int64](r *reader, to *T, least, most T) read {
 	return func(n *node, path string) {
-		if n.kind == null {
+		switch n.kind {
+		case null:
+			return
+		case probe:
+			r.found(KnownKey{Path: path, Kind: "whole", Least: int64(least), Most: int64(most), Default: *to})
 			return
 		}
 		v, err := strconv.ParseInt(n.value, 10, 64)
 		switch {
+		case n.kind == number && zeroed.MatchString(n.value):
+			r.bad(n, path, "%s begins with a zero, which some read as octal; write %s", n.value, strings.TrimLeft(n.value, "+0"))
 		case n.kind != number || err != nil:
 			r.bad(n, path, "%s; write a whole number such as %d", n.described(), max(*to, least, 1))
 		case least == most && T(v) != most:
 			r.bad(n, path, "%d; write %d", v, most)
+		case T(v) < least && int64(most) >= 1<<62:
+			r.bad(n, path, "%d; write %d or more", v, least)
 		case T(v) < least || v > int64(most):
 			r.bad(n, path, "%d; write %d to %d", v, least, most)
 		default:
@@ -152,10 +185,17 @@ func whole[T int | int64](r *reader, to *T, least, most T) read {
 	}
 }
 
+// zeroed is a number that YAML 1.1 reads as octal.
+var zeroed = regexp.MustCompile(`^\+?0[0-9]*[1-9]$|^\+?0[0-9]+$`)
+
 // fraction reads a number above 0, up to 1.
 func (r *reader) fraction(to *float64) read {
 	return func(n *node, path string) {
-		if n.kind == null {
+		switch n.kind {
+		case null:
+			return
+		case probe:
+			r.found(KnownKey{Path: path, Kind: "fraction", Default: *to})
 			return
 		}
 		v, err := strconv.ParseFloat(n.value, 64)
@@ -170,7 +210,11 @@ func (r *reader) fraction(to *float64) read {
 // dollars reads an amount above 0.
 func (r *reader) dollars(to *float64) read {
 	return func(n *node, path string) {
-		if n.kind == null {
+		switch n.kind {
+		case null:
+			return
+		case probe:
+			r.found(KnownKey{Path: path, Kind: "dollars", Default: *to})
 			return
 		}
 		v, err := strconv.ParseFloat(n.value, 64)
@@ -187,15 +231,17 @@ func (r *reader) unit(to encoding.TextUnmarshaler, example string) read {
 	return func(n *node, path string) {
 		switch n.kind {
 		case null:
+		case probe:
+			r.found(KnownKey{Path: path, Kind: unitKind(to), Example: example, Default: to})
 		case number:
 			if err := to.UnmarshalText([]byte(n.value + strings.TrimLeft(example, "0123456789"))); err == nil {
-				r.bad(n, path, "%s has no unit; write it as %s%s", n.value, n.value, strings.TrimLeft(example, "0123456789"))
+				r.bad(n, path, "%s has no unit; write it as %s", n.value, likely(to, n.value, example))
 				return
 			}
 			r.bad(n, path, "%s has no unit; write it as %s", n.value, example)
 		case text:
 			if err := to.UnmarshalText([]byte(n.value)); err != nil {
-				r.bad(n, path, "%v", err)
+				r.bad(n, path, "%s", strings.Replace(err.Error(), strconv.Quote(n.value), quoted(n.value), 1))
 			}
 		default:
 			r.bad(n, path, "%s; write it with its unit, such as %s", n.described(), example)
@@ -203,11 +249,32 @@ func (r *reader) unit(to encoding.TextUnmarshaler, example string) read {
 	}
 }
 
+// likely is a number with the unit that was meant: that of the example, but for
+// numbers that are too large for it.
+func likely(to encoding.TextUnmarshaler, value, example string) string {
+	v, err := strconv.ParseInt(value, 10, 64)
+	switch to.(type) {
+	case *hayrick.Bytes:
+		if err == nil && v >= 1<<16 {
+			text, _ := hayrick.Bytes(v).MarshalText()
+			return string(text)
+		}
+	case *hayrick.Duration:
+		if err == nil && v > 120 && !strings.HasSuffix(example, "ms") {
+			return value + "s"
+		}
+	}
+	return value + strings.TrimLeft(example, "0123456789")
+}
+
 // each reads a list of f.
 func (r *reader) each(f func(n *node, path string)) read {
 	return func(n *node, path string) {
 		switch n.kind {
 		case null:
+		case probe:
+			r.found(KnownKey{Path: path, Kind: "list"})
+			r.probeValue(path+"[]", f)
 		case list:
 			for i, it := range n.items {
 				f(it, fmt.Sprintf("%s[%d]", path, i))
@@ -218,11 +285,28 @@ func (r *reader) each(f func(n *node, path string)) read {
 	}
 }
 
+// texts reads a list of words.
+func (r *reader) texts(to *[]string) read {
+	return func(n *node, path string) {
+		if n.kind != null {
+			*to = nil
+		}
+		r.each(func(n *node, path string) {
+			var s string
+			r.text(&s)(n, path)
+			*to = append(*to, s)
+		})(n, path)
+	}
+}
+
 // entries reads a mapping whose keys are the user's.
 func (r *reader) entries(f func(key pair, path string)) read {
 	return func(n *node, path string) {
 		switch n.kind {
 		case null:
+		case probe:
+			r.found(KnownKey{Path: path, Kind: "names"})
+			r.probeValue(path+".*", func(n *node, at string) { f(pair{key: "*", value: n}, at) })
 		case mapping:
 			for _, p := range n.pairs {
 				f(p, join(path, p.key))
@@ -236,7 +320,11 @@ func (r *reader) entries(f func(key pair, path string)) read {
 // json takes a mapping as it is, as JSON.
 func (r *reader) json(to *json.RawMessage) read {
 	return func(n *node, path string) {
-		if n.kind == null {
+		switch n.kind {
+		case null:
+			return
+		case probe:
+			r.found(KnownKey{Path: path, Kind: "json"})
 			return
 		}
 		if n.kind != mapping {
@@ -289,7 +377,7 @@ func (r *reader) any(n *node, path string) any {
 func (n *node) described() string {
 	switch n.kind {
 	case text:
-		return strconv.Quote(n.value)
+		return quoted(n.value)
 	case number, boolean:
 		return n.value
 	}

@@ -6,17 +6,18 @@ import (
 	"strings"
 )
 
-// profilesKey is the one key of a file that is no part of a definition.
-const profilesKey = "profiles"
+// The keys of a file that say how it is read.
+const (
+	extendsKey  = "extends"
+	profilesKey = "profiles"
+)
 
-// cutProfiles takes the profiles out of the tree: what is left is the base.
+// cutProfiles is the profiles of a tree.
 func cutProfiles(root *node) (profiles []pair, ps Problems) {
-	i := slices.IndexFunc(root.pairs, func(p pair) bool { return p.key == profilesKey })
-	if i < 0 {
+	all := root.get(profilesKey)
+	if all == nil {
 		return nil, nil
 	}
-	all := root.pairs[i].value
-	root.pairs = slices.Delete(slices.Clone(root.pairs), i, i+1)
 	if all.kind != mapping && all.kind != null {
 		ps.add(all.Place, "profiles is %s; write one name a line, with the keys that it changes below it", all.kind)
 	}
@@ -59,20 +60,31 @@ func set(root *node, arg string) (*node, Problems) {
 		ps.add(at, "write --set a.b=value, such as --set run.max_parallel=4")
 		return root, ps
 	}
-	value := &node{kind: text}
-	if src != "" {
-		if value, ps = parse(at.File, src); value == nil {
-			value = &node{kind: null}
-		}
-	}
-	value.move(at)
-	for i := range ps {
-		ps[i].Place = at
-	}
+	value, ps := given(at, src, kindOf(path))
 	if len(ps) > 0 {
 		return root, ps
 	}
 	return put(root, strings.Split(path, "."), value, &ps), ps
+}
+
+// given is the value of a --set. It is YAML; where text is wanted, what is no text as
+// YAML is taken as it stands.
+func given(at Place, src, kind string) (*node, Problems) {
+	if src == "" {
+		return &node{Place: at, kind: text}, nil
+	}
+	value, ps := parse(at.File, src)
+	if kind == "text" && (len(ps) > 0 || value == nil || value.kind != text) {
+		return &node{Place: at, kind: text, value: src}, nil
+	}
+	for i := range ps {
+		ps[i].Place = at
+	}
+	if value == nil {
+		value = &node{kind: null}
+	}
+	value.move(at)
+	return value, ps
 }
 
 // put returns a copy of n with value at path.
@@ -89,7 +101,7 @@ func put(n *node, path []string, value *node, ps *Problems) *node {
 			i = k
 		}
 		if i < 0 {
-			ps.add(value.Place, "the list has no item %q; name one by its number from 0 or by its name", path[0])
+			ps.add(value.Place, "the list has no item %s; name one by its number from 0 or by its name", quoted(path[0]))
 			return n
 		}
 		out := *n

@@ -55,12 +55,18 @@ func (r *reader) definition(n *node, d *hayrick.JobDefinition) {
 			r.object(n, path, fields{
 				"uri":         r.text(&d.Input.URI),
 				"items":       r.flag(&d.Input.Items),
-				"format":      r.oneOf(&d.Input.Format, "jsonl"),
+				"format":      r.oneOf(&d.Input.Format, "jsonl", "csv", "tsv", "lines", "parquet", "files"),
+				"compression": r.oneOf(&d.Input.Compression, "none", "gzip", "zstd"),
+				"columns":     r.texts(&d.Input.Columns),
 				"key":         r.text(&d.Input.Key),
 				"limit":       whole(r, &d.Input.Limit, 0, 1<<62),
 				"on_bad_item": r.oneOf(&d.Input.OnBadItem, "fail", "skip"),
 				"snapshot":    r.oneOf(&d.Input.Snapshot, "auto", "copy"),
 			})
+			// Where the file does not say, the suffix does.
+			if n.get("format") == nil && n.get("uri") != nil && hayrick.FormatOf(d.Input.URI) != "" {
+				d.Input.Format = hayrick.FormatOf(d.Input.URI)
+			}
 		},
 		"batch": func(n *node, path string) {
 			r.object(n, path, fields{"items": whole(r, &d.Batch.Items, 1, maxBatchItems)})
@@ -97,7 +103,9 @@ func (r *reader) definition(n *node, d *hayrick.JobDefinition) {
 				"wall": r.unit(&d.Budget.Wall, "6h"),
 			})
 		},
-		storeKey: r.text(new(string)), // Load reads it: a run does not depend on where it is kept
+		storeKey:    r.text(new(string)), // Load reads it: a run does not depend on where it is kept
+		extendsKey:  r.topOnly("text"),
+		profilesKey: r.topOnly("names"),
 		"merge": func(n *node, path string) {
 			r.object(n, path, fields{
 				"fan_in":         whole(r, &d.Merge.FanIn, 2, maxBatchItems),
@@ -192,7 +200,7 @@ func (r *reader) retry(n *node, path string, to *hayrick.Retry) {
 			switch {
 			case !class(p, path):
 			case !hayrick.ValidID(name):
-				r.bad(p.value, path, "%q is not the name of a list; write a-z, 0-9, '.', '_' and '-'", name)
+				r.bad(p.value, path, "%s is not the name of a list; write a-z, 0-9, '.', '_' and '-'", quoted(name))
 			case name == exhausted:
 				r.bad(p.value, path, "the list %s holds what was given up; choose another name", exhausted)
 			default:

@@ -215,7 +215,7 @@ func localPath(uri string) (string, error) {
 	if uri == "" || strings.Contains(uri, "://") {
 		return "", &hayrick.UserError{
 			What: fmt.Sprintf("%q is not a path on this machine", uri),
-			Hint: "write a path, such as ./users.jsonl, or use a store that can reach it",
+			Hint: "write a path, such as ./users.jsonl; an input may be s3://bucket/key as well",
 		}
 	}
 	return uri, nil

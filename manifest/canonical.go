@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -71,13 +72,13 @@ func Decode(b []byte, schema string, v any) error {
 		Schema string `json:"schema"`
 	}
 	if err := json.Unmarshal(b, &head); err != nil {
-		return fmt.Errorf("decode %s: %v: %w", schema, err, hayrick.ErrCorrupt)
+		return corrupt("decode %s: %s", schema, inWords(err))
 	}
 	if head.Schema != schema {
-		return fmt.Errorf("decode %s: the object says schema %q: %w", schema, head.Schema, hayrick.ErrCorrupt)
+		return corrupt("decode %s: the object says schema %.64q", schema, head.Schema)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("decode %s: %v: %w", schema, err, hayrick.ErrCorrupt)
+		return corrupt("decode %s: %s", schema, inWords(err))
 	}
 	return nil
 }
@@ -115,6 +116,15 @@ func checkSeal(b []byte) error {
 		return corrupt("its bytes do not have the digest it carries")
 	}
 	return nil
+}
+
+// inWords is why bytes are no record, in the words of the record.
+func inWords(err error) string {
+	var bad *json.UnmarshalTypeError
+	if errors.As(err, &bad) {
+		return fmt.Sprintf("field %q cannot be read from a JSON %.64s", bad.Field, bad.Value)
+	}
+	return err.Error()
 }
 
 // SHA256 is the lower-case hex digest of b.
@@ -187,7 +197,7 @@ func DecodeDefinition(b []byte, sha string) (hayrick.JobDefinition, error) {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&d); err != nil {
-		return d, fmt.Errorf("decode definition: %v: %w", err, hayrick.ErrCorrupt)
+		return d, corrupt("decode definition: %s", inWords(err))
 	}
 	if _, err := dec.Token(); err != io.EOF {
 		return d, fmt.Errorf("decode definition: bytes after the end: %w", hayrick.ErrCorrupt)

@@ -487,7 +487,7 @@ func ReadLines[T any](ctx context.Context, s *Store, job string, ref Ref, fn fun
 	return s.Lines(ctx, job, ref, func(line []byte) error {
 		var v T
 		if err := json.Unmarshal(line, &v); err != nil {
-			return corrupt("read %s: %v", ref.Key, err)
+			return corrupt("read %s: %s", ref.Key, inWords(err))
 		}
 		return fn(v)
 	})

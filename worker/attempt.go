@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hayrick"
+	"hayrick/internal/records"
 	"hayrick/internal/rows"
 	"hayrick/jobs"
 	"hayrick/manifest"
@@ -198,6 +199,10 @@ func (x *item) reset() {
 func (x *item) check(keyField string, auto []hayrick.Rate) {
 	const notObject = "the line is not one JSON object"
 	x.Key = strconv.FormatInt(x.in.Ordinal, 10)
+	if why, bad := records.Bad(x.in.Data); bad {
+		x.bad = why // the input said so when it was read
+		return
+	}
 	if keyField == "" && len(auto) == 0 {
 		if !isObject(x.in.Data) {
 			x.bad = notObject

@@ -32,7 +32,7 @@ func TestAddingAJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, files := blocks(string(b), "go"), blocks(string(b), "yaml")
-	if len(code) != 3 || len(files) != 1 {
+	if len(code) != 3 || len(files) != 2 {
 		t.Fatalf("%d blocks of Go, %d of YAML", len(code), len(files))
 	}
 	dir := t.TempDir()

@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
+	"hayrick"
 	"hayrick/aggregator"
 	"hayrick/audit"
 	"hayrick/aws"
@@ -58,7 +62,7 @@ func (c *cli) onAWS() bool { return strings.HasPrefix(c.storeDir, aws.Scheme) }
 func openBackend(ctx context.Context, c *cli) (backend, ratelimit.Timing, error) {
 	if !c.onAWS() {
 		st, err := local.Open(ctx, c.storeDir, c.world, c.log)
-		return localStore{st}, ratelimit.OneMachine, err
+		return localStore{st, newByScheme(ctx, c, st)}, ratelimit.OneMachine, err
 	}
 	st, err := aws.Open(ctx, c.storeDir, c.world, c.log)
 	if err != nil {
@@ -71,7 +75,7 @@ func openBackend(ctx context.Context, c *cli) (backend, ratelimit.Timing, error)
 // openReads opens a store to look at its objects alone.
 func openReads(ctx context.Context, c *cli) (reads, error) {
 	if !c.onAWS() {
-		return local.OpenReadOnly(c.storeDir)
+		return openReadsHere(ctx, c, c.storeDir)
 	}
 	st, _, err := openBackend(ctx, c)
 	return st, err
@@ -100,8 +104,110 @@ func (c *cli) money() *coordinator.Money {
 	return m
 }
 
-// localStore is the store of this machine.
-type localStore struct{ *local.Store }
+// openReadsHere opens a store on this machine to look at its objects alone.
+func openReadsHere(ctx context.Context, c *cli, dir string) (planStore, error) {
+	st, err := local.OpenReadOnly(dir)
+	if err != nil {
+		return nil, err
+	}
+	return localReads{st, newByScheme(ctx, c, st)}, nil
+}
+
+// localStore is the store of this machine, and localReads its objects alone. Their
+// inputs may lie in S3 too.
+type localStore struct {
+	*local.Store
+	byScheme
+}
+
+type localReads struct {
+	*local.ReadOnly
+	byScheme
+}
+
+// Clone shares the bytes of a file; what lies in S3 is pinned.
+func (s localStore) Clone(ctx context.Context, uri, key string) (bool, error) {
+	if !onThisMachine(uri) {
+		return false, nil
+	}
+	return s.Store.Clone(ctx, uri, key)
+}
+
+// inputs is what opens inputs.
+type inputs interface {
+	Stat(ctx context.Context, uri string) (manifest.Pin, error)
+	ListSources(ctx context.Context, uri string, fn func(object string, pin manifest.Pin) error) error
+	OpenSource(ctx context.Context, uri string) (io.ReadCloser, manifest.Pin, error)
+	OpenInput(ctx context.Context, jobID string, b manifest.Batch) (io.ReadCloser, error)
+}
+
+// byScheme opens the inputs of a store on this machine where they lie. The clients for
+// S3 are made for the first that lies there: without one nothing is asked of AWS, and
+// nothing read of its configuration.
+type byScheme struct {
+	here inputs
+	s3   func() (inputs, error)
+}
+
+func newByScheme(ctx context.Context, c *cli, here inputs) byScheme {
+	return byScheme{here, sync.OnceValues(func() (inputs, error) { return aws.OpenInputs(ctx, c.world, c.log) })}
+}
+
+func (s byScheme) of(uri string) (inputs, error) {
+	if onThisMachine(uri) {
+		return s.here, nil
+	}
+	in, err := s.s3()
+	return in, ofInput(err, uri)
+}
+
+// ofInput is err of an input in S3. Here nothing but inputs needs AWS: what is wrong with
+// region or credentials is the trouble of the runs that have such.
+func ofInput(err error, uri string) error {
+	var user *hayrick.UserError
+	if onThisMachine(uri) || !errors.As(err, &user) || user.Exit != exitPermission || errors.Is(err, hayrick.ErrDenied) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", hayrick.ErrDenied, &hayrick.UserError{
+		What: fmt.Sprintf("the input %s cannot be read: %s", uri, user.What), Hint: user.Hint, Exit: user.Exit, Err: user.Err,
+	})
+}
+
+// Stat identifies the input at uri now.
+func (s byScheme) Stat(ctx context.Context, uri string) (pin manifest.Pin, err error) {
+	in, err := s.of(uri)
+	if err == nil {
+		pin, err = in.Stat(ctx, uri)
+	}
+	return pin, ofInput(err, uri)
+}
+
+// ListSources calls fn for each object of the folder at uri.
+func (s byScheme) ListSources(ctx context.Context, uri string, fn func(string, manifest.Pin) error) error {
+	in, err := s.of(uri)
+	if err == nil {
+		err = in.ListSources(ctx, uri, fn)
+	}
+	return ofInput(err, uri)
+}
+
+// OpenSource reads the input at uri whole.
+func (s byScheme) OpenSource(ctx context.Context, uri string) (r io.ReadCloser, pin manifest.Pin, err error) {
+	in, err := s.of(uri)
+	if err == nil {
+		r, pin, err = in.OpenSource(ctx, uri)
+	}
+	return r, pin, ofInput(err, uri)
+}
+
+// OpenInput reads the bytes of a batch.
+func (s byScheme) OpenInput(ctx context.Context, jobID string, b manifest.Batch) (r io.ReadCloser, err error) {
+	in, err := s.of(b.Object)
+	if err == nil {
+		r, err = in.OpenInput(ctx, jobID, b)
+	}
+	return r, ofInput(err, b.Object)
+}
 
 // awsStore is a store on AWS, whose inputs may lie on this machine too: they are
 // copied into the store, where every worker can read them.

@@ -23,6 +23,7 @@ import (
 	"hayrick"
 	"hayrick/aws"
 	"hayrick/coordinator"
+	"hayrick/internal/records"
 	"hayrick/jobfile"
 	"hayrick/jobs"
 	"hayrick/manifest"
@@ -145,14 +146,17 @@ func (c *cli) checkInput(ctx context.Context, sources coordinator.Sources, def h
 	if def.Input.Items {
 		return nil
 	}
-	if !manifest.IsFolder(def.Input.URI) {
+	if def.Input.URI == coordinator.StdinURI || def.Input.Format == coordinator.FormatFiles {
+		return nil // what is read once is checked then; a listing has no lines
+	}
+	if !manifest.IsFolder(def.Input.URI) && !coordinator.IsGlob(def.Input.URI) {
 		return c.checkObject(ctx, sources, def, def.Input.URI)
 	}
 	left, seen := checkedObjects, 0
 	if def.Input.Limit > 0 {
 		left = 1 // it may end there
 	}
-	err := sources.ListSources(ctx, def.Input.URI, func(object string, _ manifest.Pin) error {
+	err := coordinator.ListSources(ctx, sources, def.Input.URI, func(object string, _ manifest.Pin) error {
 		if err := c.checkObject(ctx, sources, def, object); err != nil {
 			return err
 		}
@@ -198,7 +202,15 @@ func (c *cli) checkObject(ctx context.Context, sources coordinator.Sources, def 
 		return fmt.Errorf("read the input %s: %w", uri, err)
 	}
 	defer r.Close()
-	bad, whole, err := damagedLines(r, def)
+	lined, stop, ok := converted(ctx, r, def, uri)
+	if !ok {
+		return nil
+	}
+	defer stop()
+	bad, whole, err := damagedLines(lined, def)
+	if user := (*records.Problem)(nil); errors.As(err, &user) {
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("read the input %s: %w", uri, err)
 	}
@@ -229,6 +241,28 @@ func (c *cli) checkObject(ctx context.Context, sources coordinator.Sources, def 
 		What: what,
 		Hint: "mend them, or write input.on_bad_item: skip, which lists them as permanent",
 	}
+}
+
+// converted reads the first items of an object as JSON lines; ok is false for one that
+// only the submission can look into.
+func converted(ctx context.Context, r io.Reader, def hayrick.JobDefinition, name string) (_ io.Reader, stop func(), ok bool) {
+	o, needed := coordinator.ConversionOf(def.Input, name)
+	if !needed {
+		return r, func() {}, true
+	}
+	if _, at := r.(io.ReaderAt); o.Format == "parquet" && !at {
+		return nil, nil, false
+	}
+	if o.Limit == 0 || o.Limit > checkedLines {
+		o.Limit = checkedLines + 1 // so that there is more behind what is checked
+	}
+	out, in := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		in.CloseWithError(records.Write(ctx, in, r, o))
+	}()
+	return out, func() { out.Close(); <-done }, true
 }
 
 // sayDamaged tells the first damaged lines; whole says that no line was left out.

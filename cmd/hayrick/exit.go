@@ -126,6 +126,8 @@ type complaint struct {
 type problem struct {
 	Place string `json:"place"` // file:line:col, or the flag
 	What  string `json:"what"`
+
+	excerpt string // the line in the file, with a mark under the place
 }
 
 // complaintOf puts err into words; nil means that its story has been told.
@@ -140,7 +142,7 @@ func complaintOf(err error) *complaint {
 		c.Error = count(int64(len(problems)), "problem")
 		c.Hint = "what may be written is in `hayrick help job-file`"
 		for _, p := range problems {
-			c.Problems = append(c.Problems, problem{p.Place.String(), p.What})
+			c.Problems = append(c.Problems, problem{p.Place.String(), p.What, p.Excerpt})
 		}
 		return c
 	}
@@ -195,6 +197,11 @@ func (c *cli) complain(err error) {
 	case len(e.Problems) > 0:
 		for _, p := range e.Problems {
 			c.mustTell("%s: %s", p.Place, p.What)
+			if p.excerpt != "" && !c.quiet {
+				for line := range strings.SplitSeq(p.excerpt, "\n") {
+					c.mustTell("%s", line)
+				}
+			}
 		}
 		c.mustTell("%s: %s", e.Error, e.Hint)
 	default:

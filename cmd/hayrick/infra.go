@@ -31,7 +31,7 @@ func infraPrintCommand(c *cli) *cobra.Command {
 		Use: "print", Short: "Print the template of the stack",
 		Long:        "Print the CloudFormation template of a store, to read it, or to deploy it with what\ndeploys your stacks.",
 		Example:     "  hayrick infra print > hayrick.yaml",
-		Annotations: map[string]string{exitsNote: "0 2 75"},
+		Annotations: map[string]string{exitsNote: "0 2 75", storelessNote: "yes"},
 		Args:        arguments(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			_, err := c.out.Write(infra.Template())

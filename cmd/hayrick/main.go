@@ -43,7 +43,7 @@ func realMain() int {
 		os.Exit(exitInterrupted)
 	}()
 	return run(ctx, environment{
-		in: os.Stdin, out: os.Stdout, err: os.Stderr, get: os.Getenv, drain: drain,
+		in: os.Stdin, out: os.Stdout, err: os.Stderr, get: os.Getenv, environ: os.Environ(), drain: drain,
 		outTTY: term.IsTerminal(int(os.Stdout.Fd())),
 		errTTY: term.IsTerminal(int(os.Stderr.Fd())),
 		inTTY:  term.IsTerminal(int(os.Stdin.Fd())),
@@ -76,5 +76,6 @@ type environment struct {
 	inTTY, outTTY, errTTY bool
 	width                 func() int // of the terminal, in columns
 	get                   func(string) string
+	environ               []string        // every variable that is set
 	drain                 <-chan struct{} // closed by the first interrupt
 }

@@ -81,9 +81,9 @@ func (b *meteredBody) Read(p []byte) (int, error) {
 }
 
 // mergeResults is how many results of a megabyte are merged: a thousand of them where
-// $HAYRICK_MERGE_RESULTS says so, as `make merge-aws` does.
+// $HAYRICK_TEST_MERGE_RESULTS says so, as `make merge-aws` does.
 func mergeResults(t *testing.T) int {
-	n, err := strconv.Atoi(os.Getenv("HAYRICK_MERGE_RESULTS"))
+	n, err := strconv.Atoi(os.Getenv("HAYRICK_TEST_MERGE_RESULTS"))
 	if err != nil {
 		return 128
 	}

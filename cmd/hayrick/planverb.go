@@ -16,7 +16,6 @@ import (
 	"hayrick/cost"
 	"hayrick/jobfile"
 	"hayrick/jobs"
-	"hayrick/local"
 	"hayrick/manifest"
 )
 
@@ -24,6 +23,7 @@ import (
 type planOptions struct {
 	submitOptions
 	printPrices bool
+	origins     bool
 }
 
 func planCommand(c *cli) *cobra.Command {
@@ -54,6 +54,9 @@ Costs leave out storage, and bytes that leave a region.`,
 			if err := parsePlan(&o, cmd.Flags().Changed); err != nil {
 				return err
 			}
+			if o.origins {
+				return runOrigins(cmd.Context(), c, o.submitOptions)
+			}
 			return runPlan(cmd.Context(), c, o)
 		},
 	}
@@ -62,6 +65,7 @@ Costs leave out storage, and bytes that leave a region.`,
 	f.BoolVar(&o.detach, "detach", false, "plan for the functions of the store, as run --detach leaves it to them")
 	f.DurationVar(&o.learned.itemTime, "item-time", 0, "how long the handler takes for an item, such as 300ms")
 	f.Float64Var(&o.learned.itemRows, "item-rows", 0, "how many rows it emits for one, on average")
+	f.BoolVar(&o.origins, "show-origin", false, "print every key of the job with its value and where that comes from, and plan nothing")
 	f.BoolVar(&o.printPrices, "print-prices", false, "print the table of prices, to be changed and given as --prices")
 	return cmd
 }
@@ -98,6 +102,7 @@ type plan struct {
 	Budget  *planBudget  `json:"budget,omitempty"`
 	Prices  *planPrices  `json:"prices,omitempty"`
 	totals  []priced     // of the lines
+	reads   int64        // requests for an input in S3, of a store on this machine
 	def     *hayrick.JobDefinition
 	assumed [3]assumption // low, expected, high
 }
@@ -195,7 +200,7 @@ func (c *cli) openToPlan(ctx context.Context) (planStore, error) {
 		}
 		return st.(planStore), nil
 	}
-	st, err := local.OpenReadOnly(c.storeDir)
+	st, err := openReadsHere(ctx, c, c.storeDir)
 	if !errors.Is(err, hayrick.ErrNotFound) {
 		return st, err
 	}
@@ -204,7 +209,7 @@ func (c *cli) openToPlan(ctx context.Context) (planStore, error) {
 		return nil, fmt.Errorf("make a scratch folder: %w", err)
 	}
 	defer os.Remove(none) // it stays open, and empty
-	return local.OpenReadOnly(none)
+	return openReadsHere(ctx, c, none)
 }
 
 // noClones are sources from which nothing is copied.
@@ -269,6 +274,7 @@ func (c *cli) planOf(def hayrick.JobDefinition, found coordinator.Preview, most 
 		p.Budget = &planBudget{b.USD, b.Wall.D().Milliseconds()}
 	}
 	if !c.onAWS() {
+		p.reads = 3*found.Files + found.Tasks // looked at, opened, looked at again; and each batch
 		return p
 	}
 	bill := cost.Estimate(low, expected, high, c.prices)
@@ -334,7 +340,11 @@ func (c *cli) sayPlan(p *plan) error {
 	} else {
 		c.print("time   %s to %s, if an item takes %s to %s: say --item-time", ago(ms(p.Time.LowMS)), ago(ms(p.Time.HighMS)), ago(lo.itemTime), ago(hi.itemTime))
 	}
-	if p.Prices == nil {
+	switch {
+	case p.Prices == nil && !p.def.Input.Items && !onThisMachine(p.def.Input.URI):
+		c.print("cost   $0.00 here; S3 bills the reading of the input, about %s, and what leaves its region", count(p.reads, "request"))
+		return nil
+	case p.Prices == nil:
 		c.print("cost   %s: nothing is asked of AWS", dollars(0))
 		return nil
 	}

@@ -181,15 +181,15 @@ func (s *stage) versions(bucket string, status s3types.BucketVersioningStatus) {
 	must(s.t, err)
 }
 
-// inputs are runs whose inputs S3 keeps: an object with versions and a folder, in the
+// keptInputs are runs whose inputs S3 keeps: an object with versions and a folder, in the
 // store's bucket and in another. What they were submitted with is replaced, and an object
 // that has no versions is gone.
-type inputs struct {
+type keptInputs struct {
 	pinned, ours, theirs string // run ids: of the versions, of the folders
 	missing, body        string // the object of theirs that is gone
 }
 
-func (s *stage) submitInputs(submitter *principal, dir, out string) (in inputs) {
+func (s *stage) submitInputs(submitter *principal, dir, out string) (in keptInputs) {
 	t := s.t
 	t.Helper()
 	lines := func(id string) string {

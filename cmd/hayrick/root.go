@@ -14,6 +14,7 @@ import (
 	"hayrick"
 	"hayrick/aws"
 	"hayrick/cost"
+	"hayrick/jobfile"
 )
 
 // cli is one call of the command: its environment and the flags of every verb.
@@ -22,9 +23,13 @@ type cli struct {
 	storeDir   string
 	storeNamed bool // by -C or $HAYRICK_STORE
 	storeTyped bool // by -C: hints name it
-	json       bool
-	quiet      bool
-	verbosity  int
+	storeFlag  bool // by -C, and not by a job file
+	// storeSettled is the store that the settings name; "" = they name none. A job file
+	// may name another.
+	storeSettled string
+	json         bool
+	quiet        bool
+	verbosity    int
 
 	outColour, errColour bool
 	screen               *screen // stderr
@@ -77,10 +82,14 @@ or by @name (the latest run of that job).`,
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			if c.storeTyped = cmd.Flags().Changed("store"); c.storeTyped && c.storeDir == "" {
+			c.storeFlag = cmd.Flags().Changed("store")
+			if c.storeTyped = c.storeFlag; c.storeTyped && c.storeDir == "" {
 				return &hayrick.UserError{What: "-C names no folder", Hint: "write the folder of the store after it, or leave it out for .hayrick"}
 			}
-			return c.prepare()
+			if err := c.prepare(); err != nil || cmd.Annotations[storelessNote] != "" {
+				return err
+			}
+			return c.settle()
 		},
 	}
 	root.SetOut(c.out)
@@ -103,12 +112,13 @@ or by @name (the latest run of that job).`,
 		{"do", pauseCommand}, {"do", resumeCommand}, {"do", cancelCommand}, {"do", redriveCommand}, {"do", mergeCommand},
 		{"see", lsCommand}, {"see", statusCommand}, {"see", watchCommand}, {"see", failuresCommand}, {"see", inspectCommand}, {"see", explainCommand}, {"see", auditCommand},
 		{"keep", gcCommand}, {"keep", purgeCommand},
-		{"", doctorCommand}, {"", infraCommand}, {"", lambdaCommand}, {"", versionCommand}, {"", jobFileTopic}, {"", exitCodesTopic},
+		{"", doctorCommand}, {"", infraCommand}, {"", lambdaCommand}, {"", versionCommand}, {"do", checkCommand}, {"", schemaCommand}, {"", completionCommand}, {"", jobFileTopic}, {"", exitCodesTopic},
 	} {
 		cmd := add.make(c)
 		cmd.GroupID = add.group
 		root.AddCommand(cmd)
 	}
+	c.completes(root)
 	root.SetHelpCommand(helpCommand())
 	root.SetHelpTemplate(root.HelpTemplate() + "{{if not .HasParent}}\n" + exitHelp +
 		"{{else if .Annotations." + exitsNote + "}}\nExit codes: {{.Annotations." + exitsNote + "}}   (what they mean: hayrick help exit-codes)\n{{end}}")
@@ -181,11 +191,8 @@ func (c *cli) prepare() error {
 	if c.storeNamed = c.storeDir != ""; !c.storeNamed {
 		c.storeDir = ".hayrick"
 	}
-	if scheme := strings.TrimSuffix(aws.Scheme, "//"); !c.onAWS() && len(c.storeDir) >= len(scheme) && strings.EqualFold(c.storeDir[:len(scheme)], scheme) {
-		return &hayrick.UserError{
-			What: fmt.Sprintf("%q is neither a store on AWS nor a folder", c.storeDir),
-			Hint: "write " + aws.Scheme + strings.TrimLeft(c.storeDir[len(scheme):], "/") + ", or ./" + c.storeDir + " for a folder of that name",
-		}
+	if err := c.sensibleStore(); err != nil {
+		return err
 	}
 	switch {
 	case c.quiet:
@@ -202,8 +209,36 @@ func (c *cli) prepare() error {
 	return nil
 }
 
+// sensibleStore refuses what was meant for a store on AWS and names a folder.
+func (c *cli) sensibleStore() error {
+	if scheme := strings.TrimSuffix(aws.Scheme, "//"); !c.onAWS() && len(c.storeDir) >= len(scheme) && strings.EqualFold(c.storeDir[:len(scheme)], scheme) {
+		return &hayrick.UserError{
+			What: fmt.Sprintf("%q is neither a store on AWS nor a folder", c.storeDir),
+			Hint: "write " + aws.Scheme + strings.TrimLeft(c.storeDir[len(scheme):], "/") + ", or ./" + c.storeDir + " for a folder of that name",
+		}
+	}
+	return nil
+}
+
 func exitCodesTopic(*cli) *cobra.Command {
 	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: strings.TrimSpace(exitHelp)}
+}
+
+// storelessNote is the annotation of a verb that looks at no store.
+const storelessNote = "storeless"
+
+// settle takes the store from the settings where nothing else names one, so that every
+// verb looks where `run` keeps its runs.
+func (c *cli) settle() error {
+	if c.storeNamed {
+		return nil
+	}
+	store, err := jobfile.SettledStore(jobfile.SettingsFiles(c.get), c.get)
+	if err == nil && store != "" {
+		c.storeDir, c.storeSettled = store, store
+		return c.sensibleStore()
+	}
+	return err
 }
 
 // untilInterrupt ends ctx with the first interrupt: for everything that has nothing

@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"golang.org/x/term"
+
 	"hayrick"
 	"hayrick/coordinator"
 	"hayrick/jobfile"
@@ -27,6 +29,7 @@ type submitOptions struct {
 	job     string
 	profile string
 	sets    []string
+	keyed   []jobfile.Flag // the flags that stand for a key: --limit, --budget, --wall
 	limit   int64
 	fresh   bool
 	jobID   string
@@ -89,18 +92,18 @@ func parseSubmit(o *submitOptions, args []string, given func(flag string) bool) 
 		if o.limit < 1 {
 			return &hayrick.UserError{What: fmt.Sprintf("--limit %d", o.limit), Hint: "write how many items to take, from 1; leave it out to take all"}
 		}
-		o.sets = append(o.sets, fmt.Sprintf("input.limit=%d", o.limit))
+		o.keyed = append(o.keyed, jobfile.Flag{Name: "--limit", Path: "input.limit", Value: strconv.FormatInt(o.limit, 10)})
 	}
 	b, err := parseBudget(o.budget, o.wall, given)
 	if err != nil || b == nil {
 		return err
 	}
 	if given("budget") {
-		o.sets = append(o.sets, "budget.usd="+strconv.FormatFloat(b.USD, 'f', -1, 64))
+		o.keyed = append(o.keyed, jobfile.Flag{Name: "--budget", Path: "budget.usd", Value: strconv.FormatFloat(b.USD, 'f', -1, 64)})
 	}
 	if given("wall") {
 		text, _ := b.Wall.MarshalText()
-		o.sets = append(o.sets, "budget.wall="+string(text))
+		o.keyed = append(o.keyed, jobfile.Flag{Name: "--wall", Path: "budget.wall", Value: string(text)})
 	}
 	return nil
 }
@@ -214,7 +217,9 @@ func submit(ctx context.Context, c *cli, o submitOptions) (*roles, coordinator.S
 // load reads and checks a job file, and takes its store where none is named otherwise.
 // The caller closes the handler.
 func (c *cli) load(ctx context.Context, o submitOptions) (jobfile.File, jobs.Handler, error) {
-	f, err := jobfile.Load(o.job, o.profile, o.sets)
+	f, err := jobfile.Options{
+		Settings: jobfile.SettingsFiles(c.get), Profile: o.profile, Getenv: c.get, Environ: c.environ, Sets: o.sets, Flags: o.keyed,
+	}.Load(o.job)
 	if errors.Is(err, hayrick.ErrNotFound) {
 		err = &hayrick.UserError{What: fmt.Sprintf("there is no job file at %s", o.job), Hint: "name a job file, or a folder with a " + jobfile.Name, Exit: exitNotFound}
 	}
@@ -224,15 +229,22 @@ func (c *cli) load(ctx context.Context, o submitOptions) (jobfile.File, jobs.Han
 	if err != nil {
 		return f, nil, err
 	}
-	if f.Store != "" && !c.storeNamed {
+	if f.Store != "" && !c.storeNamed && f.Store != c.storeSettled {
 		c.storeDir, c.storeNamed, c.storeTyped = f.Store, true, true // other verbs have to be told
 	}
 	if c.prices, err = readPrices(o.prices); err != nil {
 		return f, nil, err
 	}
 	h, err := c.checkFile(ctx, f)
+	if over := f.Definition.Run.ItemTimeout; err == nil && o.detach && c.onAWS() && over.D() >= longestFunction {
+		text, _ := over.MarshalText()
+		err = jobfile.Problems{{Place: f.At("run.item_timeout"), What: fmt.Sprintf("run.item_timeout: %s, and no function of AWS lives longer than %v; write less, or leave --detach out and work with hayrick worker", text, longestFunction)}}
+	}
 	return f, h, err
 }
+
+// longestFunction is how long AWS lets an invocation take.
+const longestFunction = 15 * time.Minute
 
 func (r *roles) submit(ctx context.Context, c *cli, f jobfile.File, h jobs.Handler, o submitOptions) (coordinator.Submitted, error) {
 	if err := c.checkInput(ctx, r.store, f.Definition); err != nil {
@@ -262,6 +274,9 @@ func (c *cli) submission(ctx context.Context, f jobfile.File, h jobs.Handler, o 
 	}
 	if l, ok := h.(jobs.Lister); ok {
 		ask.Items = l.Items
+	}
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		ask.Stdin = os.Stdin
 	}
 	ask.GitCommit, ask.GitDirty = gitState(ctx, f.Dir)
 	ask.Admit = func(ctx context.Context, jobID string) error { return outputFree(ctx, out, f.Definition, jobID) }

@@ -46,7 +46,7 @@ func versionCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: arguments(0, 0),
 		Example:     "  hayrick version --json",
-		Annotations: map[string]string{exitsNote: "0 2 75"},
+		Annotations: map[string]string{exitsNote: "0 2 75", storelessNote: "yes"},
 		RunE: func(*cobra.Command, []string) error {
 			b := thisBuild()
 			if c.json {

@@ -22,17 +22,19 @@ const module = "hayrick"
 var mayImport = map[string][]string{
 	"":                 {},
 	"internal/rows":    {""},
+	"internal/records": {""},
 	"internal/durable": {""},
 	"manifest":         {""},
 	"jobs":             {"", "internal/rows"},
 	"jobs/noop":        {"", "jobs"},
 	"jobs/backfill":    {"", "jobs", "internal/rows", "jobs/backfill"},
 	"jobfile":          {""},
+	"schema":           {},
 	"ratelimit":        {""},
 	"cost":             {"", "manifest"},
 
-	"coordinator":  {"", "manifest", "cost"},
-	"worker":       {"", "manifest", "jobs", "ratelimit", "internal/rows"},
+	"coordinator":  {"", "manifest", "cost", "internal/records"},
+	"worker":       {"", "manifest", "jobs", "ratelimit", "internal/rows", "internal/records"},
 	"retryplanner": {"", "manifest"},
 	"aggregator":   {"", "manifest", "internal/rows"},
 	"audit":        {"", "manifest", "internal/rows"},
@@ -53,7 +55,7 @@ var mayImport = map[string][]string{
 	"internal/tidy":      {},
 	"internal/wirecount": {"internal/wireproxy"},
 	"internal/wireproxy": {},
-	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/backfill", "jobfile", "ratelimit", "internal/rows", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor", "cost"},
+	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/backfill", "jobfile", "schema", "ratelimit", "internal/rows", "internal/records", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor", "cost"},
 }
 
 // impure is what a decide.go or plan.go may not import: the world.

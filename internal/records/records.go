@@ -1,0 +1,232 @@
+package records
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"hayrick"
+)
+
+// Options say what an input is.
+type Options struct {
+	Name    string   // of the input, for messages
+	Format  string   // jsonl | csv | tsv | lines | parquet
+	Packed  string   // none | gzip | zstd
+	Columns []string // of csv and tsv without a first record that names them
+	Skip    bool     // a record that is none becomes a line of its own
+	Limit   int64    // only the first n records; 0 = all
+	Most    int64    // the longest record, in bytes
+}
+
+// badMark begins the line of a record that is none. No JSON text begins with it.
+const badMark = "!record "
+
+// Bad says that a line stands for a record that is none, and why.
+func Bad(line []byte) (why string, bad bool) {
+	rest, bad := bytes.CutPrefix(line, []byte(badMark))
+	return string(rest), bad
+}
+
+// Problem is what is wrong with an input at one place.
+type Problem struct {
+	Name      string
+	Line, Col int // from 1; 0 = not known
+	What      string
+	Hint      string
+}
+
+// Error gives the place and what is wrong there.
+func (p *Problem) Error() string {
+	where := p.Name
+	if p.Line > 0 {
+		where = fmt.Sprintf("%s:%d", where, p.Line)
+		if p.Col > 0 {
+			where = fmt.Sprintf("%s:%d", where, p.Col)
+		}
+	}
+	return where + ": " + p.What
+}
+
+// Unwrap makes it a mistake that the user mends.
+func (p *Problem) Unwrap() error { return &hayrick.UserError{What: p.Error(), Hint: p.Hint} }
+
+// Write reads src to its end, or to the record in which o.Limit was reached, and writes
+// a line for each record to w. What the user can mend is a *Problem; any other error is
+// src's or w's own.
+func Write(ctx context.Context, w io.Writer, src io.Reader, o Options) (err error) {
+	if o.Format == "parquet" {
+		return writeParquet(ctx, w, src, o)
+	}
+	r, done, err := unpack(src, o)
+	if err != nil {
+		return err
+	}
+	defer done()
+	out := &sink{w: bufio.NewWriterSize(w, 256<<10), o: o, ctx: ctx}
+	in := bufio.NewReaderSize(r, 256<<10)
+	if err := refuse(in, o); err != nil {
+		return err
+	}
+	switch o.Format {
+	case "csv":
+		err = writeCSV(out, in, ',')
+	case "tsv":
+		err = writeCSV(out, in, '\t')
+	case "lines":
+		err = writeLines(out, in)
+	case "jsonl":
+		_, err = io.Copy(out.w, &watched{ctx, in})
+	default:
+		return &Problem{Name: o.Name, What: fmt.Sprintf("the format %q is not read", o.Format), Hint: "one of jsonl, csv, tsv, lines, parquet"}
+	}
+	if errors.Is(err, errLimit) {
+		err = nil
+	}
+	return errors.Join(damage(err, o), out.w.Flush())
+}
+
+// errLimit ends an input whose limit is reached.
+var errLimit = errors.New("the limit is reached")
+
+// watched ends with its context.
+type watched struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (x *watched) Read(p []byte) (int, error) {
+	if err := x.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return x.r.Read(p)
+}
+
+// sink takes records.
+type sink struct {
+	w   *bufio.Writer
+	o   Options
+	ctx context.Context
+	n   int64
+	buf bytes.Buffer
+}
+
+// end ends the line of one record.
+func (s *sink) end() error {
+	if err := s.w.WriteByte('\n'); err != nil {
+		return err
+	}
+	if s.n++; s.n == s.o.Limit {
+		return errLimit
+	}
+	if s.n%1024 == 0 {
+		return s.ctx.Err()
+	}
+	return nil
+}
+
+// bad takes a record that is none.
+func (s *sink) bad(p *Problem) error {
+	if !s.o.Skip {
+		return p
+	}
+	s.w.WriteString(badMark)
+	s.w.WriteString(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, p.Error()))
+	return s.end()
+}
+
+// text writes s as a JSON string.
+func (s *sink) text(v string) {
+	s.buf.Reset()
+	e := json.NewEncoder(&s.buf)
+	e.SetEscapeHTML(false)
+	e.Encode(v) // a string always can
+	s.w.Write(bytes.TrimSuffix(s.buf.Bytes(), []byte("\n")))
+}
+
+// writeLines makes a record of each line that holds more than white space.
+func writeLines(out *sink, in *bufio.Reader) error {
+	if err := skipMark(in); err != nil {
+		return err
+	}
+	var line []byte
+	for n := 1; ; n++ {
+		line = line[:0]
+		var err error
+		for {
+			var part []byte
+			part, err = in.ReadSlice('\n')
+			line = append(line, part...)
+			if int64(len(line)) > out.o.Most {
+				return long(out.o, n)
+			}
+			if err != bufio.ErrBufferFull {
+				break
+			}
+		}
+		if err != nil && err != io.EOF {
+			return err
+		}
+		if text := bytes.TrimRight(line, "\r\n"); len(bytes.TrimSpace(text)) > 0 {
+			var fail error
+			if i := invalid(text); i >= 0 {
+				fail = out.bad(notUTF8(out.o, n, i+1))
+			} else {
+				out.w.WriteString(`{"line":`)
+				out.text(string(text))
+				out.w.WriteByte('}')
+				fail = out.end()
+			}
+			if fail != nil {
+				return fail
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+	}
+}
+
+func long(o Options, line int) *Problem {
+	return &Problem{Name: o.Name, Line: line, What: fmt.Sprintf("the record that begins here is longer than %d bytes", o.Most),
+		Hint: "check for a quote that is not closed, and that there are newlines"}
+}
+
+func notUTF8(o Options, line, col int) *Problem {
+	return &Problem{Name: o.Name, Line: line, Col: col, What: "not UTF-8", Hint: "convert the file: iconv -f latin1 -t utf-8"}
+}
+
+// invalid is the index of the first byte that is no UTF-8, or -1.
+func invalid(b []byte) int {
+	if utf8.Valid(b) {
+		return -1
+	}
+	for i := 0; i < len(b); {
+		r, n := utf8.DecodeRune(b[i:])
+		if r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return -1
+}
+
+// skipMark drops a UTF-8 byte order mark.
+func skipMark(in *bufio.Reader) error {
+	if b, _ := in.Peek(3); string(b) == "\xef\xbb\xbf" {
+		_, err := in.Discard(3)
+		return err
+	}
+	return nil
+}
