@@ -79,6 +79,7 @@ const (
 	StatusSucceeded JobStatus = JobStatus(JobSucceeded)
 	StatusFailed    JobStatus = JobStatus(JobFailed)
 	StatusCancelled JobStatus = JobStatus(JobCancelled)
+	StatusPurging   JobStatus = "PURGING" // it has ended, and is being removed
 )
 
 // Terminal says whether the status is the end of a generation.
@@ -113,6 +114,10 @@ const (
 	ClassBatchFailed = "batch_failed"  // the batch as a whole could not run
 	ClassHandler     = "handler_start" // the handler could not start
 	ClassNoTime      = "no_time"       // what its task has done so far leaves a function no time for it
+
+	// ClassUnfinished counts items that had no end when their generation ended, and no
+	// failure either.
+	ClassUnfinished = "unfinished"
 )
 
 // Failure is one failed item, as data: a handler's failure is not a Go error.

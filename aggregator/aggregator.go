@@ -188,13 +188,17 @@ type jobOf struct {
 	def        hayrick.JobDefinition
 
 	// What the retry planner has decided; merges do without it.
-	retries []manifest.RetryPlan
-	decided manifest.Link // the last of them, which says aggregation
+	retries []manifest.RetryPlan // of the generation
+	decided manifest.Link        // the last of them, which says aggregation
+	history manifest.Past        // of this generation and those before: all results
 }
 
 // open reads a job. ErrNotFound: there is none.
 func (a *Aggregator) open(ctx context.Context, jobID string, generation int) (*jobOf, error) {
 	p, sha, err := a.Store.Plan(ctx, jobID)
+	if err == nil && generation > 0 {
+		p, err = a.Store.PlanOf(ctx, jobID, generation)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -209,10 +213,11 @@ func (a *Aggregator) open(ctx context.Context, jobID string, generation int) (*j
 // readRetries reads the decisions of the generation. errOpen: the last one does not
 // say aggregation.
 func (a *Aggregator) readRetries(ctx context.Context, job *jobOf) error {
-	plans, links, err := a.Store.RetryPlans(ctx, job.id, job.generation)
+	past, err := a.Store.Past(ctx, job.id, job.generation)
 	if err != nil {
 		return err
 	}
+	plans, links := past.Of(job.generation)
 	// Who ends the generation counts the orders too (Store.Chain).
 	h := manifest.History{Plan: job.planned, Retries: plans, Links: links, Orders: math.MaxInt}
 	if err := h.Check(); err != nil {
@@ -221,7 +226,7 @@ func (a *Aggregator) readRetries(ctx context.Context, job *jobOf) error {
 	if n := len(plans); n == 0 || plans[n-1].Next != manifest.NextAggregation {
 		return errOpen
 	}
-	job.retries, job.decided = plans, links[len(links)-1]
+	job.retries, job.decided, job.history = plans, links[len(links)-1], past
 	return nil
 }
 

@@ -193,13 +193,7 @@ const Runs = 3
 
 // ListName is the list that an item goes to: by class, or the general one.
 func ListName(lists map[string]string, class string, exhausted bool) string {
-	if exhausted {
-		return "exhausted"
-	}
-	if n, ok := lists[class]; ok {
-		return n
-	}
-	return "permanent"
+	return manifest.ListName(lists, class, exhausted)
 }
 
 const (

@@ -11,7 +11,8 @@ import (
 	"hayrick/manifest"
 )
 
-// plan pins the merge: it reads the results.done of every task of the generation,
+// plan pins the merge: it reads the results.done of every task of the generation and
+// of those before,
 // checks each against the digest that the retry plan of its group vouches for,
 // unifies the schemas and cuts the tree. rows.ErrSchema: there is no schema for all
 // of them, and no plan. A crash before the commit leaves data objects that nothing
@@ -45,8 +46,8 @@ func (a *Aggregator) plan(ctx context.Context, job *jobOf) (manifest.Aggregation
 		p.out.Unique = &manifest.Unique{Columns: columns, Keep: keep}
 		p.cut.Grow = true
 	}
-	for _, r := range job.retries {
-		if err := p.closed(ctx, r); err != nil {
+	for i, r := range job.history.Plans {
+		if err := p.closed(ctx, r, job.history.ClosedIn(i)); err != nil {
 			return none, err
 		}
 	}
@@ -87,13 +88,14 @@ type planning struct {
 	hash    rows.Hash
 }
 
-// closed takes in the results of the group that r closed, in task order.
-func (p *planning) closed(ctx context.Context, r manifest.RetryPlan) error {
+// closed takes in the results of the group that r closed, in task order; they are of a
+// generation.
+func (p *planning) closed(ctx context.Context, r manifest.RetryPlan, generation int) error {
 	refs := make([]manifest.ResultRef, 0, readers)
 	some := func() error {
 		results := make([]manifest.Result, len(refs))
 		if err := p.a.each(len(refs), func(i int) (err error) {
-			results[i], err = p.read(ctx, refs[i])
+			results[i], err = p.read(ctx, refs[i], generation)
 			return err
 		}); err != nil {
 			return err
@@ -118,7 +120,7 @@ func (p *planning) closed(ctx context.Context, r manifest.RetryPlan) error {
 }
 
 // read reads the results.done that a retry plan names.
-func (p *planning) read(ctx context.Context, ref manifest.ResultRef) (manifest.Result, error) {
+func (p *planning) read(ctx context.Context, ref manifest.ResultRef, generation int) (manifest.Result, error) {
 	res, sha, err := p.a.Store.Result(ctx, p.job.id, ref.TaskID)
 	if err != nil {
 		return res, err
@@ -129,7 +131,7 @@ func (p *planning) read(ctx context.Context, ref manifest.ResultRef) (manifest.R
 	switch {
 	case sha != ref.SHA256:
 		return bad("has SHA-256 %s, its retry plan says %s", sha, ref.SHA256)
-	case res.Generation != p.job.generation:
+	case res.Generation != generation:
 		return bad("is of generation %d", res.Generation)
 	case res.RowCount < 0 || (res.RowCount > 0) != (res.File != nil) || res.RowCount == 0 && res.RowHash != rows.Hash{}.String():
 		return bad("says %d rows with hash %s; it names a file: %v", res.RowCount, res.RowHash, res.File != nil)

@@ -21,18 +21,37 @@ import (
 // inputs is the list of results that the aggregation plan pins.
 type inputs = stream[manifest.MergeInput]
 
+// openPinned starts reading the inputs of every aggregation plan: each pins the results
+// of its generation and of those before, in the order in which they are walked.
+func (a *auditor) openPinned(ctx context.Context) (stop func()) {
+	at := a.generation
+	var stops []func()
+	for _, g := range a.gens {
+		a.generation = g
+		stops = append(stops, a.openInputs(ctx))
+		in := a.inputs
+		a.pinned = append(a.pinned, &in)
+	}
+	a.generation = at
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}
+}
+
 // openInputs starts reading the aggregation plan's inputs, where there are any.
 func (a *auditor) openInputs(ctx context.Context) (stop func()) {
 	a.inputs = inputs{}
 	if a.agg == nil {
 		return func() {}
 	}
-	if ref := a.agg.InputsRef; ref != nil && !a.list(ctx, *ref, func(sha string) string { return a.job.AggregationInputs(0, sha) }) {
+	if ref := a.agg.InputsRef; ref != nil && !a.list(ctx, *ref, func(sha string) string { return a.job.AggregationInputs(a.n, sha) }) {
 		return func() {}
 	}
 	var stops []func()
 	a.inputs = streamOf(lines(ctx, a.look, a.agg.Inputs, a.agg.InputsRef), &stops)
-	a.inputs.key = a.job.Rel(a.job.AggregationPlan(0))
+	a.inputs.key = a.aggKey()
 	return stops[0]
 }
 
@@ -75,7 +94,7 @@ func (a *auditor) walkAggregation(ctx context.Context) error {
 	if a.agg == nil {
 		return nil
 	}
-	rel := a.job.Rel(a.job.AggregationPlan(0))
+	rel := a.aggKey()
 	if !a.blind && !a.in.same(a.agg.Rows, a.agg.RowHash) {
 		a.broken(CodeRows, rel, "it merges %d rows with hash %s, the results have %d with %s", a.agg.Rows, a.agg.RowHash, a.in.rows, a.in.hash)
 	}
@@ -105,7 +124,7 @@ func (a *auditor) walkAggregation(ctx context.Context) error {
 	}
 	for _, key := range slices.Sorted(maps.Keys(a.mergeSHA)) {
 		a.name(key)
-		a.broken(CodeChain, a.job.Rel(a.job.Outcome(0)), "its chain names %s, which is no merge of the plan", key)
+		a.broken(CodeChain, a.outcomeKey(), "its chain names %s, which is no merge of the plan", key)
 	}
 	if a.Deep && !a.blind {
 		var want rows.Schema
@@ -302,7 +321,7 @@ func (a *auditor) walkMerges(ctx context.Context, plan string) ([]merged, error)
 				for i := range units {
 					t := block.Tasks[lo+i]
 					node := len(outputs) + i
-					if t.TaskID != manifest.MergeTaskID(0, 1, node, 0) || t.BatchID != nil || t.Merge == nil || t.Merge.First != first || t.Merge.Count < 1 {
+					if t.TaskID != manifest.MergeTaskID(a.n, 1, node, 0) || t.BatchID != nil || t.Merge == nil || t.Merge.First != first || t.Merge.Count < 1 {
 						a.lost(CodeChain, blocks[n].Key, "merge %d is %s of inputs %+v, the merges before it took %d", node, t.TaskID, t.Merge, first)
 						return nil, errTorn
 					}
@@ -366,7 +385,7 @@ const mergeRuns = 3
 // readMerge reads the results of one merge, up to the one that is DONE.
 func (l *look) readMerge(ctx context.Context, u mergeUnit) (m merged) {
 	for run := range mergeRuns {
-		id := manifest.MergeTaskID(0, u.level, u.node, run)
+		id := manifest.MergeTaskID(l.a.n, u.level, u.node, run)
 		rel := l.a.job.Rel(l.a.job.Done(id))
 		want := l.a.mergeSHA[rel]
 		if want != "" {
@@ -386,7 +405,7 @@ func (l *look) readMerge(ctx context.Context, u mergeUnit) (m merged) {
 		if !ok {
 			return m
 		}
-		if r.JobID != string(l.a.job) || r.TaskID != id || r.BatchID != nil || r.Generation != 0 {
+		if r.JobID != string(l.a.job) || r.TaskID != id || r.BatchID != nil || r.Generation != l.a.n {
 			l.lost(CodeForm, rel, "it is the result of %s of %s", r.TaskID, r.JobID)
 			return m
 		}
@@ -432,7 +451,7 @@ func (l *look) readMerge(ctx context.Context, u mergeUnit) (m merged) {
 		return m
 	}
 	if l.a.succeeded() {
-		l.lost(CodeMissing, l.a.job.Rel(l.a.job.Done(manifest.MergeTaskID(0, u.level, u.node, 0))), "the merge FAILED %d times", mergeRuns)
+		l.lost(CodeMissing, l.a.job.Rel(l.a.job.Done(manifest.MergeTaskID(l.a.n, u.level, u.node, 0))), "the merge FAILED %d times", mergeRuns)
 	}
 	return m
 }
@@ -453,7 +472,7 @@ func (l *look) checkMerge(rel string, u mergeUnit, r manifest.Result, m merged) 
 
 // walkParts checks that the parts are the merged files one behind the other.
 func (a *auditor) walkParts(ctx context.Context, outputs []merged) error {
-	agg, rel := a.outcome.Aggregation, a.job.Rel(a.job.Outcome(0))
+	agg, rel := a.outcome.Aggregation, a.outcomeKey()
 	own := make([]string, len(agg.Parts)) // output hashes
 	var out total
 	drop := a.dropped
@@ -494,7 +513,7 @@ func (a *auditor) walkParts(ctx context.Context, outputs []merged) error {
 				return err
 			}
 			if own[lo+i] != "" && !a.blind && !a.partKey(p.Key, lo+i, own[lo+i]) {
-				a.broken(CodeKey, p.Key, "with its sources and footer it would be %s", a.job.Rel(a.job.PartAs(0, lo+i, own[lo+i], manifest.PartExt(a.definition.Output))))
+				a.broken(CodeKey, p.Key, "with its sources and footer it would be %s", a.job.Rel(a.job.PartAs(a.n, lo+i, own[lo+i], manifest.PartExt(a.definition.Output))))
 			}
 		}
 		a.progress("parts", int64(lo+len(parts)), int64(len(agg.Parts)))
@@ -528,7 +547,7 @@ const partTries = 4
 // partKey says that a part with that output hash may lie under key.
 func (a *auditor) partKey(key string, n int, hash string) bool {
 	for range partTries {
-		if key == a.job.Rel(a.job.PartAs(0, n, hash, manifest.PartExt(a.definition.Output))) {
+		if key == a.job.Rel(a.job.PartAs(a.n, n, hash, manifest.PartExt(a.definition.Output))) {
 			return true
 		}
 		hash = manifest.SHA256([]byte(hash))

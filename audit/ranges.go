@@ -49,7 +49,7 @@ func (a *auditor) walkRanges(ctx context.Context, plan string, runs []merged) ([
 			units := make([]mergeUnit, hi-lo)
 			for i := range units {
 				t, node := block.Tasks[lo+i], len(all)+i
-				if t.TaskID != manifest.MergeTaskID(0, levelRanges, node, 0) || t.BatchID != nil || t.Merge != nil || t.Range == nil || *t.Range != int64(node) {
+				if t.TaskID != manifest.MergeTaskID(a.n, levelRanges, node, 0) || t.BatchID != nil || t.Merge != nil || t.Range == nil || *t.Range != int64(node) {
 					a.lost(CodeChain, blocks[n].Key, "merge %d of level 2 is %s", node, t.TaskID)
 					return nil, errTorn
 				}

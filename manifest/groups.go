@@ -359,6 +359,16 @@ func (m *Members) Block(ctx context.Context, s *Store, n int) (Block, error) {
 	return s.Block(ctx, m.JobID, m.Group.Name, n, m.levels[0][n].blockRef(Job(m.JobID), m.Group.Name, n))
 }
 
+// EachIndex calls fn for the index object of every block; merges have none.
+func (m *Members) EachIndex(fn func(ref IndexRef, n int) error) error {
+	for i, x := range m.index {
+		if err := fn(x.indexRef(Job(m.JobID), m.Group.Name, i), i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Index reads the batches of the n-th block.
 func (m *Members) Index(ctx context.Context, s *Store, n int) (Index, error) {
 	if n < 0 || n >= len(m.index) {

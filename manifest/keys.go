@@ -36,6 +36,9 @@ func (j Job) Done(task string) string { return j.at("tasks", task, "results.done
 // RetryPlan is the n-th decision of the retry planner, n >= 1.
 func (j Job) RetryPlan(n int) string { return j.at("retries", fmt.Sprintf("retry-%d", n), "plan.json") }
 
+// OrdinalsList is a list of ordinals that an order names.
+func (j Job) OrdinalsList(sha string) string { return j.at("control", "ordinals-"+Short(sha)+".jsonl") }
+
 // AggregationPlan is the pinned merge plan of generation g.
 func (j Job) AggregationPlan(g int) string { return j.at("aggregation", strconv.Itoa(g), "plan.json") }
 

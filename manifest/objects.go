@@ -32,6 +32,12 @@ type Objects interface {
 	List(ctx context.Context, prefix string, fn func(Object) error) error
 }
 
+// Remover takes objects away. One that is not there is no error; a crash leaves the
+// object or none.
+type Remover interface {
+	Remove(ctx context.Context, key string) error
+}
+
 // Object is one entry of a listing.
 type Object struct {
 	Key     string

@@ -107,14 +107,15 @@ or by @name (the latest run of that job).`,
 	f.BoolVar(&c.json, "json", false, "print the result as JSON")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "tell nothing but errors, beside what was asked for: --json, a table, an id")
 	f.CountVarP(&c.verbosity, "verbose", "v", "tell more; twice: everything")
-	root.AddGroup(&cobra.Group{ID: "do", Title: "Run jobs:"}, &cobra.Group{ID: "see", Title: "Look at runs:"})
+	root.AddGroup(&cobra.Group{ID: "do", Title: "Run jobs:"}, &cobra.Group{ID: "see", Title: "Look at runs:"}, &cobra.Group{ID: "keep", Title: "Keep the store:"})
 	for _, add := range []struct {
 		group string
 		make  func(*cli) *cobra.Command
 	}{
 		{"do", planCommand}, {"do", runCommand}, {"do", submitCommand}, {"do", workerCommand},
-		{"do", handlerCommand}, {"do", pauseCommand}, {"do", resumeCommand}, {"do", mergeCommand}, {"do", cancelCommand},
-		{"see", lsCommand}, {"see", statusCommand}, {"see", watchCommand}, {"see", failuresCommand}, {"see", inspectCommand}, {"see", auditCommand},
+		{"do", handlerCommand}, {"do", pauseCommand}, {"do", resumeCommand}, {"do", cancelCommand}, {"do", redriveCommand}, {"do", mergeCommand},
+		{"see", lsCommand}, {"see", statusCommand}, {"see", watchCommand}, {"see", failuresCommand}, {"see", inspectCommand}, {"see", explainCommand}, {"see", auditCommand},
+		{"keep", gcCommand}, {"keep", purgeCommand},
 		{"", doctorCommand}, {"", infraCommand}, {"", lambdaCommand}, {"", versionCommand}, {"do", checkCommand}, {"", schemaCommand}, {"", completionCommand}, {"", jobFileTopic}, {"", exitCodesTopic},
 	} {
 		cmd := add.make(c)
