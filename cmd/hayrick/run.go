@@ -238,6 +238,9 @@ func (c *cli) load(ctx context.Context, o submitOptions) (jobfile.File, jobs.Han
 		text, _ := over.MarshalText()
 		err = jobfile.Problems{{Place: f.At("run.item_timeout"), What: fmt.Sprintf("run.item_timeout: %s, and no function of AWS lives longer than %v; write less, or leave --detach out and work with hayrick worker", text, longestFunction)}}
 	}
+	if err == nil && f.Definition.Input.URI == coordinator.StdinURI && f.Definition.Budget != nil && f.Definition.Budget.USD > 0 && c.onAWS() {
+		err = jobfile.Problems{{Place: f.At("budget.usd"), What: "budget.usd: what the run costs is found out by reading the input first, and standard input can be read once; write it to a file and name that in input.uri"}}
+	}
 	return f, h, err
 }
 
