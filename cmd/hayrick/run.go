@@ -364,6 +364,15 @@ func (c *cli) kept(rates []hayrick.Rate) []hayrick.Rate {
 	return out
 }
 
+// batchWords is how large batches become.
+func batchWords(b hayrick.Batches) string {
+	words := number(int64(b.Items))
+	if b.Bytes > 0 {
+		words += " or " + size(int64(b.Bytes))
+	}
+	return words
+}
+
 // tellPlan says what is about to happen.
 func (c *cli) tellPlan(r *roles, f jobfile.File, s coordinator.Submitted) {
 	p, def := s.Plan, f.Definition
@@ -371,7 +380,7 @@ func (c *cli) tellPlan(r *roles, f jobfile.File, s coordinator.Submitted) {
 		c.tell("going on with %s, submitted %s", c.paint(bold, s.JobID), clock(p.SubmittedAt.Time))
 	}
 	c.tell("plan   %s -> %s of %s   %d at once, %s in flight each   store %s", count(p.Items, "item"), count(p.Group.Tasks, "task"),
-		number(int64(def.Batch.Items)), def.Run.MaxParallel, count(int64(def.Run.ItemsInFlight), "item"), c.storeDir)
+		batchWords(def.Batch), def.Run.MaxParallel, count(int64(def.Run.ItemsInFlight), "item"), c.storeDir)
 	for _, line := range c.rateLines(def.Rates, p.Items) {
 		c.tell("       %s", line)
 	}
