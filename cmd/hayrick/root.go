@@ -110,7 +110,7 @@ or by @name (the latest run of that job).`,
 	}{
 		{"do", initCommand}, {"do", planCommand}, {"do", runCommand}, {"do", submitCommand}, {"do", workerCommand},
 		{"do", handlerCommand}, {"do", pauseCommand}, {"do", resumeCommand}, {"do", cancelCommand},
-		{"see", lsCommand}, {"see", statusCommand}, {"see", watchCommand}, {"see", failuresCommand}, {"see", logsCommand}, {"see", inspectCommand}, {"see", auditCommand},
+		{"see", lsCommand}, {"see", statusCommand}, {"see", watchCommand}, {"see", failuresCommand}, {"see", logsCommand}, {"see", inspectCommand}, {"see", reportCommand}, {"see", auditCommand},
 		{"", doctorCommand}, {"", infraCommand}, {"", lambdaCommand}, {"", versionCommand}, {"do", checkCommand}, {"", schemaCommand}, {"", completionCommand}, {"", jobFileTopic}, {"", exitCodesTopic},
 	} {
 		cmd := add.make(c)
