@@ -123,10 +123,34 @@ type StopIf struct {
 // Output is where the dataset is published.
 type Output struct {
 	URI         string `json:"uri"`         // a folder; $(run.id) is the job id
-	Format      string `json:"format"`      // parquet
-	Compression string `json:"compression"` // zstd
+	Format      string `json:"format"`      // parquet | csv | jsonl
+	Compression string `json:"compression"` // zstd; of csv and jsonl also gzip or none
 	IfExists    string `json:"if_exists"`   // error | overwrite | append
+	// Columns by whose values the dataset is cut into folders: column=value/column=value.
+	PartitionBy []string `json:"partition_by,omitempty"`
+	// The columns of the dataset, in order. A row that has another one, or a value of
+	// another type, fails its item. Left out: whatever the rows have.
+	Schema []Column `json:"schema,omitempty"`
+	// Columns of which no two rows of the dataset are alike; nulls are alike. The
+	// dataset is then in the order of these columns.
+	UniqueBy []string `json:"unique_by,omitempty"`
+	// Which of the rows that are alike stays: first or last by item, then by emission;
+	// or error, which ends the run FAILED. "" = first.
+	Keep string `json:"keep,omitempty"`
 }
+
+// Column is a column of the dataset.
+type Column struct {
+	Name string `json:"name"` // of the column
+	Type string `json:"type"` // string | bytes | int | float | bool | time
+}
+
+// Which row of those with one key stays: the values of output.keep.
+const (
+	KeepFirst = "first"
+	KeepLast  = "last"
+	KeepError = "error"
+)
 
 // Merge shapes the merge tree.
 type Merge struct {
@@ -165,7 +189,7 @@ func (r Retry) DispositionOf(class string, suggested Disposition) Disposition {
 		return Timeout
 	case ClassPoison:
 		return Poison
-	case ClassLostWorker, ClassBatchFailed, ClassHandler:
+	case ClassLostWorker, ClassBatchFailed, ClassHandler, ClassNoTime:
 		return Infra
 	}
 	return Transient

@@ -22,6 +22,9 @@ type Message struct {
 	Block      int    `json:"block,omitempty"`    // worker, merge: the block of the group
 	Position   int    `json:"position,omitempty"` // ... and the position in it
 	TaskID     string `json:"task_id,omitempty"`  // "" for a trigger
+	// Stalls counts losses: how often in a row a worker's task was handed back because
+	// the time was over before anything of it was done. Lost, it begins anew.
+	Stalls int `json:"stalls,omitempty"`
 }
 
 // Outgoing is a message to send, visible not before Delay has passed.

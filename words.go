@@ -32,6 +32,7 @@ const (
 	GroupCoordinator = "coordinator"
 	GroupInitial     = "initial_batch"
 	GroupAggregation = "final_aggregation"
+	GroupRanges      = "final_aggregation_ranges" // the second decoding level, with output.unique_by
 )
 
 // RetryGroup is the name of the n-th retry group, n >= 1.
@@ -40,7 +41,7 @@ func RetryGroup(n int) string { return fmt.Sprintf("retry_batch_%d", n) }
 // PhaseOf is the phase a task group belongs to.
 func PhaseOf(group string) Phase {
 	switch {
-	case group == GroupAggregation:
+	case group == GroupAggregation, group == GroupRanges:
 		return PhaseAggregation
 	case strings.HasPrefix(group, "retry_batch_"):
 		return PhaseRetry
@@ -78,6 +79,7 @@ const (
 	StatusSucceeded JobStatus = JobStatus(JobSucceeded)
 	StatusFailed    JobStatus = JobStatus(JobFailed)
 	StatusCancelled JobStatus = JobStatus(JobCancelled)
+	StatusPurging   JobStatus = "PURGING" // it has ended, and is being removed
 )
 
 // Terminal says whether the status is the end of a generation.
@@ -111,6 +113,11 @@ const (
 	ClassLostWorker  = "lost_worker"   // five workers vanished with the item in hand
 	ClassBatchFailed = "batch_failed"  // the batch as a whole could not run
 	ClassHandler     = "handler_start" // the handler could not start
+	ClassNoTime      = "no_time"       // what its task has done so far leaves a function no time for it
+
+	// ClassUnfinished counts items that had no end when their generation ended, and no
+	// failure either.
+	ClassUnfinished = "unfinished"
 )
 
 // Failure is one failed item, as data: a handler's failure is not a Go error.

@@ -1,6 +1,7 @@
 package aggregator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,13 +9,14 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"time"
 
 	"hayrick"
 	"hayrick/internal/rows"
 	"hayrick/manifest"
 )
 
-// Aggregator plans and runs the merge of a generation. All exported fields are
+// Aggregator plans and runs the merge of a generation. All exported fields but Left are
 // required.
 type Aggregator struct {
 	Store  *manifest.Store
@@ -27,9 +29,51 @@ type Aggregator struct {
 	World       hayrick.World
 	Log         *slog.Logger
 	CodeVersion string
+	// Left is how long the process may still run; nil = as long as it takes. What does not
+	// get done before is handed back.
+	Left func() time.Duration
+	// Memory is what the process may take, by which merges run fewer at a time and hold
+	// less each; 0 = nothing is said. One row must fit several times.
+	Memory int64
 
 	mu   sync.Mutex
 	last *merging // guarded by mu: the generation that a merge was last run for
+	busy int      // guarded by mu: merges that decode
+}
+
+const (
+	baseMemory  = 64 << 20  // of a process that merges nothing
+	mergeMemory = 160 << 20 // of a merge, about: a row group, its pages, and what sorts
+	sortMemory  = 64 << 20
+)
+
+// share is how many merges may decode at once, and what of memory each has to hold rows
+// in: in a sorter, or in a row group in the making.
+func (a *Aggregator) share() (merges int, hold int64) {
+	if a.Memory <= 0 {
+		return math.MaxInt, sortMemory
+	}
+	free := max(a.Memory-baseMemory, 0)
+	merges = int(max(free/mergeMemory, 1))
+	return merges, min(max(free/int64(merges)/5, leastSort), sortMemory)
+}
+
+// enter says whether one more merge may decode now; leave ends it.
+func (a *Aggregator) enter() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	most, _ := a.share()
+	if a.busy >= most {
+		return false
+	}
+	a.busy++
+	return true
+}
+
+func (a *Aggregator) leave() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.busy--
 }
 
 // Do carries out a message of role aggregator: a merge task, or a trigger.
@@ -48,10 +92,28 @@ func (a *Aggregator) Do(ctx context.Context, d hayrick.Delivery) (Verdict, error
 	if errors.Is(err, hayrick.ErrNotFound) {
 		return Verdict{Ack: true, Because: err.Error()}, nil
 	}
+	if errors.Is(err, errHandedBack) {
+		return a.handBack(ctx, d, err)
+	}
 	if err != nil {
 		return Verdict{Again: d.AfterFault(), Because: "advance the aggregation"}, err
 	}
 	return Verdict{Ack: true, Because: "advanced"}, nil
+}
+
+// handBack sends what d asks for anew before d is acknowledged, so that a crash between
+// leaves two messages, never none. A new message has not been delivered: however often
+// it takes, none is a dead letter.
+func (a *Aggregator) handBack(ctx context.Context, d hayrick.Delivery, back error) (Verdict, error) {
+	msg := hayrick.Outgoing{Message: d.Message}
+	if later := (*handedBackLater)(nil); errors.As(back, &later) {
+		msg.Delay = later.wait
+	}
+	if err := a.Queue.Send(ctx, hayrick.QueueTasks, msg); err != nil {
+		// The old message stays and says the same.
+		return Verdict{Again: d.AfterFault(), Because: "hand back"}, fmt.Errorf("hand back %s of %s: %w", cmp.Or(d.TaskID, "the merge"), d.JobID, err)
+	}
+	return Verdict{Ack: true, Because: "handed back"}, nil
 }
 
 // errOpen: there is nothing to aggregate yet. Whoever closes the group sends a
@@ -95,9 +157,20 @@ func (a *Aggregator) advance(ctx context.Context, job *jobOf) error {
 	if err != nil {
 		return err
 	}
-	m, err := a.merges(ctx, job, plan)
-	if err != nil {
-		return err
+	var m merges
+	if plan.Group != nil {
+		if m, err = a.level(ctx, job, *plan.Group, levelInputs); err != nil {
+			return err
+		}
+	}
+	if plan.Ranges != nil && len(m.missing) == 0 && m.failed == "" {
+		ranges, err := a.level(ctx, job, *plan.Ranges, levelRanges)
+		if err != nil {
+			return err
+		}
+		if m, err = m.over(ranges); err != nil {
+			return err
+		}
 	}
 	if len(m.missing) > 0 {
 		return a.send(ctx, m.missing)
@@ -115,13 +188,17 @@ type jobOf struct {
 	def        hayrick.JobDefinition
 
 	// What the retry planner has decided; merges do without it.
-	retries []manifest.RetryPlan
-	decided manifest.Link // the last of them, which says aggregation
+	retries []manifest.RetryPlan // of the generation
+	decided manifest.Link        // the last of them, which says aggregation
+	history manifest.Past        // of this generation and those before: all results
 }
 
 // open reads a job. ErrNotFound: there is none.
 func (a *Aggregator) open(ctx context.Context, jobID string, generation int) (*jobOf, error) {
 	p, sha, err := a.Store.Plan(ctx, jobID)
+	if err == nil && generation > 0 {
+		p, err = a.Store.PlanOf(ctx, jobID, generation)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -136,10 +213,11 @@ func (a *Aggregator) open(ctx context.Context, jobID string, generation int) (*j
 // readRetries reads the decisions of the generation. errOpen: the last one does not
 // say aggregation.
 func (a *Aggregator) readRetries(ctx context.Context, job *jobOf) error {
-	plans, links, err := a.Store.RetryPlans(ctx, job.id, job.generation)
+	past, err := a.Store.Past(ctx, job.id, job.generation)
 	if err != nil {
 		return err
 	}
+	plans, links := past.Of(job.generation)
 	// Who ends the generation counts the orders too (Store.Chain).
 	h := manifest.History{Plan: job.planned, Retries: plans, Links: links, Orders: math.MaxInt}
 	if err := h.Check(); err != nil {
@@ -148,7 +226,7 @@ func (a *Aggregator) readRetries(ctx context.Context, job *jobOf) error {
 	if n := len(plans); n == 0 || plans[n-1].Next != manifest.NextAggregation {
 		return errOpen
 	}
-	job.retries, job.decided = plans, links[len(links)-1]
+	job.retries, job.decided, job.history = plans, links[len(links)-1], past
 	return nil
 }
 
@@ -182,8 +260,9 @@ func (a *Aggregator) send(ctx context.Context, tasks []hayrick.Outgoing) error {
 	return nil
 }
 
-// readers is how many objects are read side by side.
-const readers = 16
+// readers is how many objects are read side by side: a million results of S3, some 30 ms
+// each, within ten minutes.
+const readers = 64
 
 // each calls f for every i below n, some side by side, and returns the error of the
 // lowest i that has one.

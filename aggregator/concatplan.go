@@ -19,6 +19,9 @@ type Source struct {
 	SHA256  string // lowercase hex
 	Rows    int64
 	RowHash rows.Hash
+
+	Partition string // the folder that its rows belong to; "" = none
+	Head      int64  // of text: what is left out behind another source
 }
 
 // CopyRange is a run of bytes of a source that goes to the output as it is.
@@ -98,6 +101,31 @@ func PlanConcat(sources []Source, footers []SourceFooter) (ConcatPlan, error) {
 	p.plan.Tail = append(p.plan.Tail, magic...)
 	p.plan.Bytes = p.data + int64(len(p.plan.Tail))
 	return p.plan, nil
+}
+
+// PlanText plans the concatenation of text: of every source but the first, what lies
+// behind its head. There is no tail, and the OutputHash is over the sources' SHA-256s
+// alone.
+func PlanText(sources []Source) (ConcatPlan, error) {
+	var p ConcatPlan
+	digest := sha256.New()
+	for i, s := range sources {
+		sum, err := hex.DecodeString(s.SHA256)
+		if err != nil || len(sum) != sha256.Size {
+			return p, fmt.Errorf("plan concat: %s: %q is not a SHA-256", s.Name, s.SHA256)
+		}
+		digest.Write(sum)
+		r := CopyRange{Source: i, Length: s.Size}
+		if i > 0 {
+			r.Offset, r.Length = s.Head, s.Size-s.Head
+		}
+		p.Copies = append(p.Copies, r)
+		p.Bytes += r.Length
+		p.Rows += s.Rows
+		p.RowHash = p.RowHash.Add(s.RowHash)
+	}
+	p.OutputHash = hex.EncodeToString(digest.Sum(nil))
+	return p, nil
 }
 
 const magic = "PAR1"

@@ -44,6 +44,7 @@ func guarded(f func() error) (err error, crashed bool) {
 func (j *jobRig) finish() {
 	j.t.Helper()
 	processes := 1
+	var last error
 	a := j.process("p-1")
 	for range 300 {
 		depth, err := j.mem.Depth(j.t.Context(), hayrick.QueueTasks, jobID)
@@ -55,7 +56,10 @@ func (j *jobRig) finish() {
 			_ = j.mem.Send(j.t.Context(), hayrick.QueueTasks, hayrick.Outgoing{Message: hayrick.Message{JobID: jobID, Role: hayrick.RoleAggregator}})
 		}
 		var worked bool
-		_, crashed := guarded(func() (err error) { worked, err = j.step(a); return err })
+		err, crashed := guarded(func() (err error) { worked, err = j.step(a); return err })
+		if err != nil {
+			last = err
+		}
 		if crashed {
 			j.temps.open = 0 // they went with the process
 			processes++
@@ -65,7 +69,7 @@ func (j *jobRig) finish() {
 			j.clock.Sleep(j.t.Context(), 20*time.Second)
 		}
 	}
-	j.t.Fatal("the job does not end")
+	j.t.Fatalf("the job does not end: %d processes, %+v", processes, last)
 }
 
 // scenarios are jobs that between them take every way through the aggregator.
@@ -89,8 +93,24 @@ var scenarios = map[string]func(t *testing.T) *jobRig{
 		j.before(map[string]string{"x": "theirs"})
 		return j
 	},
+	"short of time": func(t *testing.T) *jobRig {
+		j := build(t, shape{def: func(d *hayrick.JobDefinition) { d.Merge.FanIn, d.Merge.ByCount = 3, true }},
+			[]task{one(row("a", 1)), {ok: 1}, one(row("b", "x")), one(row("a", 4))})
+		j.left = none
+		return j
+	},
 	"unlike": func(t *testing.T) *jobRig {
 		return build(t, shape{}, []task{one(row("a", 1)), one(row("a", "x"))})
+	},
+	"unique": func(t *testing.T) *jobRig {
+		return build(t, shape{def: func(d *hayrick.JobDefinition) {
+			d.Merge.FanIn, d.Merge.ByCount, d.Merge.TargetRows, d.Output.UniqueBy = 1, true, 2, []string{"a"}
+		}}, []task{one(row("a", 1, "b", 1), row("a", 3)), one(row("a", 1, "b", 2), row("a", 4), row("a", 2))})
+	},
+	"not unique": func(t *testing.T) *jobRig {
+		return build(t, shape{def: func(d *hayrick.JobDefinition) {
+			d.Merge.FanIn, d.Merge.ByCount, d.Output.UniqueBy, d.Output.Keep = 1, true, []string{"a"}, "error"
+		}}, []task{one(row("a", 1, "b", 1)), one(row("a", 1, "b", 2))})
 	},
 	"a merge that fails": func(t *testing.T) *jobRig {
 		return build(t, shape{bad: func(n int64, r *manifest.Result) {
@@ -163,7 +183,10 @@ func TestEveryFault(t *testing.T) {
 			if len(want) < 20 || total < 20 {
 				t.Fatalf("%d calls, %s", total, want)
 			}
-			if o := calm.outcome(); o.Status == "SUCCEEDED" {
+			switch o := calm.outcome(); {
+			case o.Status == "SUCCEEDED" && len(calm.def.Output.UniqueBy) > 0:
+				calm.checkUnique(o, calm.placed)
+			case o.Status == "SUCCEEDED":
 				calm.whole(o)
 			}
 			faults := faults

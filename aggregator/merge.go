@@ -29,11 +29,17 @@ func (a *Aggregator) Merge(ctx context.Context, d hayrick.Delivery) (Verdict, er
 		wait, done := d.AfterLease(by.Until.Sub(a.World.Clock.Now()))
 		return Verdict{Ack: done || d.Count <= 1, Again: wait, Because: err.Error()}, nil
 	}
+	if errors.Is(err, errHandedBack) {
+		return a.handBack(ctx, d, err)
+	}
 	if err != nil {
 		return Verdict{Again: d.AfterFault(), Because: "merge"}, fmt.Errorf("merge %s of %s: %w", d.TaskID, d.JobID, gone(err))
 	}
 	return v, nil
 }
+
+// memoryWait is after what time a merge is tried again for which there was no memory.
+const memoryWait = 2 * time.Second
 
 // heldError: another attempt has the claim of a merge.
 type heldError struct{ hayrick.Claim }
@@ -55,58 +61,97 @@ func (a *Aggregator) merge(ctx context.Context, d hayrick.Delivery) (Verdict, er
 	if err != nil {
 		return Verdict{}, err
 	}
-	span, ok, err := a.spanOf(ctx, m, d)
+	level, u, ok, err := a.unitOf(ctx, m, d)
 	if err != nil {
 		return Verdict{}, err
 	}
 	if !ok {
 		return Verdict{Ack: true, Because: "no such merge"}, nil
 	}
-	n := d.Block*manifest.BlockTasks + d.Position
-	runs, err := a.runs(ctx, m.jobOf, n)
+	runs, err := a.runs(ctx, m.jobOf, u.level, u.n)
 	if err != nil {
 		return Verdict{}, err
 	}
 	if !runs.ended() {
-		if runs, err = a.run(ctx, m, n, span, runs); err != nil {
+		if !a.enter() {
+			return Verdict{Again: memoryWait, Because: "as many merges are at work as memory allows"}, nil
+		}
+		runs, err = a.run(ctx, m, u, runs)
+		a.leave()
+		if errors.Is(err, errLevelOpen) {
+			return Verdict{Ack: true, Because: err.Error()}, nil // who ends the level sends it again
+		}
+		if err != nil {
 			return Verdict{}, err
 		}
 	}
 	if !runs.ended() {
 		return Verdict{Again: d.AfterFault(), Because: "FAILED: " + runs.last().Task.Error.Message}, nil // again under the next id
 	}
-	full, err := m.members.MarkDone(ctx, a.State, d.Block, d.Position, 0, 0)
+	full, err := level.MarkDone(ctx, a.State, d.Block, d.Position, 0, 0)
 	if err != nil {
 		return Verdict{}, err
 	}
 	if full { // lost, the sweeper derives it from the full root
 		err := a.Queue.Send(ctx, hayrick.QueueTasks, hayrick.Outgoing{Message: hayrick.Message{
-			JobID: d.JobID, Generation: d.Generation, Role: hayrick.RoleAggregator, Group: m.plan.Group.Name,
+			JobID: d.JobID, Generation: d.Generation, Role: hayrick.RoleAggregator, Group: d.Group,
 		}})
 		if err != nil {
-			a.Log.Debug("trigger not sent", hayrick.KeyGroup, m.plan.Group.Name, hayrick.KeyError, err)
+			a.Log.Debug("trigger not sent", hayrick.KeyGroup, d.Group, hayrick.KeyError, err)
 		}
 	}
 	return Verdict{Ack: true, Because: "merged"}, nil
 }
 
-// spanOf finds what a message asks to be merged; ok is false when it is no task of
-// the plan.
-func (a *Aggregator) spanOf(ctx context.Context, m *merging, d hayrick.Delivery) (span manifest.Span, ok bool, err error) {
-	if d.Block < 0 || d.Block >= m.members.Blocks() {
-		return span, false, nil
-	}
-	block, err := m.members.Block(ctx, a.Store, d.Block)
-	if err != nil {
-		return span, false, err
-	}
-	if d.Position < 0 || d.Position >= len(block.Tasks) || block.Tasks[d.Position].TaskID != d.TaskID || block.Tasks[d.Position].Merge == nil {
-		return span, false, nil
-	}
-	return *block.Tasks[d.Position].Merge, true, nil
+// unit is what one merge takes: a span of the plan's inputs on level 1, a range of
+// keys on level 2.
+type unit struct {
+	level, n int
+	span     manifest.Span
 }
 
-// runs are the results of a level-1 merge: of its task and, after each that FAILED,
+func (u unit) group() string {
+	if u.level == levelRanges {
+		return hayrick.GroupRanges
+	}
+	return hayrick.GroupAggregation
+}
+
+// The levels that decode.
+const (
+	levelInputs = 1
+	levelRanges = 2 // with output.unique_by
+)
+
+// unitOf finds what a message asks to be merged; ok is false when it is no task of
+// the plan.
+func (a *Aggregator) unitOf(ctx context.Context, m *merging, d hayrick.Delivery) (level *manifest.Members, u unit, ok bool, err error) {
+	level, u.level = m.members, levelInputs
+	if d.Group == hayrick.GroupRanges {
+		level, u.level = m.ranges, levelRanges
+	}
+	if level == nil || d.Block < 0 || d.Block >= level.Blocks() {
+		return nil, u, false, nil
+	}
+	block, err := level.Block(ctx, a.Store, d.Block)
+	if err != nil {
+		return nil, u, false, err
+	}
+	if d.Position < 0 || d.Position >= len(block.Tasks) || block.Tasks[d.Position].TaskID != d.TaskID {
+		return nil, u, false, nil
+	}
+	u.n = d.Block*manifest.BlockTasks + d.Position
+	switch t := block.Tasks[d.Position]; {
+	case u.level == levelRanges:
+		return level, u, t.Range != nil && *t.Range == int64(u.n), nil
+	case t.Merge != nil:
+		u.span = *t.Merge
+		return level, u, true, nil
+	}
+	return nil, u, false, nil
+}
+
+// runs are the results of a merge: of its task and, after each that FAILED,
 // of its repetition.
 type runs []run
 
@@ -117,22 +162,28 @@ type run struct {
 
 // ended says that no run follows.
 func (rs runs) ended() bool {
-	return len(rs) == Runs || len(rs) > 0 && rs.last().Status == string(hayrick.TaskDone)
+	return len(rs) == Runs || len(rs) > 0 && (rs.last().Status == string(hayrick.TaskDone) || rs.last().final())
+}
+
+// final says that a merge FAILED in a way that another run would repeat.
+func (r *run) final() bool {
+	e := r.Task.Error
+	return e != nil && (e.Class == manifest.CodeDuplicateKey || e.Class == manifest.CodePartition)
 }
 
 func (rs runs) last() *run { return &rs[len(rs)-1] }
 
-// runs reads the results of the n-th level-1 merge, in order.
-func (a *Aggregator) runs(ctx context.Context, job *jobOf, n int) (rs runs, err error) {
+// runs reads the results of the n-th merge of a level, in order.
+func (a *Aggregator) runs(ctx context.Context, job *jobOf, level, n int) (rs runs, err error) {
 	for !rs.ended() {
-		res, sha, err := a.Store.Result(ctx, job.id, manifest.MergeTaskID(job.generation, 1, n, len(rs)))
+		res, sha, err := a.Store.Result(ctx, job.id, manifest.MergeTaskID(job.generation, level, n, len(rs)))
 		if errors.Is(err, hayrick.ErrNotFound) {
 			break
 		}
 		if err != nil {
 			return nil, err
 		}
-		if res.Status == string(hayrick.TaskFailed) && res.Task.Error == nil || (res.RowCount > 0) != (res.File != nil) {
+		if res.Status == string(hayrick.TaskFailed) && res.Task.Error == nil || (res.RowCount > 0) != (res.File != nil || len(res.Files) > 0) {
 			return nil, fmt.Errorf("results.done of %s contradicts itself: %w", res.TaskID, hayrick.ErrCorrupt)
 		}
 		rs = append(rs, run{res, sha})
@@ -140,11 +191,11 @@ func (a *Aggregator) runs(ctx context.Context, job *jobOf, n int) (rs runs, err 
 	return rs, nil
 }
 
-// run is one attempt of the n-th merge under its next id. It returns the runs with
+// run is one attempt of a merge under its next id. It returns the runs with
 // what came of it, this attempt's result or the one that was first.
-func (a *Aggregator) run(ctx context.Context, m *merging, n int, span manifest.Span, rs runs) (_ runs, err error) {
+func (a *Aggregator) run(ctx context.Context, m *merging, u unit, rs runs) (_ runs, err error) {
 	ask := hayrick.ClaimAsk{
-		TaskRef: hayrick.TaskRef{JobID: m.id, Generation: m.generation, TaskID: manifest.MergeTaskID(m.generation, 1, n, len(rs))},
+		TaskRef: hayrick.TaskRef{JobID: m.id, Generation: m.generation, TaskID: manifest.MergeTaskID(m.generation, u.level, u.n, len(rs))},
 		Attempt: a.World.NewAttemptID(), Worker: a.World.Worker, Lease: mergeLease,
 	}
 	claim, err := a.claim(ctx, ask)
@@ -154,14 +205,18 @@ func (a *Aggregator) run(ctx context.Context, m *merging, n int, span manifest.S
 	stop := a.renew(ctx, ask)
 	defer func() {
 		stop()
-		if err != nil {
-			a.release(ctx, ask) // not a vanished attempt: the next one need not wait
+		if err == nil {
+			return
+		}
+		released := a.release(ctx, ask) // not a vanished attempt: the next one need not wait
+		if errors.Is(err, errHandedBack) && !released {
+			err = &handedBackLater{ask.Lease} // found held, a message is taken for a duplicate
 		}
 	}()
 	// A crash from here to the commit leaves a lease that runs out, and a data object
 	// that nothing names.
 	if claim.Fence > 1 { // whoever had it may have finished since
-		if now, err := a.runs(ctx, m.jobOf, n); err != nil || len(now) > len(rs) {
+		if now, err := a.runs(ctx, m.jobOf, u.level, u.n); err != nil || len(now) > len(rs) {
 			return now, err
 		}
 	}
@@ -170,18 +225,31 @@ func (a *Aggregator) run(ctx context.Context, m *merging, n int, span manifest.S
 		Status: string(hayrick.TaskDone), Attempt: ask.Attempt, Fence: claim.Fence,
 		RowHash: rows.Hash{}.String(), DroppedHash: rows.Hash{}.String(), CodeVersion: a.CodeVersion,
 		Task: manifest.TaskFields{
-			Role: string(hayrick.RoleAggregator), Phase: string(hayrick.PhaseAggregation), Group: hayrick.GroupAggregation,
-			Worker: a.World.Worker, Input: fmt.Sprintf("%s#%d+%d", m.key.Rel(m.key.AggregationPlan(m.generation)), span.First, span.Count),
+			Role: string(hayrick.RoleAggregator), Phase: string(hayrick.PhaseAggregation), Group: u.group(),
+			Worker: a.World.Worker, Input: u.input(m),
 			StartTime: manifest.At(a.World.Clock.Now()), Retries: claim.Fence - 1, Metrics: map[string]int64{},
 		},
 	}
 	merged := res
-	err = a.decode(ctx, m, span, &merged)
+	switch {
+	case u.level == levelRanges:
+		err = a.mergeRange(ctx, m, u, &merged)
+	case m.plan.Unique != nil:
+		err = a.sortRun(ctx, m, u.span, &merged)
+	case !plain(m.def.Output):
+		err = a.decodeFiles(ctx, m, u.span, &merged)
+	default:
+		err = a.decode(ctx, m, u.span, &merged)
+	}
+	var final *finalError
 	switch {
 	case err == nil:
 		res = merged
-	case errors.As(err, new(*damagedError)): // restored, it can be merged: no result is written of it
+	case errors.As(err, new(*damagedError)), errors.Is(err, errHandedBack): // no result is written of what can be merged yet
 		return nil, err
+	case errors.As(err, &final):
+		res.Status = string(hayrick.TaskFailed)
+		res.Task.Error = &manifest.TaskError{Class: final.code, Message: final.message}
 	case unmergeable(err):
 		a.Log.Error("merge failed", hayrick.KeyTaskID, ask.TaskID, hayrick.KeyError, err)
 		res.Status = string(hayrick.TaskFailed)
@@ -257,12 +325,14 @@ func (a *Aggregator) claim(ctx context.Context, ask hayrick.ClaimAsk) (c hayrick
 }
 
 // release ends the claim without counting it as vanished. Lost, it runs out.
-func (a *Aggregator) release(ctx context.Context, ask hayrick.ClaimAsk) {
+func (a *Aggregator) release(ctx context.Context, ask hayrick.ClaimAsk) bool {
 	var none time.Time
 	_, err := a.State.UpdateClaim(context.WithoutCancel(ctx), ask.TaskRef, ask.Attempt, hayrick.ClaimPatch{Until: &none})
 	if err != nil && !errors.Is(err, hayrick.ErrLeaseLost) {
 		a.Log.Debug("claim not released", hayrick.KeyTaskID, ask.TaskID, hayrick.KeyError, err)
+		return false
 	}
+	return true
 }
 
 // renew keeps the lease while the merge runs. A lost one only costs work: whoever
@@ -280,71 +350,158 @@ func (a *Aggregator) renew(ctx context.Context, ask hayrick.ClaimAsk) (stop func
 	return stop
 }
 
-// decode merges the rows of a span of inputs into one file of the unified schema
-// and fills in res. What is read must be the bytes, rows and row hash that its
-// results.done vouches for; what is written is read back and must have their sum.
-func (a *Aggregator) decode(ctx context.Context, m *merging, span manifest.Span, res *manifest.Result) error {
-	inputs, err := m.inputs(ctx, span)
-	if err != nil {
-		key := m.key.Rel(m.key.AggregationPlan(m.generation))
-		if m.plan.InputsRef != nil {
-			key = m.plan.InputsRef.Key
-		}
-		return damaged(key, "", err)
+// input says what of the plan a merge takes.
+func (u unit) input(m *merging) string {
+	plan := m.key.Rel(m.key.AggregationPlan(m.generation))
+	if u.level == levelRanges {
+		return fmt.Sprintf("%s#range %d", plan, u.n)
 	}
+	return fmt.Sprintf("%s#%d+%d", plan, u.span.First, u.span.Count)
+}
+
+// decode merges the rows of a span of inputs into one file of the unified schema
+// and fills in res, from where earlier attempts came to. What is read must be the bytes,
+// rows and row hash that its results.done vouches for; what is written is read back and
+// must have their sum. errHandedBack: what was done of it is saved.
+func (a *Aggregator) decode(ctx context.Context, m *merging, span manifest.Span, res *manifest.Result) error {
+	inputs, err := m.pinned(ctx, span)
+	if err != nil {
+		return err
+	}
+	l := a.lend()
+	at := progress{}
+	if res.Fence > 1 {
+		if at, err = a.recall(ctx, m, res.TaskID, inputs); err != nil {
+			return err
+		}
+	}
+	at.Schema, at.JobID, at.TaskID = schemaProgress, m.id, res.TaskID
 	temp, err := a.Temp()
 	if err != nil {
 		return err
 	}
 	defer temp.Close()
+	sum, n, done, err := a.some(ctx, m, inputs, at.Inputs, temp, l)
+	if err != nil {
+		return err
+	}
+	at.Inputs += n
+	over := at.Inputs == len(inputs)
+	if !over || len(at.Pieces) > 0 {
+		if sum.Rows > 0 {
+			key, err := a.putRows(ctx, m, res, sum, temp)
+			if err != nil {
+				return err
+			}
+			at.Pieces = append(at.Pieces, piece{key, sum.SHA256, sum.Bytes, sum.Rows, sum.RowHash.String()})
+		}
+		if !over || l.stops(done, 0, 2*at.bytes()) { // read, and stored again
+			if err := a.save(ctx, m, res.Attempt, at); err != nil {
+				return err
+			}
+			a.Log.Info("merge handed back", hayrick.KeyJobID, m.id, hayrick.KeyTaskID, res.TaskID, hayrick.KeyFence, res.Fence,
+				"inputs", len(inputs), "merged", at.Inputs, "now", n)
+			return errHandedBack
+		}
+		whole, err := a.Temp()
+		if err != nil {
+			return err
+		}
+		defer whole.Close()
+		if sum, err = a.join(ctx, m, at, whole); err != nil {
+			return err
+		}
+		temp = whole
+	}
+	for _, in := range inputs {
+		if in.Rows > 0 {
+			res.Inputs = append(res.Inputs, manifest.InputFile{Key: in.File, SHA256: in.SHA256, Rows: in.Rows})
+		}
+	}
+	return a.putParquet(ctx, m, temp, sum, res)
+}
+
+// putRows stores a file of rows under a key of the attempt, relative to the job's folder.
+func (a *Aggregator) putRows(ctx context.Context, m *merging, res *manifest.Result, sum rows.Summary, temp manifest.Temp) (string, error) {
+	if _, err := temp.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	key := m.key.Rows(res.TaskID, res.Attempt, sum.SHA256)
+	if err := a.Store.Objects.Put(ctx, key, temp); err != nil {
+		return "", fmt.Errorf("put %s: %w", key, err)
+	}
+	return m.key.Rel(key), nil
+}
+
+// some merges inputs from one on into temp, as many as there is time for, and says how
+// many those were and how many bytes they had.
+func (a *Aggregator) some(ctx context.Context, m *merging, inputs []manifest.MergeInput, from int, temp manifest.Temp, l lent) (sum rows.Summary, n int, done int64, err error) {
 	var total int64
 	for _, in := range inputs {
 		total += in.Rows
 	}
+	w, err := rows.NewWriter(temp, m.schema, a.writerOptions(m, total))
+	if err != nil {
+		return sum, 0, 0, err
+	}
+	r := reader{blobs: a.Blobs}
+	var want rows.Hash
+	var count int64
+	take := func(*rows.File) (func(*rows.Batch) error, error) {
+		return func(b *rows.Batch) error { return w.AppendBatch(b, 0, b.Rows) }, nil
+	}
+	for _, in := range inputs[from:] {
+		if in.Rows > 0 {
+			if l.stops(done, in.Bytes, 2*done) {
+				break
+			}
+			h, err := r.copyRows(ctx, m.key.Abs(in.File), in, m.schema, take)
+			if err != nil {
+				return sum, 0, 0, err
+			}
+			want, count, done = want.Add(h), count+in.Rows, done+in.Bytes
+		}
+		n++
+	}
+	if sum, err = w.Close(); err != nil {
+		return sum, 0, 0, err
+	}
+	if sum.Rows != count || sum.RowHash != want {
+		return sum, 0, 0, fmt.Errorf("%d rows with hash %s were read, %d with %s written: %w", count, want, sum.Rows, sum.RowHash, hayrick.ErrCorrupt)
+	}
+	return sum, n, done, m.readBack(temp, sum)
+}
+
+// writerOptions shape a file of about total rows.
+func (a *Aggregator) writerOptions(m *merging, total int64) rows.WriterOptions {
 	target := m.def.Merge.RowGroup
 	if target <= 0 {
 		target = rows.DefaultGroupRows
 	}
-	w, err := rows.NewWriter(temp, m.schema, rows.WriterOptions{GroupRows: GroupRows(total, target), Dictionary: m.def.Merge.Dictionary})
+	_, hold := a.share()
+	return rows.WriterOptions{GroupRows: GroupRows(total, target), GroupBytes: hold, Dictionary: m.def.Merge.Dictionary}
+}
+
+// readsBack says that what is written is to be read again.
+func (m *merging) readsBack() bool { return m.def.Merge.ReadBack == nil || *m.def.Merge.ReadBack }
+
+// readBack reads a file in scratch again, where that is asked for.
+func (m *merging) readBack(temp manifest.Temp, sum rows.Summary) error {
+	if sum.Rows == 0 || !m.readsBack() {
+		return nil
+	}
+	if err := rows.Verify(temp, sum.Bytes, sum.Rows, sum.RowHash); err != nil {
+		return fmt.Errorf("read back: %w", err)
+	}
+	return nil
+}
+
+// putParquet puts a file in scratch into the store and fills in res.
+func (a *Aggregator) putParquet(ctx context.Context, m *merging, temp manifest.Temp, sum rows.Summary, res *manifest.Result) error {
+	rel, err := a.putRows(ctx, m, res, sum, temp)
 	if err != nil {
 		return err
 	}
-	r := reader{blobs: a.Blobs}
-	var want rows.Hash
-	for _, in := range inputs {
-		if in.Rows == 0 {
-			continue
-		}
-		h, err := r.copyRows(ctx, m.key.Abs(in.File), in, w, m.schema)
-		if errors.As(err, new(*damagedError)) {
-			return err
-		}
-		if err != nil {
-			return fmt.Errorf("read %s: %w", in.File, err)
-		}
-		want = want.Add(h)
-		res.Inputs = append(res.Inputs, manifest.InputFile{Key: in.File, SHA256: in.SHA256, Rows: in.Rows})
-	}
-	sum, err := w.Close()
-	if err != nil {
-		return err
-	}
-	if sum.Rows != total || sum.RowHash != want {
-		return fmt.Errorf("%d rows with hash %s were read, %d with %s written: %w", total, want, sum.Rows, sum.RowHash, hayrick.ErrCorrupt)
-	}
-	if m.def.Merge.ReadBack == nil || *m.def.Merge.ReadBack {
-		if err := rows.Verify(temp, sum.Bytes, sum.Rows, want); err != nil {
-			return fmt.Errorf("read back: %w", err)
-		}
-	}
-	if _, err := temp.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	key := m.key.Rows(res.TaskID, res.Attempt, sum.SHA256)
-	if err := a.Store.Objects.Put(ctx, key, temp); err != nil {
-		return fmt.Errorf("put %s: %w", key, err)
-	}
-	rel := m.key.Rel(key)
 	res.File, res.SHA256, res.Bytes = &rel, sum.SHA256, sum.Bytes
 	res.RowCount, res.RowHash, res.SchemaDigest = sum.Rows, sum.RowHash.String(), sum.SchemaDigest
 	return nil
@@ -360,10 +517,13 @@ type reader struct {
 	buf   []byte
 }
 
-// copyRows appends the rows of one result to w and returns their hash. A
+// taker is asked of every file what takes its rows.
+type taker func(*rows.File) (func(*rows.Batch) error, error)
+
+// copyRows gives the rows of one result to take and returns their hash. A
 // *damagedError: it is not the file that its results.done names. Any other that is
 // unmergeable: it is, and no such rows are in it.
-func (r *reader) copyRows(ctx context.Context, key string, in manifest.MergeInput, w *rows.Writer, schema rows.Schema) (rows.Hash, error) {
+func (r *reader) copyRows(ctx context.Context, key string, in manifest.MergeInput, schema rows.Schema, take taker) (rows.Hash, error) {
 	var none rows.Hash
 	blob, err := r.blobs.OpenAt(ctx, key)
 	if err != nil {
@@ -374,24 +534,31 @@ func (r *reader) copyRows(ctx context.Context, key string, in manifest.MergeInpu
 	if err != nil {
 		return none, damaged(in.File, in.TaskID, err)
 	}
-	h, err := decodeRows(ctx, body, in, w, schema)
+	h, err := decodeRows(ctx, body, in, schema, take)
 	if unmergeable(err) && body == io.ReaderAt(blob) {
 		// It was read a second time: it may have been damaged since the first.
 		if _, err := r.checked(blob, in); err != nil {
 			return none, damaged(in.File, in.TaskID, err)
 		}
 	}
-	return h, err
+	if err != nil {
+		return none, fmt.Errorf("read %s: %w", in.File, err)
+	}
+	return h, nil
 }
 
-// decodeRows appends the rows of a file, all bytes of which are the named ones.
-func decodeRows(ctx context.Context, body io.ReaderAt, in manifest.MergeInput, w *rows.Writer, schema rows.Schema) (rows.Hash, error) {
+// decodeRows reads the rows of a file, all bytes of which are the named ones.
+func decodeRows(ctx context.Context, body io.ReaderAt, in manifest.MergeInput, schema rows.Schema, take taker) (rows.Hash, error) {
 	var none rows.Hash
 	f, err := rows.Open(body, in.Bytes)
 	if err != nil {
 		return none, err
 	}
 	sc, err := f.Scan(schema)
+	if err != nil {
+		return none, err
+	}
+	each, err := take(f)
 	if err != nil {
 		return none, err
 	}
@@ -406,7 +573,7 @@ func decodeRows(ctx context.Context, body io.ReaderAt, in manifest.MergeInput, w
 		if err != nil {
 			return none, err
 		}
-		if err := w.AppendBatch(b, 0, b.Rows); err != nil {
+		if err := each(b); err != nil {
 			return none, err
 		}
 	}

@@ -20,11 +20,13 @@ type merging struct {
 	*jobOf
 	store   *manifest.Store
 	plan    manifest.AggregationPlan
-	members *manifest.Members
-	schema  rows.Schema // of every merge
+	members *manifest.Members // level 1
+	ranges  *manifest.Members // level 2; nil when there is none
+	schema  rows.Schema       // of every merge
 
 	mu   sync.Mutex
-	list []stretch // guarded by mu: of plan.InputsRef; nil until it was read
+	runs []sortedRun // guarded by mu: what level 1 has left for level 2; nil until it was read
+	list []stretch   // guarded by mu: of plan.InputsRef; nil until it was read
 }
 
 // merging opens the merge of a generation, or finds it open. ErrNotFound: there is
@@ -49,6 +51,11 @@ func (a *Aggregator) merging(ctx context.Context, jobID string, generation int) 
 	if m.members, err = a.Store.Members(ctx, jobID, generation, *m.plan.Group); err != nil {
 		return nil, gone(err)
 	}
+	if m.plan.Ranges != nil {
+		if m.ranges, err = a.Store.Members(ctx, jobID, generation, *m.plan.Ranges); err != nil {
+			return nil, gone(err)
+		}
+	}
 	if err := json.Unmarshal(m.plan.Columns, &m.schema); err != nil {
 		return nil, fmt.Errorf("read the plan's columns: %v: %w", err, hayrick.ErrCorrupt)
 	}
@@ -65,6 +72,19 @@ const stretchLines = 256
 type stretch struct {
 	offset, length int64
 	sha            [sha256.Size]byte
+}
+
+// pinned reads a span of the plan's inputs; damage is named.
+func (m *merging) pinned(ctx context.Context, span manifest.Span) ([]manifest.MergeInput, error) {
+	in, err := m.inputs(ctx, span)
+	if err == nil {
+		return in, nil
+	}
+	key := m.key.Rel(m.key.AggregationPlan(m.generation))
+	if m.plan.InputsRef != nil {
+		key = m.plan.InputsRef.Key
+	}
+	return nil, damaged(key, "", err)
 }
 
 // inputs reads a span of the plan's inputs.

@@ -23,7 +23,10 @@ func (a *Aggregator) fail(ctx context.Context, job *jobOf, code, message string,
 // FAILED job. merges are the results.done files of the merges, by key: nothing else
 // names them. A crash after the commit leaves the publication to whoever looks next.
 func (a *Aggregator) end(ctx context.Context, job *jobOf, o manifest.Outcome, merges map[string]string) error {
-	o.Schema, o.JobID, o.Generation, o.DroppedHash = manifest.SchemaOutcome, job.id, job.generation, rows.Hash{}.String()
+	o.Schema, o.JobID, o.Generation = manifest.SchemaOutcome, job.id, job.generation
+	if o.DroppedHash == "" {
+		o.DroppedHash = rows.Hash{}.String()
+	}
 	o.Items = job.plan.Items
 	o.Permanent, o.Exhausted = job.givenUp()
 	o.OK = o.Items - o.Permanent - o.Exhausted

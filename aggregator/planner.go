@@ -11,7 +11,8 @@ import (
 	"hayrick/manifest"
 )
 
-// plan pins the merge: it reads the results.done of every task of the generation,
+// plan pins the merge: it reads the results.done of every task of the generation and
+// of those before,
 // checks each against the digest that the retry plan of its group vouches for,
 // unifies the schemas and cuts the tree. rows.ErrSchema: there is no schema for all
 // of them, and no plan. A crash before the commit leaves data objects that nothing
@@ -23,7 +24,7 @@ func (a *Aggregator) plan(ctx context.Context, job *jobOf) (manifest.Aggregation
 		return none, fmt.Errorf("plan the merge: %w", err)
 	}
 	p := &planning{
-		a: a, job: job, cut: Cutter{Merge: job.def.Merge}, list: manifest.NewListWriter(temp), seen: map[string]bool{},
+		a: a, job: job, cut: Cutter{Merge: job.def.Merge}, list: manifest.NewListWriter(temp), seen: map[string]bool{}, whose: map[string]string{},
 		group: manifest.NewGroupWriter(a.Store, job.id, hayrick.GroupAggregation, hayrick.RoleAggregator, 0),
 		out: manifest.AggregationPlan{
 			Schema: manifest.SchemaAggregationPlan, JobID: job.id, Generation: job.generation,
@@ -31,8 +32,22 @@ func (a *Aggregator) plan(ctx context.Context, job *jobOf) (manifest.Aggregation
 		},
 	}
 	defer p.list.Close()
-	for _, r := range job.retries {
-		if err := p.closed(ctx, r); err != nil {
+	if p.unified, err = declared(job.def.Output); err != nil {
+		return none, fmt.Errorf("output.schema: %w", err)
+	}
+	for _, f := range p.unified.Fields {
+		p.whose[f.Name] = "output.schema"
+	}
+	if columns := job.def.Output.UniqueBy; len(columns) > 0 {
+		keep := job.def.Output.Keep
+		if keep == "" {
+			keep = hayrick.KeepFirst
+		}
+		p.out.Unique = &manifest.Unique{Columns: columns, Keep: keep}
+		p.cut.Grow = true
+	}
+	for i, r := range job.history.Plans {
+		if err := p.closed(ctx, r, job.history.ClosedIn(i)); err != nil {
 			return none, err
 		}
 	}
@@ -64,19 +79,23 @@ type planning struct {
 	group *manifest.GroupWriter
 	nodes int64
 
+	bytes   int64   // of all inputs
+	samples Samples // of their keys
 	unified rows.Schema
-	seen    map[string]bool // schema digests
-	unlike  error           // the first schema that does not unify with those before it
+	whose   map[string]string // of each column the first to have it
+	seen    map[string]bool   // schema digests
+	unlike  error             // the first schema that does not unify with those before it
 	hash    rows.Hash
 }
 
-// closed takes in the results of the group that r closed, in task order.
-func (p *planning) closed(ctx context.Context, r manifest.RetryPlan) error {
+// closed takes in the results of the group that r closed, in task order; they are of a
+// generation.
+func (p *planning) closed(ctx context.Context, r manifest.RetryPlan, generation int) error {
 	refs := make([]manifest.ResultRef, 0, readers)
 	some := func() error {
 		results := make([]manifest.Result, len(refs))
 		if err := p.a.each(len(refs), func(i int) (err error) {
-			results[i], err = p.read(ctx, refs[i])
+			results[i], err = p.read(ctx, refs[i], generation)
 			return err
 		}); err != nil {
 			return err
@@ -101,7 +120,7 @@ func (p *planning) closed(ctx context.Context, r manifest.RetryPlan) error {
 }
 
 // read reads the results.done that a retry plan names.
-func (p *planning) read(ctx context.Context, ref manifest.ResultRef) (manifest.Result, error) {
+func (p *planning) read(ctx context.Context, ref manifest.ResultRef, generation int) (manifest.Result, error) {
 	res, sha, err := p.a.Store.Result(ctx, p.job.id, ref.TaskID)
 	if err != nil {
 		return res, err
@@ -112,7 +131,7 @@ func (p *planning) read(ctx context.Context, ref manifest.ResultRef) (manifest.R
 	switch {
 	case sha != ref.SHA256:
 		return bad("has SHA-256 %s, its retry plan says %s", sha, ref.SHA256)
-	case res.Generation != p.job.generation:
+	case res.Generation != generation:
 		return bad("is of generation %d", res.Generation)
 	case res.RowCount < 0 || (res.RowCount > 0) != (res.File != nil) || res.RowCount == 0 && res.RowHash != rows.Hash{}.String():
 		return bad("says %d rows with hash %s; it names a file: %v", res.RowCount, res.RowHash, res.File != nil)
@@ -137,6 +156,10 @@ func (p *planning) take(ctx context.Context, ref manifest.ResultRef, res manifes
 	p.out.OK += int64(res.OK)
 	if res.File != nil {
 		in.File, in.SHA256, in.Bytes = *res.File, res.SHA256, res.Bytes
+		p.bytes += res.Bytes
+		for _, key := range res.KeySamples {
+			p.samples.Add(Sample{key, max(1, res.RowCount/int64(len(res.KeySamples)))})
+		}
 		if err := p.schema(ctx, res); err != nil {
 			return p.damaged(ctx, res, err)
 		}
@@ -174,15 +197,36 @@ func (p *planning) schema(ctx context.Context, res manifest.Result) error {
 	}
 	p.seen[res.SchemaDigest] = true
 	u, err := rows.Unify(p.unified, s)
+	var clash *rows.SchemaConflict
+	where := fmt.Sprintf("%s (%s)", res.TaskID, *res.File)
 	switch {
 	case err == nil:
 		p.unified = u
+		for _, f := range s.Fields {
+			if p.whose[f.Name] == "" {
+				p.whose[f.Name] = where
+			}
+		}
 	case !errors.Is(err, rows.ErrSchema):
 		return err
-	case p.unlike == nil:
-		p.unlike = fmt.Errorf("%s: %w", *res.File, err)
+	case p.unlike != nil:
+	case errors.As(err, &clash):
+		p.unlike = fmt.Errorf("column %q is %s in %s and %s in %s: let the handler emit one type everywhere, or declare output.schema, and run again: %w",
+			clash.Column, clash.A, p.whose[clash.Column], clash.B, where, rows.ErrSchema)
+	default:
+		p.unlike = fmt.Errorf("%s: %w", where, err)
 	}
 	return nil
+}
+
+// declared is the schema that the job file asks for; without one, no columns.
+func declared(o hayrick.Output) (rows.Schema, error) {
+	var columns [][2]string
+	for _, c := range o.Schema {
+		columns = append(columns, [2]string{c.Name, c.Type})
+	}
+	d, err := rows.Declare(columns...)
+	return d.Schema(), err
 }
 
 // damaged makes err, which came of looking into the file of a result, one about damage
@@ -227,6 +271,16 @@ func (p *planning) finish(ctx context.Context) error {
 	}
 	p.out.Columns, p.out.RowHash = columns, p.hash.String()
 	p.out.Tree = TreeOf(p.nodes, p.job.def.Merge.FanIn)
+	if columns := p.job.def.Output.PartitionBy; p.nodes > 0 && len(columns) > 0 {
+		if _, err := rows.NewKeyer(p.unified, columns); err != nil {
+			return fmt.Errorf("output.partition_by: %w", err)
+		}
+	}
+	if p.out.Unique != nil && p.nodes > 0 {
+		if err := p.ranges(ctx); err != nil {
+			return err
+		}
+	}
 	if p.nodes > 0 {
 		g, err := p.group.Close(ctx)
 		if err != nil {
@@ -235,5 +289,28 @@ func (p *planning) finish(ctx context.Context) error {
 		p.out.Group = &g
 	}
 	p.out.PlannedAt = manifest.At(p.a.World.Clock.Now())
+	return nil
+}
+
+// ranges cuts the keys into ranges, each of which is a merge of level 2.
+func (p *planning) ranges(ctx context.Context) error {
+	u := p.out.Unique
+	if _, err := rows.NewKeyer(p.unified, u.Columns); err != nil {
+		return fmt.Errorf("output.unique_by: %w", err)
+	}
+	u.Bounds = p.samples.Bounds(RangesOf(p.job.def.Merge, p.out.Rows, p.bytes))
+	w := manifest.NewGroupWriter(p.a.Store, p.job.id, hayrick.GroupRanges, hayrick.RoleAggregator, 0)
+	for n := range int64(len(u.Bounds)) + 1 {
+		if err := w.AddRange(ctx, manifest.MergeTaskID(p.job.generation, levelRanges, int(n), 0), n); err != nil {
+			return err
+		}
+	}
+	g, err := w.Close(ctx)
+	if err != nil {
+		return err
+	}
+	p.out.Ranges = &g
+	up := TreeOf(g.Tasks, p.job.def.Merge.FanIn)
+	p.out.Tree.Nodes = append([]int64{p.nodes}, up.Nodes...)
 	return nil
 }

@@ -64,7 +64,8 @@ func (a *Aggregator) publish(ctx context.Context, job *jobOf, o manifest.Outcome
 }
 
 // published says that the job manifest, which is written last, tells of the outcome
-// already: a late or doubled trigger does not copy the dataset again.
+// already, or of a later generation, which is opened after that: a late or doubled
+// trigger does not copy the dataset again.
 func (a *Aggregator) published(ctx context.Context, job *jobOf, o manifest.Outcome) (bool, error) {
 	body, err := a.Store.Raw(ctx, job.key.Manifest())
 	if errors.Is(err, hayrick.ErrNotFound) {
@@ -77,7 +78,7 @@ func (a *Aggregator) published(ctx context.Context, job *jobOf, o manifest.Outco
 	if manifest.Decode(body, manifest.SchemaJob, &view) != nil {
 		return false, nil // damaged: it is a view, and written anew
 	}
-	return view.Generation == o.Generation && view.Status == o.Status, nil
+	return view.Generation > o.Generation || view.Generation == o.Generation && view.Status == o.Status, nil
 }
 
 func (a *Aggregator) publishFiles(ctx context.Context, job *jobOf, o manifest.Outcome, sha string) error {
@@ -287,5 +288,5 @@ func ofDataset(name string) bool {
 	if strings.HasPrefix(name, ".") || strings.Contains(name, "/.") {
 		return false
 	}
-	return strings.HasSuffix(name, ".parquet") || strings.HasPrefix(name, "lists/") && strings.HasSuffix(name, ".jsonl")
+	return manifest.IsPart(name) || strings.HasPrefix(name, "lists/") && strings.HasSuffix(name, ".jsonl")
 }

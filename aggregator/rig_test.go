@@ -65,6 +65,7 @@ type temps struct {
 	mu   sync.Mutex
 	open int
 	made int
+	size int // of all that was written
 }
 
 type tempFile struct {
@@ -84,6 +85,7 @@ func (ts *temps) new() (manifest.Temp, error) {
 // Write appends, as all who use a scratch file do.
 func (f *tempFile) Write(p []byte) (int, error) {
 	f.data = append(f.data, p...)
+	f.of.size += len(p)
 	f.Reader.Reset(f.data)
 	return len(p), nil
 }
@@ -110,6 +112,7 @@ type task struct {
 	again     int  // items that the next group runs
 	failed    bool // as a whole: every item runs again
 	dict      *bool
+	ordinals  []int64 // of each row its item; nil = all are of one
 }
 
 // one is a task with one item and these rows.
@@ -137,7 +140,9 @@ type jobRig struct {
 	plan    manifest.Plan
 	results []manifest.Result // in task order
 	want    []rows.Row        // all rows, in order
+	placed  []placed          // the same with their places
 	damaged bool              // by the test, so that its store keeps no promise
+	left    func() time.Duration
 }
 
 // shape is what a job is built from besides its tasks.
@@ -326,6 +331,45 @@ func encoded(t testing.TB, in []rows.Row, dict *bool) ([]byte, rows.Summary) {
 	return buf.Bytes(), sum
 }
 
+// encodedItems is the rows of the n-th task as a worker writes them where rows are to
+// be unique.
+func encodedItems(t testing.TB, x task, n int64, keys []string) ([]byte, rows.Summary) {
+	t.Helper()
+	if len(x.rows) == 0 {
+		return nil, rows.Summary{}
+	}
+	var seen rows.Observer
+	for _, r := range x.rows {
+		if err := seen.Observe(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var buf bytes.Buffer
+	w, err := rows.NewWriter(&buf, seen.Schema(), rows.WriterOptions{Keys: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := int64(-1)
+	for i, r := range x.rows {
+		item := n
+		if x.ordinals != nil {
+			item = x.ordinals[i]
+		}
+		if item != last {
+			w.Item(item)
+			last = item
+		}
+		if err := w.Append(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sum, err := w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes(), sum
+}
+
 // end writes the result of a task.
 func (j *jobRig) end(n int64, group string, x task, bad func(int64, *manifest.Result)) manifest.ResultRef {
 	ctx := j.t.Context()
@@ -340,11 +384,16 @@ func (j *jobRig) end(n int64, group string, x task, bad func(int64, *manifest.Re
 	if x.failed {
 		r.Status, r.Task.Error = string(hayrick.TaskFailed), &manifest.TaskError{Class: hayrick.ClassBatchFailed, Message: "lost"}
 	}
-	if body, sum := encoded(j.t, x.rows, x.dict); body != nil {
+	body, sum := encoded(j.t, x.rows, x.dict)
+	if keys := j.def.Output.UniqueBy; len(keys) > 0 {
+		body, sum = encodedItems(j.t, x, n, keys)
+	}
+	if body != nil {
 		key := j.key.Rows(id, attempt, sum.SHA256)
 		j.must(j.store.PutData(ctx, key, body))
 		rel := j.key.Rel(key)
 		r.File, r.SHA256, r.Bytes, r.RowCount, r.RowHash, r.SchemaDigest = &rel, sum.SHA256, sum.Bytes, sum.Rows, sum.RowHash.String(), sum.SchemaDigest
+		r.KeySamples = sum.KeySamples
 	}
 	if bad != nil {
 		bad(n, &r)
@@ -353,6 +402,7 @@ func (j *jobRig) end(n int64, group string, x task, bad func(int64, *manifest.Re
 	j.must(err)
 	j.results = append(j.results, r)
 	j.want = append(j.want, x.rows...)
+	j.placed = append(j.placed, placesOf(n, x)...)
 	return manifest.ResultRef{TaskID: id, SHA256: c.SHA256}
 }
 
@@ -361,7 +411,7 @@ func (j *jobRig) end(n int64, group string, x task, bad func(int64, *manifest.Re
 func (j *jobRig) process(name string) *aggregator.Aggregator {
 	return &aggregator.Aggregator{
 		Store: j.store, State: j.mem, Queue: j.mem, Blobs: j.mem, Output: j.mem, Temp: j.temps.new,
-		Log: slog.New(slog.DiscardHandler), CodeVersion: "hayrick test",
+		Log: slog.New(slog.DiscardHandler), CodeVersion: "hayrick test", Left: j.left,
 		World: hayrick.World{Clock: j.clock, Rand: attempts{}, Worker: name, Go: func(what string, f func()) {
 			if what != "renew" {
 				f()

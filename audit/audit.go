@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,9 @@ type Options struct {
 	Store *manifest.Store
 	JobID string
 	World hayrick.World // for Go alone
+	// Generation is the one to be proven; nil: the current one. Those before it are
+	// walked too, for it is made of their results.
+	Generation *int
 	// Blobs reads footers and rows; nil leaves output_hash unchecked.
 	Blobs Blobs
 	// Deep decodes every row of every Parquet file, and needs Blobs. Without it each
@@ -53,7 +57,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	a := &auditor{Options: o, job: manifest.Job(o.JobID), report: Report{
 		Schema: Schema, JobID: o.JobID, Status: Unfinished, Deep: o.Deep, Counts: map[Severity]int{}, Findings: []Finding{}, Notes: []string{},
 	}}
-	a.look = &look{a: a}
+	a.look, a.generation, a.orderSHA = &look{a: a}, &generation{}, map[string]string{}
 	if o.World.Go == nil || o.Deep && o.Blobs == nil {
 		return a.report, fmt.Errorf("audit %s: World.Go is needed, and Blobs to go deep", o.JobID)
 	}
@@ -75,26 +79,29 @@ type auditor struct {
 	report Report
 	*look  // of the main line
 
-	// The chain.
-	outcome    *manifest.Outcome // nil: not finished, or damaged
-	outcomeSHA string
-	plan       manifest.Plan
+	// The chain: gens has every generation up to the one to be proven, and the embedded
+	// one is that at hand.
+	*generation
+	gens       []*generation
+	current    int           // the newest generation there is
+	submitted  manifest.Plan // plan.json
 	planSHA    string
-	definition hayrick.JobDefinition
-	retries    []retryPlan
-	agg        *manifest.AggregationPlan
-	orders     int
-	mergeSHA   map[string]string // results.done of merges that the outcome vouches for
+	orders     []manifest.Control
+	orderSHA   map[string]string
+	orderCount int   // damaged ones too
+	voidTasks  int64 // of plans that came after the end
+	torn       bool  // an order is damaged
 
 	// What the walk adds up.
 	ledger  ledger
-	tasks   int64 // worker tasks so far
-	inputs  inputs
+	tasks   int64            // worker tasks so far
+	inputs  inputs           // of the aggregation plan at hand
+	pinned  []*inputs        // of all aggregation plans, beside the tasks
 	in      total            // rows of the results
+	dropped total            // rows that the merges dropped
 	byBatch map[string]int64 // rows of the first results, for the manifest
 	files   []string         // likewise
 	unified rows.Schema      // of the results, when decoded
-	lists   map[string]multiset
 }
 
 // succeeded says that the promise is to be proven.
@@ -113,6 +120,9 @@ func (a *auditor) walk(ctx context.Context) error {
 	}
 	if torn != nil {
 		a.blind = true
+	}
+	if n := a.report.Generation; n < len(a.gens) && a.gens[n] != nil {
+		a.generation = a.gens[n]
 	}
 	for _, step := range []func(context.Context) error{a.jobView, a.published, a.strangers} {
 		if err := step(ctx); err != nil {
@@ -138,14 +148,28 @@ func (a *auditor) walk(ctx context.Context) error {
 
 // walkCommits follows the hash chain. An errTorn leaves the rest unwalked.
 func (a *auditor) walkCommits(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{
-		a.readOutcome, a.readPlan, a.readChain, a.readDefinition, a.walkGroups, a.walkAggregation, a.totals,
-	} {
-		if err := step(ctx); err != nil {
-			return err
+	if err := a.readChains(ctx); err != nil {
+		return cmp.Or(a.err, err)
+	}
+	for _, g := range a.gens {
+		if a.generation = g; g.n == 0 {
+			for _, g := range a.gens {
+				a.generation = g
+				if err := a.readDefinition(ctx); err != nil {
+					return cmp.Or(a.err, err)
+				}
+			}
+			a.generation = g
+			stop := a.openPinned(ctx)
+			defer stop()
 		}
-		if a.err != nil {
-			return a.err
+		for _, step := range []func(context.Context) error{a.walkGroups, a.walkAggregation, a.totals} {
+			if err := step(ctx); err != nil {
+				return err
+			}
+			if a.err != nil {
+				return a.err
+			}
 		}
 	}
 	return nil

@@ -32,6 +32,11 @@ type closing struct {
 	results stream[manifest.ResultRef]
 	lists   [3]ordered
 
+	// left: the plan is that of a later generation, and closes what the end of this one
+	// left open: it names only the results that it found.
+	left bool
+	head *manifest.ResultRef // the next of those
+
 	// blind: a list or batch is damaged, which has been found; what is missing from
 	// there says nothing.
 	blind bool
@@ -62,7 +67,7 @@ type verdict struct {
 
 func (a *auditor) openClosing(ctx context.Context, i int) *closing {
 	c := &closing{a: a, plan: a.retries[i], groups: i, last: -1, classes: map[string]int64{}}
-	p, n := &c.plan, i+1
+	p, n := &c.plan, c.plan.n
 	refs := []struct {
 		ref  *manifest.Ref
 		name string
@@ -148,6 +153,9 @@ func (c *closing) stop() {
 func (c *closing) result(task string) (none manifest.ResultRef) {
 	if c.blind {
 		return none
+	}
+	if c.left {
+		return c.found(task)
 	}
 	r, more := c.results.next()
 	if !more || r.TaskID != task {
@@ -353,7 +361,7 @@ func (c *closing) finish(ctx context.Context) {
 	if c.rest == 0 && !sameCounts(c.classes, p.ErrorTypes) {
 		a.broken(CodeTotal, p.key, "its error types are %v, the retried items have %v", p.ErrorTypes, c.classes)
 	}
-	a.view(ctx, a.job.Rel(a.job.RetryManifest(c.groups+1)), manifest.RetryView(p.RetryPlan, c.failed))
+	a.view(ctx, a.job.Rel(a.job.RetryManifest(p.n)), manifest.RetryView(p.RetryPlan, c.failed))
 }
 
 // multiset is lines in any order: their number, and the sum of their hashes.

@@ -43,10 +43,10 @@ func (a *auditor) checkAggregation(rel string) {
 
 // walkLists checks the published lists against what the planner gave up.
 func (a *auditor) walkLists(ctx context.Context) error {
-	agg, rel := a.outcome.Aggregation, a.job.Rel(a.job.Outcome(0))
+	agg, rel := a.outcome.Aggregation, a.outcomeKey()
 	seen := map[string]bool{}
 	for _, list := range agg.Lists {
-		if want := a.job.Rel(a.job.List(0, list.Name, list.SHA256)); list.Key != want {
+		if want := a.job.Rel(a.job.List(a.n, list.Name, list.SHA256)); list.Key != want {
 			a.broken(CodeKey, list.Key, "the list %s with this digest lies under %s", list.Name, want)
 			continue
 		}
@@ -94,24 +94,24 @@ func (a *auditor) totals(ctx context.Context) error {
 	}
 	n, first := a.ledger.count()
 	plan := a.job.Rel(a.job.Plan())
-	if a.plan.Items != a.ledger.items {
+	if a.n == 0 && a.plan.Items != a.ledger.items {
 		a.broken(CodeTotal, plan, "it says %d items, its batches have %d", a.plan.Items, a.ledger.items)
 	}
 	var inputs int64
 	for _, in := range a.plan.Input {
 		inputs += in.Items
 	}
-	if inputs != a.ledger.items {
+	if a.n == 0 && inputs != a.ledger.items {
 		a.broken(CodeTotal, plan, "it says %d items in its inputs, its batches have %d", inputs, a.ledger.items)
 	}
 	if a.agg != nil && a.agg.OK != n[endOK] {
-		a.broken(CodeTotal, a.job.Rel(a.job.AggregationPlan(0)), "it says %d items are ok, %d are", a.agg.OK, n[endOK])
+		a.broken(CodeTotal, a.aggKey(), "it says %d items are ok, %d are", a.agg.OK, n[endOK])
 	}
 	o := a.outcome
 	if o == nil {
 		return nil
 	}
-	rel := a.job.Rel(a.job.Outcome(0))
+	rel := a.outcomeKey()
 	says := fmt.Sprintf("it says %d items = %d ok + %d permanent + %d exhausted + %d unfinished; counted: %d = %d + %d + %d + %d",
 		o.Items, o.OK, o.Permanent, o.Exhausted, o.Unfinished, a.ledger.items, n[endOK], n[endPermanent], n[endExhausted], n[endOpen])
 	if a.succeeded() {
@@ -143,8 +143,8 @@ func (a *auditor) totals(ctx context.Context) error {
 // jobView derives the job manifest and the aggregation manifest. slurm_array_id is
 // the launcher's word, and the status of an unfinished job is the state store's.
 func (a *auditor) jobView(ctx context.Context) error {
-	if a.plan.JobID == "" {
-		return nil // it is damaged: nothing can be derived
+	if a.plan.JobID == "" || a.n < a.current {
+		return nil // it is damaged: nothing can be derived; or of a later generation
 	}
 	rel := a.job.Rel(a.job.Manifest())
 	a.viewBytes(ctx, rel, func(stored []byte) ([]byte, bool) {
@@ -152,20 +152,26 @@ func (a *auditor) jobView(ctx context.Context) error {
 		if manifest.Decode(stored, manifest.SchemaJob, &m) != nil {
 			return nil, false
 		}
+		if m.Generation > a.n {
+			a.lost(CodeMissing, a.job.Rel(a.job.Control(a.orderCount)), "it is gone: %s is of generation %d, and no order opens that", rel, m.Generation)
+		}
 		status := m.Status
 		if a.outcome != nil {
 			status = a.outcome.Status
 		} else if hayrick.JobStatus(status).Terminal() && a.report.Status == Unfinished {
 			a.ended(rel, "says "+status)
 		}
-		body, err := manifest.Encode(manifest.JobView(a.plan, status, 0, m.SlurmArrayID))
+		body, err := manifest.Encode(manifest.JobView(a.plan, status, a.n, m.SlurmArrayID))
 		if err != nil {
 			a.err = err
 		}
 		return body, err == nil
 	})
-	if o := a.outcome; o != nil && o.Aggregation != nil {
-		a.view(ctx, a.job.Rel(a.job.AggregationManifest()), o.Aggregation)
+	for _, g := range slices.Backward(a.gens) {
+		if g != nil && g.outcome != nil && g.outcome.Aggregation != nil { // the last that SUCCEEDED wrote it
+			a.view(ctx, a.job.Rel(a.job.AggregationManifest()), g.outcome.Aggregation)
+			break
+		}
 	}
 	return a.err
 }
@@ -173,5 +179,5 @@ func (a *auditor) jobView(ctx context.Context) error {
 // ended reports an outcome that is gone: what is derived from it is still there.
 func (a *auditor) ended(key, what string) {
 	a.report.Status = Unreadable
-	a.lost(CodeMissing, a.job.Rel(a.job.Outcome(0)), "it is gone: %s %s", key, what)
+	a.lost(CodeMissing, a.outcomeKey(), "it is gone: %s %s", key, what)
 }

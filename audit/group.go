@@ -16,14 +16,24 @@ const maxItems = 1 << 34
 // walkGroups walks the worker groups in the order in which plans open them, each
 // beside the plan that closed it.
 func (a *auditor) walkGroups(ctx context.Context) error {
-	a.lists, a.byBatch = map[string]multiset{}, map[string]int64{}
-	stop := a.openInputs(ctx)
-	defer stop()
-	group, opener := &a.plan.Group, a.job.Rel(a.job.Plan())
-	for i := 0; group != nil; i++ {
+	group, opener, first := &a.plan.Group, a.job.Rel(a.job.Plan()), 0
+	if a.byBatch == nil {
+		a.byBatch = map[string]int64{}
+	}
+	if a.n > 0 {
+		if group = nil; len(a.retries) > 0 {
+			if err := a.takenUp(ctx); err != nil {
+				return err
+			}
+			group, opener, first = a.retries[0].Group, a.retries[0].key, 1
+		}
+	}
+	for i := first; group != nil; i++ {
 		var c *closing
 		if i < len(a.retries) {
 			c = a.openClosing(ctx, i)
+		} else if p := a.closer(a.n); p != nil {
+			c = a.openLeft(ctx, p)
 		}
 		err := a.walkGroup(ctx, *group, opener, c)
 		if c != nil {
@@ -33,12 +43,12 @@ func (a *auditor) walkGroups(ctx context.Context) error {
 			return err
 		}
 		group = nil
-		if c != nil {
+		if c != nil && !c.left {
 			group, opener = c.plan.Group, c.plan.key
 		}
 	}
-	if in, more := a.inputs.next(); more {
-		a.broken(CodeChain, a.job.Rel(a.job.AggregationPlan(0)), "it merges %s, which is no task of the plans", in.TaskID)
+	if in, more := a.pinned[a.n].next(); more {
+		a.broken(CodeChain, a.aggKey(), "it merges %s, which is no task of the plans", in.TaskID)
 	}
 	return nil
 }
@@ -52,13 +62,14 @@ func (a *auditor) walkGroup(ctx context.Context, g manifest.Group, opener string
 	switch {
 	case g.Phase != string(hayrick.PhaseOf(g.Name)):
 		a.broken(CodeChain, opener, "%s is of phase %q", g.Name, g.Phase)
-	case g.FirstTask != a.tasks:
+	case g.FirstTask < a.tasks || g.FirstTask > a.tasks+a.voidTasks:
 		a.lost(CodeChain, opener, "%s begins with task %d, the groups before it have %d", g.Name, g.FirstTask, a.tasks)
 		return errTorn
 	case len(index) != len(blocks):
 		a.lost(CodeChain, opener, "%s has %d blocks and %d indexes", g.Name, len(blocks), len(index))
 		return errTorn
 	}
+	a.tasks = g.FirstTask
 	var stops []func()
 	defer func() {
 		for _, stop := range stops {
@@ -90,7 +101,8 @@ func (a *auditor) walkGroup(ctx context.Context, g manifest.Group, opener string
 					return err
 				}
 				if c != nil {
-					u.closed, u.ref = true, c.result(u.task.TaskID)
+					u.ref = c.result(u.task.TaskID)
+					u.closed, u.void = true, c.left && !c.blind && u.ref.TaskID == ""
 				}
 				items += int64(u.batch.Items)
 				tasks++
@@ -106,7 +118,7 @@ func (a *auditor) walkGroup(ctx context.Context, g manifest.Group, opener string
 	if tasks != g.Tasks || items != g.Items {
 		a.broken(CodeTotal, opener, "it opens %s with %d tasks and %d items, its blocks have %d and %d", g.Name, g.Tasks, g.Items, tasks, items)
 	}
-	if c != nil {
+	if c != nil && !c.left {
 		c.finish(ctx)
 	}
 	return a.err
@@ -122,7 +134,7 @@ func (a *auditor) walkTasks(ctx context.Context, units []unit, c *closing) error
 	for i := range ends {
 		a.tasks++
 		a.account(&ends[i])
-		if c != nil {
+		if c != nil && !c.left {
 			c.judge(&ends[i])
 		}
 	}

@@ -50,6 +50,15 @@ func (l *ledger) close(ordinal int64, e end) (was end, done bool) {
 	return was, true
 }
 
+// reopen takes the end of an item back; false, and nothing changes, where it has another.
+func (l *ledger) reopen(ordinal int64, e end) bool {
+	if was, known := l.at(ordinal); !known || was != e {
+		return false
+	}
+	l.words[ordinal/perWord] &^= 3 << (2 * (ordinal % perWord))
+	return true
+}
+
 // count counts the items one by one. first is the first item that is still open.
 func (l *ledger) count() (n [4]int64, first int64) {
 	first = -1

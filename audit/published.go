@@ -28,7 +28,7 @@ func (a *auditor) published(ctx context.Context) error {
 	if a.Output == nil || a.definition.Output.URI == "" {
 		return nil
 	}
-	folder := manifest.OutputURI(a.definition, a.plan.Job.Folder, string(a.job), 0)
+	folder := manifest.OutputURI(a.definition, a.plan.Job.Folder, string(a.job), a.n)
 	there, err := a.Output.ListOutput(ctx, folder)
 	if unreadable(err) {
 		a.broken(CodePublished, folder, "it cannot be listed: %v", err)
@@ -132,18 +132,18 @@ func (a *auditor) ofOthers(ctx context.Context, folder string, fn func(hayrick.J
 // publisher reads how a run ended that has published in folder; ErrNotFound: it has
 // not.
 func (a *auditor) publisher(ctx context.Context, id, folder string) (d hayrick.JobDefinition, o *manifest.Outcome, sha string, err error) {
-	out, sha, err := a.Store.Outcome(ctx, id, 0)
+	out, sha, err := a.Store.Outcome(ctx, id, a.n)
 	if err != nil {
 		return d, nil, "", err
 	}
-	p, _, err := a.Store.Plan(ctx, id)
+	p, err := a.Store.PlanOf(ctx, id, a.n)
 	if err == nil {
 		d, err = a.Store.Definition(ctx, p)
 	}
 	if err != nil {
 		return d, nil, "", err
 	}
-	theirs := manifest.OutputURI(d, p.Job.Folder, id, 0)
+	theirs := manifest.OutputURI(d, p.Job.Folder, id, a.n)
 	if out.Status != string(hayrick.JobSucceeded) || out.Aggregation == nil || strings.TrimSuffix(theirs, "/") != strings.TrimSuffix(folder, "/") {
 		return d, nil, "", fmt.Errorf("%s publishes nothing in %s: %w", id, folder, hayrick.ErrNotFound)
 	}
@@ -202,7 +202,7 @@ func (a *auditor) success(ctx context.Context, folder string) (whose string, err
 	case err != nil:
 		return "", err
 	}
-	want, err := manifest.Encode(manifest.Success{Schema: manifest.SchemaSuccess, JobID: string(a.job), Generation: 0, OutcomeSHA256: a.outcomeSHA})
+	want, err := manifest.Encode(manifest.Success{Schema: manifest.SchemaSuccess, JobID: string(a.job), Generation: a.n, OutcomeSHA256: a.outcomeSHA})
 	if err != nil {
 		return "", err
 	}
@@ -210,9 +210,9 @@ func (a *auditor) success(ctx context.Context, folder string) (whose string, err
 		a.checked.Published++
 		return "", nil
 	}
-	why := fmt.Sprintf("it does not name outcome-0.json with SHA-256 %s", manifest.Short(a.outcomeSHA))
+	why := fmt.Sprintf("it does not name %s with SHA-256 %s", a.outcomeKey(), manifest.Short(a.outcomeSHA))
 	var s manifest.Success
-	if manifest.Decode(body, manifest.SchemaSuccess, &s) == nil && s.JobID != string(a.job) && hayrick.ValidID(s.JobID) && s.Generation == 0 {
+	if manifest.Decode(body, manifest.SchemaSuccess, &s) == nil && s.JobID != string(a.job) && hayrick.ValidID(s.JobID) && s.Generation == a.n {
 		_, _, sha, err := a.publisher(ctx, s.JobID, folder)
 		switch canonical, cerr := manifest.Encode(s); {
 		case cerr != nil:

@@ -22,6 +22,9 @@ type unit struct {
 	// plan says of it.
 	closed bool
 	ref    manifest.ResultRef
+	// void: the plan that closed the group after the end of its generation did not find a
+	// result. One that has come since is nobody's.
+	void bool
 }
 
 // failure is one item that did not end ok in a task.
@@ -49,6 +52,12 @@ func (l *look) readTask(ctx context.Context, u unit) (e taskEnd) {
 	e.unit = u
 	l.readBatch(ctx, &e)
 	rel := l.a.job.Rel(l.a.job.Done(u.task.TaskID))
+	if u.void {
+		l.name(rel)
+		l.name(l.a.job.Rel(l.a.job.TaskManifest(u.task.TaskID)))
+		e.absent = true
+		return e
+	}
 	if !u.closed {
 		if _, err := l.raw(ctx, rel); errors.Is(err, hayrick.ErrNotFound) {
 			l.name(rel) // it may still come
@@ -61,7 +70,7 @@ func (l *look) readTask(ctx context.Context, u unit) (e taskEnd) {
 	if !found {
 		return e
 	}
-	if res.JobID != string(l.a.job) || res.TaskID != u.task.TaskID || res.BatchID == nil || *res.BatchID != u.batch.BatchID || res.Generation != 0 {
+	if res.JobID != string(l.a.job) || res.TaskID != u.task.TaskID || res.BatchID == nil || *res.BatchID != u.batch.BatchID || res.Generation != l.a.n {
 		l.lost(CodeForm, rel, "it is the result of %s of %s", res.TaskID, res.JobID)
 		return e
 	}
@@ -278,24 +287,15 @@ func (l *look) readBatch(ctx context.Context, e *taskEnd) {
 
 // account adds a task to the sums of the job and ends its ok items.
 func (a *auditor) account(e *taskEnd) {
-	in, pinned := a.inputs.next()
-	if e.absent || e.sha == "" {
+	if e.void {
 		return
 	}
 	rel := a.job.Rel(a.job.Done(e.task.TaskID))
-	if pinned {
-		want := manifest.MergeInput{
-			TaskID: e.res.TaskID, BatchID: e.batch.BatchID, DoneSHA256: e.sha, SHA256: e.res.SHA256,
-			Bytes: e.res.Bytes, Rows: e.res.RowCount, RowHash: e.res.RowHash,
-		}
-		if e.res.File != nil {
-			want.File = *e.res.File
-		}
-		if in != want {
-			a.broken(CodeChain, a.inputs.key, "what it pins of %s is not what %s says", in.TaskID, rel)
-		}
-	} else if a.inputs.open {
-		a.broken(CodeChain, a.inputs.key, "it does not merge %s", e.res.TaskID)
+	for _, pinned := range a.pinned[a.n:] {
+		a.merges(pinned, rel, e)
+	}
+	if e.absent || e.sha == "" {
+		return
 	}
 	if e.res.RowCount > 0 {
 		a.in.files++
@@ -315,6 +315,30 @@ func (a *auditor) account(e *taskEnd) {
 	}
 	if e.known {
 		a.endOK(rel, e)
+	}
+}
+
+// merges compares what an aggregation plan says of a task with its result.
+func (a *auditor) merges(pinned *inputs, rel string, e *taskEnd) {
+	in, there := pinned.next()
+	if e.absent || e.sha == "" {
+		return
+	}
+	if !there {
+		if pinned.open {
+			a.broken(CodeChain, pinned.key, "it does not merge %s", e.res.TaskID)
+		}
+		return
+	}
+	want := manifest.MergeInput{
+		TaskID: e.res.TaskID, BatchID: e.batch.BatchID, DoneSHA256: e.sha, SHA256: e.res.SHA256,
+		Bytes: e.res.Bytes, Rows: e.res.RowCount, RowHash: e.res.RowHash,
+	}
+	if e.res.File != nil {
+		want.File = *e.res.File
+	}
+	if in != want {
+		a.broken(CodeChain, pinned.key, "what it pins of %s is not what %s says", in.TaskID, rel)
 	}
 }
 

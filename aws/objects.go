@@ -108,6 +108,20 @@ func (s *Store) put(ctx context.Context, o object, body []byte) error {
 	return unknown(err)
 }
 
+// Remove takes an object away. In a bucket that keeps versions the version stays, for
+// the bucket's lifecycle to end.
+func (s *Store) Remove(ctx context.Context, key string) error {
+	o, err := s.at(key)
+	if err == nil {
+		_, err = s.s3.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &o.bucket, Key: &o.key})
+		err = inBucket(unknown(err), s.name, forStore)
+	}
+	if err != nil && !errors.Is(err, hayrick.ErrNotFound) {
+		return fmt.Errorf("remove %s: %w", key, err)
+	}
+	return nil
+}
+
 // List calls fn for every object whose key starts with prefix, in order of keys.
 func (s *Store) List(ctx context.Context, prefix string, fn func(manifest.Object) error) error {
 	return inBucket(s.list(ctx, object{s.name, prefix}, fn), s.name, forStore)

@@ -99,6 +99,7 @@ func New(cfg aws.Config, name string, world hayrick.World, log *slog.Logger) *St
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	quick := bounded(cfg.HTTPClient, silenceOther)
 	cfg = tuned(cfg, log)
 	clock := &Clock{Clock: world.Clock}
 	world.Clock = clock
@@ -110,8 +111,8 @@ func New(cfg aws.Config, name string, world hayrick.World, log *slog.Logger) *St
 			// Stand-ins have no host name for each bucket.
 			o.UsePathStyle = customEndpoint(cfg, "S3")
 		}),
-		db:      dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) { o.Retryer = adaptive() }),
-		sqs:     sqs.NewFromConfig(cfg, func(o *sqs.Options) { o.Retryer = adaptive() }),
+		db:      dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) { o.Retryer, o.HTTPClient = adaptive(), quick }),
+		sqs:     sqs.NewFromConfig(cfg, func(o *sqs.Options) { o.Retryer, o.HTTPClient = adaptive(), quick }),
 		queues:  map[string]string{},
 		buckets: map[string]bucket{},
 	}
@@ -126,8 +127,8 @@ func adaptive() aws.Retryer {
 	})
 }
 
-// tuned is a configuration of which the SDK speaks to log, nil is silence, and whose
-// errors say what they are about.
+// tuned is a configuration of which the SDK speaks to log, nil is silence, whose errors
+// say what they are about, and which waits for no dead connection.
 func tuned(cfg aws.Config, log *slog.Logger) aws.Config {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -136,6 +137,7 @@ func tuned(cfg aws.Config, log *slog.Logger) aws.Config {
 		log.Debug("aws", "said", fmt.Sprintf(format, v...))
 	})
 	cfg.APIOptions = append(slices.Clone(cfg.APIOptions), about)
+	cfg.HTTPClient = bounded(cfg.HTTPClient, silenceS3)
 	return cfg
 }
 

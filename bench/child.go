@@ -114,6 +114,11 @@ var childTasks = map[string]func(args []string) (any, error){
 	"duckdb":  childDuckDB,
 	"river":   childRiver,
 	"parquet": childParquet,
+
+	"job":        childJob,
+	"aggregate":  childAggregate,
+	"duckunique": childDuckUnique,
+	"ducksame":   childDuckSame,
 }
 
 // answer is what a child prints: its result, and its own peak.

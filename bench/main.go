@@ -43,6 +43,8 @@ var benchmarks = []benchmark{
 	{"depth", "memory with a million tasks queued, beside ten thousand", benchDepth},
 	{"concat", "joining 1,000 Parquet files by row groups, beside cat", benchConcat},
 	{"merge", "a decoding merge of 300 Parquet files, beside DuckDB", benchMerge},
+	{"unique", "rows made unique by a key over 300 Parquet files, beside DuckDB", benchUnique},
+	{"many", "the aggregation of 10,000 results, beside that of 1,000", benchMany},
 	{"cost", "requests of whole jobs on the stand-ins of AWS, beside Step Functions' prices", benchCost},
 }
 

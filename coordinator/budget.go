@@ -68,9 +68,17 @@ func overBudget(k *Known, effect Effect, now time.Time) *manifest.Control {
 	return nil
 }
 
-// worked is how long the run has been under way, without its pauses.
+// worked is how long the generation has been under way, without its pauses.
 func worked(k *Known, effect Effect, now time.Time) time.Duration {
-	return max(0, now.Sub(k.Plan.SubmittedAt.Time)-effect.Rested(now))
+	return max(0, now.Sub(k.Since())-effect.Rested(now))
+}
+
+// Since is when the generation began: with the submission, or the order that opened it.
+func (k *Known) Since() time.Time {
+	if k.Opening != nil {
+		return k.Opening.At.Time
+	}
+	return k.Plan.SubmittedAt.Time
 }
 
 // Spent estimates what the generation has cost by now, on a store that costs something:
@@ -99,10 +107,13 @@ func CostOf(k *Known, took time.Duration, f cost.Function) cost.Job {
 		Follow: cost.Follow{Fastest: 2 * time.Second, Slowest: 30 * time.Second},
 		Submit: cost.Submit{Earlier: int64(k.Plan.Job.Run)},
 	}
-	if k.Plan.BundleSHA256 != "" {
+	if k.Plan.BundleSHA256 != "" && k.Opening == nil {
 		j.Submit.Bundle = 1
 	}
 	for _, in := range k.Plan.Input {
+		if k.Opening != nil {
+			break // it was indexed when the job was submitted
+		}
 		if in.URI == "" { // the handler listed them
 			j.Submit.Copied = max(in.Pin.Size, 1)
 			continue
@@ -146,7 +157,16 @@ func CostOf(k *Known, took time.Duration, f cost.Function) cost.Job {
 			}
 		}
 	}
-	groups := []manifest.Group{k.Plan.Group}
+	var groups []manifest.Group
+	closers := k.Retries // of the groups, in order
+	if k.Opening == nil {
+		groups = []manifest.Group{k.Plan.Group}
+	} else {
+		j.Redrive = &cost.Redrive{}
+		if len(closers) > 0 {
+			j.Redrive.Batches, closers = closers[0].Items, closers[1:]
+		}
+	}
 	for _, r := range k.Retries {
 		if r.Group != nil {
 			groups = append(groups, *r.Group)
@@ -158,14 +178,20 @@ func CostOf(k *Known, took time.Duration, f cost.Function) cost.Job {
 			n = done(g.Tasks)
 		}
 		add(g, n)
-		if i < len(k.Retries) {
-			close(k.Retries[i])
+		if i < len(closers) {
+			close(closers[i])
 		}
 	}
 	if a := k.Aggregation; a != nil {
 		var m cost.Merge
 		for _, g := range groups {
 			m.Results += g.Tasks
+		}
+		if k.Opening != nil { // it merges the results of every generation
+			m.Results = max(m.Results, int64(len(a.Inputs)))
+			if a.InputsRef != nil {
+				m.Results = a.InputsRef.Count
+			}
 		}
 		if a.Rows > 0 {
 			m.Rows = m.Results

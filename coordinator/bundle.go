@@ -53,6 +53,12 @@ func (c *Coordinator) bundle(ctx context.Context, s Submission, jobID string) (s
 	return sha, nil
 }
 
+// PackBundle packs a job's folder as a submission would.
+func PackBundle(w io.Writer, dir string, d hayrick.JobDefinition) error {
+	_, err := packBundle(w, dir, notCode(d), MaxBundleBytes)
+	return err
+}
+
 // notCode names what may lie in the job's folder and is not handler code: the input
 // and the folder that outputs go to.
 func notCode(d hayrick.JobDefinition) []string {

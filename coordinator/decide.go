@@ -11,18 +11,19 @@ import (
 // Decision is what a sweep does about a job. Every effect is conditional or safe to
 // repeat, so that any number of sweepers may carry it out at once.
 type Decision struct {
-	Status   hayrick.JobStatus
-	Complete bool              // the generation has ended, and all that follows from that is there
-	State    *hayrick.JobState // to be cached; nil when it is so already
-	View     bool              // the job manifest is to be written anew
-	Cancel   bool              // the generation ends as CANCELLED
-	Pause    *manifest.Control // an automatic pause to give
-	Triggers []hayrick.Message // phase changes that nobody seems to be at
-	Marks    []hayrick.Mark    // full records that their parents do not know
-	Scan     []int             // blocks whose missing tasks are to be looked for one by one
-	Lot      int               // ... until so many are sent again; 0 = all
-	Blind    bool              // ... or rather not looked for: all are sent
-	Because  []string
+	Generation int
+	Status     hayrick.JobStatus
+	Complete   bool              // the generation has ended, and all that follows from that is there
+	State      *hayrick.JobState // to be cached; nil when it is so already
+	View       bool              // the job manifest is to be written anew
+	Cancel     bool              // the generation ends as CANCELLED
+	Pause      *manifest.Control // an automatic pause to give
+	Triggers   []hayrick.Message // phase changes that nobody seems to be at
+	Marks      []hayrick.Mark    // full records that their parents do not know
+	Scan       []int             // blocks whose missing tasks are to be looked for one by one
+	Lot        int               // ... until so many are sent again; 0 = all
+	Blind      bool              // ... or rather not looked for: all are sent
+	Because    []string
 
 	progress hayrick.Progress // to be remembered
 }
@@ -33,7 +34,11 @@ const RuleStopIf = "stop_if"
 // Decide says what is to be done about a job. It is a pure function of the
 // snapshot, so that a plan can be printed, tested and simulated.
 func Decide(k *Known, now time.Time) Decision {
-	d := Decision{Status: hayrick.StatusRunning}
+	d := Decision{Generation: k.Generation, Status: hayrick.StatusRunning}
+	if k.Purging() { // there is nothing to be done for it, and nobody looks again
+		d.Status, d.Complete = hayrick.StatusPurging, true
+		return d
+	}
 	effect := Apply(k.Orders, k.Generation)
 	switch {
 	case k.Outcome != nil:
@@ -74,6 +79,10 @@ func Decide(k *Known, now time.Time) Decision {
 
 // advance moves a running generation on.
 func (d *Decision) advance(k *Known, now time.Time) {
+	if k.unplanned() {
+		d.trigger(k, hayrick.RoleRetryPlanner, "", pending{group: waitsForRedrive}, now, fmt.Sprintf("order %d opens generation %d", k.Opening.N, k.Generation))
+		return
+	}
 	if k.Open == nil {
 		d.trigger(k, hayrick.RoleAggregator, "", pending{group: waitsForMerge}, now, "nothing is left to retry")
 		return
@@ -147,6 +156,7 @@ type pending struct {
 // What is waited for when no group is open.
 const (
 	waitsForMerge       = "(merge)"
+	waitsForRedrive     = "(redrive)"
 	waitsForPublication = "(publication)"
 )
 

@@ -13,17 +13,19 @@ import (
 // Known is a snapshot of one job: its commits, and what the state store says of
 // the group that is open. Commits decide; state may only wake, pause or count.
 type Known struct {
-	Plan        manifest.Plan
+	Plan        manifest.Plan // as it stands in the generation: manifest.Plan.In
 	Definition  hayrick.JobDefinition
-	Generation  int
+	Generation  int // the current one
 	Orders      []manifest.Control
+	Opening     *manifest.Control         // the order that opened it; nil of the first
+	Before      *manifest.Outcome         // of the generation before; nil of the first
 	Outcome     *manifest.Outcome         // of the generation; nil while it runs
 	Retries     []manifest.RetryPlan      // of the generation, in order
 	Aggregation *manifest.AggregationPlan // nil until merging is planned
 	Open        *OpenGroup                // nil once the outcome is there
 	Depth       hayrick.Depth             // messages of the job that wait or are in flight
 	Cached      *hayrick.JobState         // nil when the state store knows nothing
-	ViewStatus  hayrick.JobStatus         // what the job manifest says, "" when there is none
+	ViewStatus  hayrick.JobStatus         // what the job manifest says of it, "" when there is none
 	Unread      error                     // what of a cancelled run is damaged: it needs its plan alone
 	Money       *Money                    // nil: the store costs nothing
 }
@@ -45,14 +47,30 @@ func (c *Coordinator) Known(ctx context.Context, jobID string) (*Known, error) {
 	if k.Plan, sha, err = c.Store.Plan(ctx, jobID); err != nil {
 		return nil, err
 	}
+	orders, _, unread := c.Store.Orders(ctx, jobID)
+	if unread != nil && !errors.Is(unread, hayrick.ErrCorrupt) {
+		return nil, unread
+	}
+	k.Orders, k.Generation = orders, manifest.Current(orders)
 	switch o, _, err := c.Store.Outcome(ctx, jobID, k.Generation); {
 	case err == nil:
 		k.Outcome = &o
 	case !errors.Is(err, hayrick.ErrNotFound):
 		return nil, err
 	}
-	if k.Orders, _, err = c.Store.Orders(ctx, jobID); !k.spared(err) {
-		return nil, err
+	if !k.spared(unread) {
+		return nil, unread
+	}
+	k.Opening, k.Plan = manifest.Opening(k.Orders, k.Generation), k.Plan.In(k.Orders, k.Generation)
+	if k.Opening != nil {
+		o, _, err := c.Store.Outcome(ctx, jobID, k.Generation-1)
+		if err != nil && !(k.Purging() && errors.Is(err, hayrick.ErrNotFound)) {
+			return nil, gone(err)
+		}
+		k.Before = &o
+	}
+	if k.Purging() {
+		return k, nil
 	}
 	switch st, err := c.State.JobState(ctx, jobID); {
 	case err == nil:
@@ -61,7 +79,7 @@ func (c *Coordinator) Known(ctx context.Context, jobID string) (*Known, error) {
 		return nil, fmt.Errorf("read state of %s: %w", jobID, err)
 	}
 	var view manifest.JobManifest
-	if b, err := c.Store.Raw(ctx, manifest.Job(jobID).Manifest()); err == nil && manifest.Decode(b, manifest.SchemaJob, &view) == nil {
+	if b, err := c.Store.Raw(ctx, manifest.Job(jobID).Manifest()); err == nil && manifest.Decode(b, manifest.SchemaJob, &view) == nil && view.Generation == k.Generation {
 		k.ViewStatus = hayrick.JobStatus(view.Status)
 	}
 	if k.Definition, err = c.Store.Definition(ctx, k.Plan); !k.spared(err) {
@@ -110,13 +128,18 @@ func gone(err error) error {
 }
 
 // readPlans reads the chain of plans of the generation, from the submission with the
-// SHA-256 sha on. With ErrCorrupt k has the plans before the one that is damaged: what
-// those opened is what can be counted.
+// SHA-256 sha on. Of one that has ended, a retry plan that its outcome does not name came
+// after the end: it is void. With ErrCorrupt k has the plans before the one that is
+// damaged: what those opened is what can be counted.
 func (c *Coordinator) readPlans(ctx context.Context, k *Known, sha string) error {
 	job := manifest.Job(k.Plan.JobID)
 	h := manifest.History{Plan: manifest.Link{Key: job.Rel(job.Plan()), SHA256: sha}, Orders: len(k.Orders)}
-	var err error
-	h.Retries, h.Links, err = c.Store.RetryPlans(ctx, k.Plan.JobID, k.Generation)
+	plans, links, err := c.Store.RetryPlans(ctx, k.Plan.JobID, k.Generation)
+	for i, p := range plans {
+		if k.Outcome == nil || k.Outcome.Chain[links[i].Key] == links[i].SHA256 {
+			h.Retries, h.Links = append(h.Retries, p), append(h.Links, links[i])
+		}
+	}
 	k.Retries = h.Retries
 	if err != nil {
 		return err
@@ -173,11 +196,14 @@ func (c *Coordinator) readOpen(ctx context.Context, k *Known) error {
 }
 
 // openGroup is the group that the last plan opened; the name is "" between the
-// last retry plan and the aggregation plan.
+// last retry plan and the aggregation plan, and before the first plan of a generation
+// that an order opened.
 func (k *Known) openGroup() (string, *manifest.Group) {
 	switch n := len(k.Retries); {
 	case k.Aggregation != nil:
 		return hayrick.GroupAggregation, k.Aggregation.Group
+	case k.unplanned():
+		return "", nil
 	case n == 0:
 		return hayrick.GroupInitial, &k.Plan.Group
 	case k.Retries[n-1].Next == manifest.NextAggregation:
@@ -186,6 +212,12 @@ func (k *Known) openGroup() (string, *manifest.Group) {
 		return k.Retries[n-1].Next, k.Retries[n-1].Group
 	}
 }
+
+// Purging says that the run is being removed: nothing of it can be relied on.
+func (k *Known) Purging() bool { return k.Opening != nil && k.Opening.Order == manifest.OrderPurge }
+
+// unplanned says that the order which opened the generation has not been carried out.
+func (k *Known) unplanned() bool { return k.Opening != nil && len(k.Retries) == 0 }
 
 // Record finds a progress record by its place in the tree.
 func (g *OpenGroup) Record(level, n int) (hayrick.BlockState, bool) {

@@ -82,6 +82,10 @@ func Apply(orders []manifest.Control, generation int) Effect {
 // there is no such job; ErrConflict: the generation has its outcome, no order would
 // have an effect.
 //
+// An order that opens a generation (redrive, merge) asks that the one before has its
+// outcome; ErrConflict too when that is not so, or when another has opened it: the order
+// that did is returned.
+//
 // A crash before the put leaves nothing, one after it the order: giving a manual
 // order again gives it twice, which is harmless.
 func (c *Coordinator) Order(ctx context.Context, jobID string, o manifest.Control) (manifest.Control, error) {
@@ -101,6 +105,14 @@ func (c *Coordinator) Order(ctx context.Context, jobID string, o manifest.Contro
 	case ended:
 		return o, fmt.Errorf("%s: generation %d has ended: %w", what, o.Generation, hayrick.ErrConflict)
 	}
+	if o.Opens() {
+		switch ended, err := c.exists(ctx, job.Outcome(o.Generation-1)); {
+		case err != nil:
+			return o, fmt.Errorf("%s: %w", what, err)
+		case !ended:
+			return o, fmt.Errorf("%s: generation %d has not ended: %w", what, o.Generation-1, hayrick.ErrConflict)
+		}
+	}
 	orders, _, err := c.Store.Orders(ctx, jobID)
 	final := o.Order == manifest.OrderCancel // whatever else was ordered, it ends the generation
 	if damaged := errors.Is(err, hayrick.ErrCorrupt); err != nil && !(final && damaged) {
@@ -116,6 +128,9 @@ func (c *Coordinator) Order(ctx context.Context, jobID string, o manifest.Contro
 	for o.N = len(orders); ; o.N++ { // with another's order at this n the next is tried
 		if same, ok := sameRule(orders, o); ok {
 			return same, nil
+		}
+		if first := manifest.Opening(orders, o.Generation); o.Opens() && first != nil {
+			return *first, fmt.Errorf("%s: order %d has opened generation %d: %w", what, first.N, o.Generation, hayrick.ErrConflict)
 		}
 		got, err := c.Store.CommitControl(ctx, o)
 		if final && errors.Is(err, hayrick.ErrCorrupt) {

@@ -60,6 +60,14 @@ func (c *Coordinator) chooseAmong(ctx context.Context, ids []string, s Submissio
 		}
 		p, sha, err := c.Store.Plan(ctx, jobID)
 		if errors.Is(err, hayrick.ErrNotFound) {
+			purged, err := c.exists(ctx, manifest.Job(jobID).Outcome(0))
+			if err != nil {
+				return jobRun{}, named, err
+			}
+			if purged { // not all of it is gone yet
+				taken[letters] = true
+				continue
+			}
 			begun[letters] = max(begun[letters], jobID)
 			continue
 		}
@@ -123,21 +131,21 @@ func (c *Coordinator) ended(ctx context.Context, jobID string) (bool, error) {
 	if err != nil || !there {
 		return false, err
 	}
-	if c.viewStatus(ctx, jobID).Terminal() {
+	if view := c.view(ctx, jobID); view.Generation > 0 || hayrick.JobStatus(view.Status).Terminal() {
 		return true, nil
 	}
 	o, _, err := c.Store.Outcome(ctx, jobID, 0)
 	return o.Status != string(hayrick.JobSucceeded), err
 }
 
-// viewStatus is what the job manifest says, "" when there is none that can be read.
-func (c *Coordinator) viewStatus(ctx context.Context, jobID string) hayrick.JobStatus {
+// view is the job manifest; nothing when there is none that can be read.
+func (c *Coordinator) view(ctx context.Context, jobID string) manifest.JobManifest {
 	var view manifest.JobManifest
 	b, err := c.Store.Raw(ctx, manifest.Job(jobID).Manifest())
 	if err != nil || manifest.Decode(b, manifest.SchemaJob, &view) != nil {
-		return ""
+		return manifest.JobManifest{}
 	}
-	return hayrick.JobStatus(view.Status)
+	return view
 }
 
 func newer(a, b jobRun) jobRun {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 
 	"hayrick"
@@ -213,6 +214,7 @@ func (c *Coordinator) cancel(ctx context.Context, k *Known) error {
 	if o.Chain, err = c.Store.Chain(ctx, k.Plan.JobID, k.Generation); !k.spared(err) {
 		return err
 	}
+	c.keep(k, o.Chain)
 	got, err := c.Store.CommitOutcome(ctx, o)
 	if err != nil {
 		return err
@@ -224,10 +226,29 @@ func (c *Coordinator) cancel(ctx context.Context, k *Known) error {
 	return nil
 }
 
+// keep takes the retry plans out of a chain that were not counted: they came since, and
+// with the outcome are void.
+func (c *Coordinator) keep(k *Known, chain map[string]string) {
+	job := manifest.Job(k.Plan.JobID)
+	counted := map[string]bool{}
+	for _, p := range k.Retries {
+		counted[job.Rel(job.RetryPlan(manifest.RetryPlanNumber(p)))] = true
+	}
+	for key := range chain {
+		if strings.HasPrefix(key, "retries/") && !counted[key] {
+			delete(chain, key)
+		}
+	}
+}
+
 // count fills in how many items ended how: those of every retry plan, and those of
 // the open group's results. What is damaged counts as unfinished.
 func (c *Coordinator) count(ctx context.Context, k *Known, o *manifest.Outcome) error {
 	ended := k.Plan.Items
+	if k.unplanned() { // nothing has moved since the generation before
+		o.OK, o.Permanent, o.Exhausted, o.Unfinished = k.Before.OK, k.Before.Permanent, k.Before.Exhausted, k.Before.Unfinished
+		return nil
+	}
 	if len(k.Retries) > 0 {
 		ended -= k.Retries[len(k.Retries)-1].Items // retried by the open group
 	} else {

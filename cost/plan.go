@@ -97,8 +97,9 @@ type Job struct {
 	Merge  *Merge  // nil: not planned
 	// Publish says that the root has joined the parts and ended the generation.
 	Publish bool
-	Lists   int64  // of items that did not end ok
-	Exists  string // output.if_exists
+	Redrive *Redrive // nil: of the submission
+	Lists   int64    // of items that did not end ok
+	Exists  string   // output.if_exists
 
 	Processes int64    // that work on it, 1 or more
 	Time      Times    // from the submission to the end
@@ -117,6 +118,13 @@ type Submit struct {
 	Files   int64 // the input is made of, 1 or more; 0 = the handler lists its items
 	Folder  bool  // they were listed
 	Copied  int64 // bytes of the input that are put into the store; 0 = it lies in S3
+}
+
+// Redrive is how a generation was opened: it stands in the place of Submit then.
+type Redrive struct {
+	Lists   int64 // of items that were given up before, which are read
+	Kept    int64 // of them, that are written anew with what stays given up
+	Batches int64 // that items are taken from, at most
 }
 
 // Group is a task group of workers.
@@ -180,7 +188,11 @@ const (
 // CountOf is what a job asks for, on a store on AWS.
 func CountOf(j Job) Sheet {
 	s := Sheet{}
-	j.submit(s)
+	if j.Redrive != nil {
+		j.redrive(s, *j.Redrive)
+	} else {
+		j.submit(s)
+	}
 	var messages int64
 	for i, g := range j.Groups {
 		j.work(s, i, g)
@@ -301,6 +313,23 @@ func (j Job) submit(s Sheet) {
 	s.addUnits(Submitting, DBRead, just(lookRecord+blockShards), between(0, lookRecord+blockShards, lookRecord+blockShards))
 	s.add(Submitting, DBWrite, just(1))
 	s.add(Submitting, SQS, just(1+lookDepth+sends(g.Planned))) // 1: the queue's address
+}
+
+// redrive counts the order and the first plan of a generation.
+func (j Job) redrive(s Sheet, r Redrive) {
+	s.add(Submitting, S3Read, between(2*lookReads, 3*lookReads, 4*lookReads).Plus(just(r.Lists)).Plus(between(0, r.Batches, 2*r.Batches)))
+	writes := 3 + r.Kept // the order, the plan, its view
+	if len(j.Groups) > 0 {
+		n := j.Groups[0].Planned
+		writes += 2*blocks(n) + refs(n, 2)
+		s.add(Submitting, S3Write, between(1, 1, n)) // segments
+		s.add(Submitting, S3Read, just(blocks(n)))
+		s.add(Submitting, SQS, just(sends(n)))
+	}
+	s.add(Submitting, S3Write, between(writes, writes, writes+2)) // with a definition and a list of items
+	s.addUnits(Submitting, DBRead, just(lookRecord+blockShards), between(0, lookRecord+blockShards, lookRecord+blockShards))
+	s.add(Submitting, DBWrite, just(1))
+	s.add(Submitting, SQS, just(2+lookDepth))
 }
 
 func (j Job) work(s Sheet, i int, g Group) {

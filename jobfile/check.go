@@ -40,6 +40,19 @@ func check(root *node, d *hayrick.JobDefinition, failed []string) Problems {
 	c.rule(d.Retry.InTask.Initial <= d.Retry.InTask.Max, "retry.in_task.initial", "%s is above retry.in_task.max, %s", word(d.Retry.InTask.Initial), word(d.Retry.InTask.Max))
 	c.rule(d.Retry.Backoff.Initial <= d.Retry.Backoff.Max, "retry.backoff.initial", "%s is above retry.backoff.max, %s", word(d.Retry.Backoff.Initial), word(d.Retry.Backoff.Max))
 	c.rule(d.Output.URI != "", "output.uri", "empty; write a folder such as ./out/%s/", runID)
+	c.rule(d.Output.Format != "parquet" || d.Output.Compression == "zstd", "output.compression", "%s; parquet is written with zstd, gzip and none are for csv and jsonl", d.Output.Compression)
+	c.rule(d.Output.Keep == "" || len(d.Output.UniqueBy) > 0, "output.keep", "%s of what; write unique_by: [column] beside it", d.Output.Keep)
+	if len(d.Output.Schema) > 0 {
+		for _, x := range []struct {
+			key   string
+			names []string
+		}{{"output.unique_by", d.Output.UniqueBy}, {"output.partition_by", d.Output.PartitionBy}} {
+			for _, name := range x.names {
+				known := slices.ContainsFunc(d.Output.Schema, func(s hayrick.Column) bool { return s.Name == name })
+				c.rule(known, x.key, "column %q is not in output.schema", name)
+			}
+		}
+	}
 	c.rule(d.Merge.TargetBytes > 0, "merge.target_bytes", "0B; write a size such as 64MiB")
 	c.rates(d.Rates)
 	c.apart(d.Input.URI, d.Output.URI)

@@ -299,6 +299,59 @@ func (r *reader) texts(to *[]string) read {
 	}
 }
 
+// columns reads a list of names, each once.
+func (r *reader) columns(to *[]string) read {
+	return func(n *node, path string) {
+		if n.kind == null {
+			return
+		}
+		*to = nil
+		r.each(func(n *node, path string) {
+			var name string
+			r.text(&name)(n, path)
+			switch {
+			case n.kind == null, n.kind == text && name == "":
+				r.bad(n, path, "no name; write the name of a column")
+			case slices.Contains(*to, name):
+				r.bad(n, path, "%q is there twice", name)
+			case name != "":
+				*to = append(*to, name)
+			}
+		})(n, path)
+	}
+}
+
+// schema reads a list of columns.
+func (r *reader) schema(to *[]hayrick.Column) read {
+	return func(n *node, path string) {
+		if n.kind == null {
+			return
+		}
+		*to = nil
+		r.each(func(n *node, path string) {
+			var c hayrick.Column
+			if n.kind != mapping {
+				r.bad(n, path, "%s; write {name: uri, type: string}", n.described())
+				return
+			}
+			before := len(r.problems)
+			r.object(n, path, fields{
+				"name": r.text(&c.Name),
+				"type": r.oneOf(&c.Type, "string", "bytes", "int", "float", "bool", "time"),
+			})
+			switch {
+			case len(r.problems) > before:
+			case c.Name == "" || c.Type == "":
+				r.bad(n, path, "a column without name or type; write {name: uri, type: string}")
+			case slices.ContainsFunc(*to, func(x hayrick.Column) bool { return x.Name == c.Name }):
+				r.bad(n, path, "column %q is there twice", c.Name)
+			default:
+				*to = append(*to, c)
+			}
+		})(n, path)
+	}
+}
+
 // entries reads a mapping whose keys are the user's.
 func (r *reader) entries(f func(key pair, path string)) read {
 	return func(n *node, path string) {

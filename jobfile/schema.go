@@ -123,10 +123,14 @@ func (r *reader) definition(n *node, d *hayrick.JobDefinition) {
 		"retry": func(n *node, path string) { r.retry(n, path, &d.Retry) },
 		"output": func(n *node, path string) {
 			r.object(n, path, fields{
-				"uri":         r.text(&d.Output.URI),
-				"format":      r.oneOf(&d.Output.Format, "parquet"),
-				"compression": r.oneOf(&d.Output.Compression, "zstd"),
-				"if_exists":   r.oneOf(&d.Output.IfExists, "error", "overwrite", "append"),
+				"uri":          r.text(&d.Output.URI),
+				"format":       r.oneOf(&d.Output.Format, "parquet", "csv", "jsonl"),
+				"compression":  r.oneOf(&d.Output.Compression, "zstd", "gzip", "none"),
+				"if_exists":    r.oneOf(&d.Output.IfExists, "error", "overwrite", "append"),
+				"schema":       r.schema(&d.Output.Schema),
+				"partition_by": r.columns(&d.Output.PartitionBy),
+				"unique_by":    r.columns(&d.Output.UniqueBy),
+				"keep":         r.oneOf(&d.Output.Keep, hayrick.KeepFirst, hayrick.KeepLast, hayrick.KeepError),
 			})
 		},
 		"budget": func(n *node, path string) {

@@ -5,8 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
 
 	"hayrick"
+	"hayrick/manifest"
 )
 
 // JobState returns what is cached of a job.
@@ -26,6 +30,42 @@ func (s *Store) JobState(ctx context.Context, jobID string) (hayrick.JobState, e
 		return hayrick.JobState{}, fmt.Errorf("job state of %s: %w", jobID, err)
 	}
 	return st, nil
+}
+
+// Forget removes what the state store holds of a job, and the folders of the job that
+// are empty. It is a cache: what is needed again is rebuilt.
+func (s *Store) Forget(ctx context.Context, jobID string) error {
+	if !hayrick.ValidID(jobID) {
+		return fmt.Errorf("forget %q: it is no job", jobID)
+	}
+	err := s.state.do(ctx, func(t *tx) error {
+		for _, sql := range []string{`DELETE FROM claims WHERE task >= ? AND task < ?`, `DELETE FROM blocks WHERE block >= ? AND block < ?`} {
+			if err := t.c.exec(sql, jobID+"/", jobID+"0"); err != nil { // 0 comes after the slash
+				return err
+			}
+		}
+		return t.c.exec(`DELETE FROM jobs WHERE job = ?`, jobID)
+	})
+	if err != nil {
+		return fmt.Errorf("forget %s: %w", jobID, err)
+	}
+	s.prune(filepath.Join(s.path, manifest.Jobs, jobID))
+	return nil
+}
+
+// prune removes folders that are empty, the deepest first. One that is not, or that
+// somebody has just made, stays.
+func (s *Store) prune(dir string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			s.prune(filepath.Join(dir, e.Name()))
+		}
+	}
+	_ = syscall.Rmdir(dir)
 }
 
 // PutJobState caches what the commits say of a job.

@@ -70,6 +70,20 @@ func (s *Store) Replace(ctx context.Context, key string, body []byte) error {
 	return nil
 }
 
+// Remove takes an object away. After a power cut it may be there again.
+func (s *Store) Remove(ctx context.Context, key string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !manifest.ValidKey(key) {
+		return fmt.Errorf("remove: %q is not an object key", key)
+	}
+	if err := ignoreMissing(s.root.Remove(key)); err != nil {
+		return fmt.Errorf("remove %s: %w", key, explain(s.path, err))
+	}
+	return nil
+}
+
 // List calls fn for every object whose key starts with prefix, in no order, and for
 // what lies there and is no file: whoever opens that is told so. It holds a few
 // hundred names in memory, however large the folders.

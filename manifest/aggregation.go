@@ -20,8 +20,33 @@ type AggregationPlan struct {
 	RowHash     string          `json:"row_hash"`
 	Inputs      []MergeInput    `json:"inputs,omitempty"` // of all tasks in order, also those without rows
 	InputsRef   *Ref            `json:"inputs_ref,omitempty"`
-	Group       *Group          `json:"group,omitempty"` // level-1 merges; nil when there are no rows
+	Group       *Group          `json:"group,omitempty"`  // level-1 merges; nil when there are no rows
+	Unique      *Unique         `json:"unique,omitempty"` // output.unique_by
+	Ranges      *Group          `json:"ranges,omitempty"` // with Unique: a merge a range of keys, over all merges of level 1
 	PlannedAt   Time            `json:"planned_at"`
+}
+
+// Unique is how rows of one key are told apart and dropped. The n-th merge of Ranges
+// takes the keys from Bounds[n-1] up to, not including, Bounds[n]; the first and the
+// last have no bound there. Keys are byte strings as internal/rows makes them.
+type Unique struct {
+	Columns []string `json:"columns"`
+	Keep    string   `json:"keep"`
+	Bounds  [][]byte `json:"bounds,omitempty"`
+}
+
+// Range is the n-th range of keys; nil is no bound.
+func (u *Unique) Range(n int64) (lo, hi []byte, ok bool) {
+	if n < 0 || n > int64(len(u.Bounds)) {
+		return nil, nil, false
+	}
+	if n > 0 {
+		lo = u.Bounds[n-1]
+	}
+	if n < int64(len(u.Bounds)) {
+		hi = u.Bounds[n]
+	}
+	return lo, hi, true
 }
 
 // Tree is the shape of the merge: Nodes[i] is the number of nodes of level i+1;
@@ -90,6 +115,8 @@ const (
 	CodeNothingToMerge = "nothing_to_merge" // results cannot be merged: schemas that do not unify, three failed merges
 	CodeOutputRefused  = "output_refused"   // the output folder holds what this run did not write
 	CodeBudget         = "budget"
+	CodePartition      = "partition"     // output.partition_by makes too many folders, or names that no folder can have
+	CodeDuplicateKey   = "duplicate_key" // two rows have one key of output.unique_by, and output.keep is error
 )
 
 // Outcome is the one end of a generation. Chain holds the SHA-256 of its plans and

@@ -72,6 +72,7 @@ type Block struct {
 type BlockTask struct {
 	BatchID *string `json:"batch_id"`        // nil for an aggregator task
 	Merge   *Span   `json:"merge,omitempty"` // an aggregator task: which inputs of the plan it merges
+	Range   *int64  `json:"range,omitempty"` // one of the second level: which range of keys it merges
 	TaskID  string  `json:"task_id"`
 }
 

@@ -60,6 +60,11 @@ func (w *GroupWriter) AddMerge(ctx context.Context, taskID string, span Span) er
 	return w.add(ctx, BlockTask{TaskID: taskID, Merge: &span})
 }
 
+// AddRange appends an aggregator task that merges a range of keys.
+func (w *GroupWriter) AddRange(ctx context.Context, taskID string, n int64) error {
+	return w.add(ctx, BlockTask{TaskID: taskID, Range: &n})
+}
+
 func (w *GroupWriter) add(ctx context.Context, t BlockTask) error {
 	w.tasks = append(w.tasks, t)
 	w.group.Tasks++
@@ -352,6 +357,16 @@ func (m *Members) Block(ctx context.Context, s *Store, n int) (Block, error) {
 		return Block{}, fmt.Errorf("block %d of group %s: %w", n, m.Group.Name, hayrick.ErrNotFound)
 	}
 	return s.Block(ctx, m.JobID, m.Group.Name, n, m.levels[0][n].blockRef(Job(m.JobID), m.Group.Name, n))
+}
+
+// EachIndex calls fn for the index object of every block; merges have none.
+func (m *Members) EachIndex(fn func(ref IndexRef, n int) error) error {
+	for i, x := range m.index {
+		if err := fn(x.indexRef(Job(m.JobID), m.Group.Name, i), i); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Index reads the batches of the n-th block.

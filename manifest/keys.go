@@ -36,6 +36,9 @@ func (j Job) Done(task string) string { return j.at("tasks", task, "results.done
 // RetryPlan is the n-th decision of the retry planner, n >= 1.
 func (j Job) RetryPlan(n int) string { return j.at("retries", fmt.Sprintf("retry-%d", n), "plan.json") }
 
+// OrdinalsList is a list of ordinals that an order names.
+func (j Job) OrdinalsList(sha string) string { return j.at("control", "ordinals-"+Short(sha)+".jsonl") }
+
 // AggregationPlan is the pinned merge plan of generation g.
 func (j Job) AggregationPlan(g int) string { return j.at("aggregation", strconv.Itoa(g), "plan.json") }
 
@@ -95,6 +98,16 @@ func (j Job) Rows(task, attempt, sha string) string {
 	return j.at("tasks", task, fmt.Sprintf("%s_%s_%s.parquet", task, short8(attempt), Short(sha)))
 }
 
+// RowsAs is Rows of another format, with the ending of its name.
+func (j Job) RowsAs(task, attempt, sha, ext string) string {
+	return j.at("tasks", task, fmt.Sprintf("%s_%s_%s%s", task, short8(attempt), Short(sha), ext))
+}
+
+// Run is the file of sorted rows of one attempt at a merge.
+func (j Job) Run(task, attempt, sha string) string {
+	return j.at("tasks", task, fmt.Sprintf("%s_%s_%s.run", task, short8(attempt), Short(sha)))
+}
+
 // Failures is the list of failed items of one attempt.
 func (j Job) Failures(task, attempt, sha string) string {
 	return j.at("tasks", task, fmt.Sprintf("%s_%s_%s_failures.jsonl", task, short8(attempt), Short(sha)))
@@ -126,6 +139,11 @@ func (j Job) AggregationInputs(g int, sha string) string {
 // Part is the n-th part of generation g's output.
 func (j Job) Part(g, n int, sha string) string {
 	return j.at("aggregation", strconv.Itoa(g), fmt.Sprintf("part-%05d-%s.parquet", n, Short(sha)))
+}
+
+// PartAs is Part of another format, with the ending of its name.
+func (j Job) PartAs(g, n int, sha, ext string) string {
+	return j.at("aggregation", strconv.Itoa(g), fmt.Sprintf("part-%05d-%s%s", n, Short(sha), ext))
 }
 
 // List is a named list of generation g's output.

@@ -32,6 +32,12 @@ type Objects interface {
 	List(ctx context.Context, prefix string, fn func(Object) error) error
 }
 
+// Remover takes objects away. One that is not there is no error; a crash leaves the
+// object or none.
+type Remover interface {
+	Remove(ctx context.Context, key string) error
+}
+
 // Object is one entry of a listing.
 type Object struct {
 	Key     string
@@ -62,15 +68,18 @@ func ValidKey(key string) bool {
 // lists/x.jsonl, _SUCCESS. No part starts with a dot.
 func ValidOutputName(name string) bool {
 	return name != "" && name[0] != '.' && !strings.Contains(name, "/.") &&
-		validParts(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-=")
+		validParts(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-=%")
 }
+
+// maxPart is the longest name of a folder or file.
+const maxPart = 255
 
 func validParts(s, chars string) bool {
 	if len(s) > 1024 {
 		return false
 	}
 	for part := range strings.SplitSeq(s, "/") {
-		if part == "" || part == "." || part == ".." || len(part) > 255 || strings.Trim(part, chars) != "" {
+		if part == "" || part == "." || part == ".." || len(part) > maxPart || strings.Trim(part, chars) != "" {
 			return false
 		}
 	}

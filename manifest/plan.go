@@ -129,6 +129,10 @@ const (
 	OrderPause  = "pause"
 	OrderResume = "resume"
 	OrderCancel = "cancel"
+
+	OrderRedrive = "redrive" // opens its generation: items run again
+	OrderMerge   = "merge"   // opens its generation: nothing runs again, all is merged anew
+	OrderPurge   = "purge"   // takes the place of its generation: nothing opens the job again
 )
 
 // Control is the n-th order: put-if-absent at the first free n, applied in order
@@ -146,4 +150,15 @@ type Control struct {
 	At         Time   `json:"at"`
 	// Budget is what the run may cost from now on, in place of the job file's.
 	Budget *hayrick.Budget `json:"budget,omitempty"`
+
+	// Of an order that opens its generation: which of the items that were given up run
+	// again (Takes), by class, by published list and by ordinal; and the definition and
+	// the bundle from then on, where they are others than before.
+	Classes          []string `json:"classes,omitempty"`
+	Lists            []string `json:"lists,omitempty"`
+	Ordinals         []int64  `json:"ordinals,omitempty"` // ascending
+	OrdinalsRef      *Ref     `json:"ordinals_ref,omitempty"`
+	PermanentToo     bool     `json:"permanent_too,omitempty"`
+	DefinitionSHA256 string   `json:"definition_sha256,omitempty"`
+	BundleSHA256     string   `json:"bundle_sha256,omitempty"`
 }

@@ -26,7 +26,10 @@ type Result struct {
 	Bytes        int64       `json:"bytes"`
 	RowCount     int64       `json:"row_count"`
 	RowHash      string      `json:"row_hash"`
+	Files        []RowFile   `json:"files,omitempty"` // of a merge whose rows are not one Parquet file
 	SchemaDigest string      `json:"schema_digest,omitempty"`
+	KeySamples   [][]byte    `json:"key_samples,omitempty"`  // with output.unique_by, of a worker: keys of some rows
+	IndexSHA256  string      `json:"index_sha256,omitempty"` // of a merge whose File is a run of sorted rows: of its index
 	Failures     *Failures   `json:"failures,omitempty"`
 	Log          *LogFile    `json:"log,omitempty"` // nil when the handler wrote nothing
 	Items        int         `json:"items"`
@@ -39,6 +42,17 @@ type Result struct {
 	CodeVersion  string      `json:"code_version"`
 	WrittenAt    Time        `json:"written_at"`
 	Task         TaskFields  `json:"task"`
+}
+
+// RowFile is one of several files of rows of a merge: of a partition, in any format.
+type RowFile struct {
+	Partition string `json:"partition,omitempty"` // its folder: day=2026-11-20/kind=x
+	File      string `json:"file"`
+	SHA256    string `json:"sha256"`
+	Bytes     int64  `json:"bytes"`
+	Head      int64  `json:"head,omitempty"` // of CSV the line of names, left out behind another file
+	Rows      int64  `json:"rows"`
+	RowHash   string `json:"row_hash"`
 }
 
 // Failures names the list of failed items of an attempt.

@@ -16,12 +16,17 @@ const NextAggregation = "aggregation"
 // RetryPlan is the planner's decision about one closed group, also when it is
 // "nothing to retry". It is taken from the results it names and nothing else.
 type RetryPlan struct {
-	Schema      string           `json:"schema"`
-	JobID       string           `json:"job_id"`
-	RetryID     string           `json:"retry_id"`
-	Generation  int              `json:"generation"`
+	Schema     string `json:"schema"`
+	JobID      string `json:"job_id"`
+	RetryID    string `json:"retry_id"`
+	Generation int    `json:"generation"`
+	// Control is the order that the plan carries out: of the first plan of a generation
+	// above 0, which closes what the end of the one before left open, if anything, and
+	// says of every item that had not ended ok whether it runs again. Its lists are of
+	// those that do not.
+	Control     *int             `json:"control,omitempty"`
 	Closed      string           `json:"closed"`      // the group that was closed
-	Predecessor Link             `json:"predecessor"` // the plan that opened it
+	Predecessor Link             `json:"predecessor"` // the plan that opened it; of a first plan the outcome before
 	Orders      int              `json:"orders"`      // control orders applied so far: 0..orders-1
 	Next        string           `json:"next"`        // the group this plan opens, or aggregation
 	Tasks       int64            `json:"tasks"`

@@ -341,7 +341,8 @@ func (s *Store) CommitOutcome(ctx context.Context, o Outcome) (Committed[Outcome
 
 // Chain names, by key below the job's folder, every plan of a generation and every
 // order given so far, with their digests: what an outcome vouches for. With ErrCorrupt
-// it names those that can be read.
+// it names those that can be read. Those of the generations before are vouched for by
+// their outcomes, the last of which the first plan of this one names.
 func (s *Store) Chain(ctx context.Context, job string, generation int) (map[string]string, error) {
 	k := Job(job)
 	chain := map[string]string{}

@@ -3,6 +3,7 @@ package manifest_test
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -31,7 +32,7 @@ func TestCommit(t *testing.T) {
 		t.Errorf("somebody else's bytes are there: %+v, %v", lost, err)
 	}
 	read, sha, err := s.Control(ctx, "j", 0)
-	if err != nil || read != first.Record || sha != first.SHA256 {
+	if err != nil || !reflect.DeepEqual(read, first.Record) || sha != first.SHA256 {
 		t.Errorf("%+v, %v", read, err)
 	}
 }

@@ -86,6 +86,19 @@ func (s *Store) Replace(ctx context.Context, key string, body []byte) error {
 	})
 }
 
+// Remove takes an object away.
+func (s *Store) Remove(ctx context.Context, key string) error {
+	return run(ctx, s, "Objects", "Remove", key, func() error {
+		if !manifest.ValidKey(key) {
+			return fmt.Errorf("remove %q: not an object key", key)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.objects, key)
+		return nil
+	})
+}
+
 // List calls fn for every object whose key starts with prefix, in order of keys.
 func (s *Store) List(ctx context.Context, prefix string, fn func(manifest.Object) error) error {
 	found, err := do(ctx, s, "Objects", "List", prefix, func() ([]manifest.Object, error) {

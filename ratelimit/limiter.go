@@ -37,7 +37,7 @@ const (
 // one bucket) are due, and says how long that took, also when it fails. Those who
 // wait for a bucket are served in order. It returns ctx's error when ctx ends
 // first, hayrick.ErrThrottled as soon as it is known that the key stays closed
-// beyond ctx's deadline, a *hayrick.UserError for a rate that cannot be kept, and
+// beyond ctx's deadline (the error has an Until that says for how long), a *hayrick.UserError for a rate that cannot be kept, and
 // the store's error when that is not one to be waited out. What it grants is
 // granted now: a caller that dawdles is late.
 func (l *Limiter) Take(ctx context.Context, jobID string, rate hayrick.Rate, value string, n int) (time.Duration, error) {
@@ -138,9 +138,19 @@ func (l *Limiter) closeUntil(b *bucket, until int64) {
 	}
 }
 
-func errClosed(until int64) error {
-	return fmt.Errorf("closed until %s: %w", time.Unix(0, until).UTC().Format(time.RFC3339), hayrick.ErrThrottled)
+func errClosed(until int64) error { return closedError{time.Unix(0, until).UTC()} }
+
+// closedError is hayrick.ErrThrottled with the time when the key opens.
+type closedError struct{ until time.Time }
+
+func (e closedError) Error() string {
+	return fmt.Sprintf("closed until %s: %v", e.until.Format(time.RFC3339), hayrick.ErrThrottled)
 }
+
+func (e closedError) Unwrap() error { return hayrick.ErrThrottled }
+
+// Until is when the key opens, as far as it is known.
+func (e closedError) Until() time.Time { return e.until }
 
 // enqueue puts w in line: at the end, or at the head when its tokens came late.
 func (l *Limiter) enqueue(key string, lim Limits, w *waiter) {

@@ -16,8 +16,14 @@ import (
 	"hayrick/manifest"
 )
 
-// readers is how many tasks are read at once, and so how many batches are in memory.
-const readers = 16
+const (
+	// readers is how many results are read at once. One of S3 takes some 30 ms: so many at
+	// a time, a million are read within ten minutes, which an invocation of a function has.
+	readers = 64
+	// openers is of how many tasks batches and failures are read at once, and so how many
+	// are in memory.
+	openers = 16
+)
 
 // survey is what the results of a closed group say: its sums in memory, and what
 // grows with the group on the scratch disk.
@@ -80,10 +86,10 @@ func (c *closing) survey(ctx context.Context, s *survey) ([]Missing, error) {
 		}
 		for lo := 0; lo < len(block.Tasks); lo += readers {
 			hi := min(lo+readers, len(block.Tasks))
-			ends, err := c.readTasks(ctx, block.Tasks[lo:hi], index.Batches[lo:hi])
+			results, err := c.readResults(ctx, block.Tasks[lo:hi])
 			var missing []Missing
-			for i, e := range ends {
-				if e.missing {
+			for i, r := range results {
+				if r.missing {
 					missing = append(missing, Missing{Block: n, Position: lo + i, TaskID: block.Tasks[lo+i].TaskID})
 				}
 			}
@@ -93,9 +99,16 @@ func (c *closing) survey(ctx context.Context, s *survey) ([]Missing, error) {
 			if err != nil {
 				return nil, err
 			}
-			for i, e := range ends {
-				if err := c.note(s, e); err != nil {
-					return nil, fmt.Errorf("%s: %w", block.Tasks[lo+i].TaskID, err)
+			for at := lo; at < hi; at += openers {
+				to := min(at+openers, hi)
+				ends, err := c.readTasks(ctx, block.Tasks[at:to], index.Batches[at:to], results[at-lo:to-lo])
+				if err != nil {
+					return nil, err
+				}
+				for i, e := range ends {
+					if err := c.note(s, e); err != nil {
+						return nil, fmt.Errorf("%s: %w", block.Tasks[at+i].TaskID, err)
+					}
 				}
 			}
 		}
@@ -103,18 +116,26 @@ func (c *closing) survey(ctx context.Context, s *survey) ([]Missing, error) {
 	return nil, nil
 }
 
-// note adds the end of one task to the survey.
-func (c *closing) note(s *survey, e taskEnd) error {
-	if err := s.results.add(e.ref); err != nil {
+// noteResult adds the result of one task to the survey.
+func (s *survey) noteResult(ref manifest.ResultRef) error {
+	if err := s.results.add(ref); err != nil {
 		return err
 	}
 	if s.results.lines <= manifest.InlineList {
-		s.few = append(s.few, e.ref)
+		s.few = append(s.few, ref)
 	} else {
 		s.few = nil
 	}
-	if e.ref.Retried > 0 {
+	if ref.Retried > 0 {
 		s.tally.tasks++
+	}
+	return nil
+}
+
+// note adds the end of one task to the survey.
+func (c *closing) note(s *survey, e taskEnd) error {
+	if err := s.noteResult(e.ref); err != nil {
+		return err
 	}
 	for _, f := range e.items {
 		if err := s.tally.add(f.failed, f.verdict); err != nil {
@@ -140,11 +161,20 @@ func (c *closing) note(s *survey, e taskEnd) error {
 	return nil
 }
 
+// result is the results.done of one task.
+type result struct {
+	missing bool
+	sha     string
+	manifest.Result
+}
+
 // taskEnd is what one task came to.
 type taskEnd struct {
 	missing bool
 	ref     manifest.ResultRef
-	items   []failedItem // in ordinal order
+	whole   bool                // the task FAILED as a whole
+	why     *manifest.TaskError // then
+	items   []failedItem        // in ordinal order
 }
 
 type failedItem struct {
@@ -153,57 +183,92 @@ type failedItem struct {
 	record  []byte // nil unless it is to be retried
 }
 
-// readTasks reads some tasks at once. The error is that of the first one in task
-// order; the others are whole.
-func (c *closing) readTasks(ctx context.Context, tasks []manifest.BlockTask, batches []manifest.Batch) ([]taskEnd, error) {
-	ends, errs := make([]taskEnd, len(tasks)), make([]error, len(tasks))
+// each calls f for every task at once. The error is that of the first one in task order;
+// what f did for the others is whole.
+func (c *closing) each(tasks []manifest.BlockTask, f func(i int) error) error {
+	errs := make([]error, len(tasks))
 	var wg sync.WaitGroup
-	for i, t := range tasks {
+	for i := range tasks {
 		wg.Add(1)
 		c.World.Go("read result", func() {
 			defer wg.Done()
-			if ends[i], errs[i] = c.readTask(ctx, t, batches[i]); errs[i] != nil {
-				errs[i] = fmt.Errorf("%s: %w", t.TaskID, errs[i])
-			}
+			errs[i] = f(i)
 		})
 	}
 	wg.Wait()
-	for _, err := range errs {
+	for i, err := range errs {
 		if err != nil {
-			return ends, err
+			return fmt.Errorf("%s: %w", tasks[i].TaskID, err)
 		}
 	}
-	return ends, nil
+	return nil
 }
 
-func (c *closing) readTask(ctx context.Context, t manifest.BlockTask, b manifest.Batch) (taskEnd, error) {
-	res, sha, err := c.Store.Result(ctx, c.jobID, t.TaskID)
-	if errors.Is(err, hayrick.ErrNotFound) {
-		return taskEnd{missing: true}, nil
+func (c *closing) eachTask(tasks []manifest.BlockTask, read func(i int) (taskEnd, error)) ([]taskEnd, error) {
+	ends := make([]taskEnd, len(tasks))
+	return ends, c.each(tasks, func(i int) (err error) {
+		ends[i], err = read(i)
+		return err
+	})
+}
+
+func (c *closing) readResults(ctx context.Context, tasks []manifest.BlockTask) ([]result, error) {
+	results := make([]result, len(tasks))
+	return results, c.each(tasks, func(i int) (err error) {
+		results[i], err = c.fetch(ctx, tasks[i])
+		return err
+	})
+}
+
+// fetch reads the results.done of a task, if there is one.
+func (c *closing) fetch(ctx context.Context, t manifest.BlockTask) (r result, err error) {
+	r.Result, r.sha, err = c.Store.Result(ctx, c.jobID, t.TaskID)
+	if r.missing = errors.Is(err, hayrick.ErrNotFound); r.missing {
+		err = nil
 	}
-	if err != nil {
-		return taskEnd{}, err
-	}
+	return r, err
+}
+
+// readTasks reads what some tasks came to, at once. The error is that of the first one
+// in task order; the others are whole.
+func (c *closing) readTasks(ctx context.Context, tasks []manifest.BlockTask, batches []manifest.Batch, results []result) ([]taskEnd, error) {
+	return c.eachTask(tasks, func(i int) (taskEnd, error) { return c.readTask(ctx, tasks[i], batches[i], results[i]) })
+}
+
+// readResult reads what the result of a task says: of one that is DONE, its failed items.
+// A FAILED one has its error, and all items of its batch failed.
+func (c *closing) readResult(ctx context.Context, t manifest.BlockTask, b manifest.Batch, res result) (end taskEnd, fs []failed, err error) {
 	if res.BatchID == nil || *res.BatchID != b.BatchID || res.Generation != c.generation {
-		return taskEnd{}, fmt.Errorf("its result is not of %s in generation %d: %w", b.BatchID, c.generation, hayrick.ErrCorrupt)
+		return end, nil, fmt.Errorf("its result is not of %s in generation %d: %w", b.BatchID, c.generation, hayrick.ErrCorrupt)
 	}
-	end := taskEnd{ref: manifest.ResultRef{TaskID: t.TaskID, SHA256: sha}}
-	var fs []failed
-	var records map[int64]manifest.BatchItem
+	end.ref = manifest.ResultRef{TaskID: t.TaskID, SHA256: res.sha}
 	switch hayrick.TaskOutcome(res.Status) {
 	case hayrick.TaskFailed:
+		end.whole, end.why = true, res.Task.Error
+		return end, make([]failed, b.Items), nil
+	case hayrick.TaskDone:
+		if res.Items != b.Items || res.OK < 0 || res.OK+res.Failed != res.Items {
+			return end, nil, fmt.Errorf("its result says %d ok and %d failed of %d items: %w", res.OK, res.Failed, b.Items, hayrick.ErrCorrupt)
+		}
+		fs, err = c.failures(ctx, res.Result)
+		return end, fs, err
+	}
+	return end, nil, fmt.Errorf("its result says %q: %w", res.Status, hayrick.ErrCorrupt)
+}
+
+func (c *closing) readTask(ctx context.Context, t manifest.BlockTask, b manifest.Batch, res result) (taskEnd, error) {
+	end, fs, err := c.readResult(ctx, t, b, res)
+	if err != nil {
+		return end, err
+	}
+	var records map[int64]manifest.BatchItem
+	if end.whole {
 		items, err := c.openBatch(ctx, b)
 		if err != nil {
 			return taskEnd{}, err
 		}
-		fs, records = whole(items, c.definition.Input.Key, res.Task.Error), byOrdinal(items)
-	case hayrick.TaskDone:
-		if res.Items != b.Items || res.OK < 0 || res.OK+res.Failed != res.Items {
-			return taskEnd{}, fmt.Errorf("its result says %d ok and %d failed of %d items: %w", res.OK, res.Failed, b.Items, hayrick.ErrCorrupt)
-		}
-		if fs, err = c.failures(ctx, res); err != nil {
-			return taskEnd{}, err
-		}
+		fs, records = whole(items, c.definition.Input.Key, end.why), byOrdinal(items)
+	} else {
 		// A retry's batch says what its items have spent; the input's is read only where
 		// an item of it runs again.
 		again := func(f failed) bool { v, _ := c.policy.decide(f); return v == retry }
@@ -214,8 +279,6 @@ func (c *closing) readTask(ctx context.Context, t manifest.BlockTask, b manifest
 			}
 			records = byOrdinal(items)
 		}
-	default:
-		return taskEnd{}, fmt.Errorf("its result says %q: %w", res.Status, hayrick.ErrCorrupt)
 	}
 	for _, f := range fs {
 		x := failedItem{failed: f}

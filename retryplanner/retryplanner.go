@@ -47,7 +47,9 @@ type Missing struct {
 
 // Plan decides what follows a group of worker tasks and starts it: it commits the
 // plan unless there is one, and acts on the one that is stored. Calling it again,
-// or from two processes at once, gives one plan and one set of tasks.
+// or from two processes at once, gives one plan and one set of tasks. The group Redrive
+// is what comes before the first group of a generation above 0: the order that opened
+// it, which is carried out.
 //
 // ErrNotFound: the generation has no such group. ErrInputChanged: an item is to run
 // again and its input is not what was planned; the caller pauses the job.
@@ -69,7 +71,11 @@ func (p *Planner) plan(ctx context.Context, jobID string, generation int, group 
 	} else if !errors.Is(err, hayrick.ErrNotFound) {
 		return Planned{}, err
 	}
-	c, err := p.open(ctx, jobID, generation, group)
+	open := p.open
+	if group == Redrive {
+		open = p.openRedrive
+	}
+	c, err := open(ctx, jobID, generation, group)
 	if err != nil {
 		return Planned{}, err
 	}
@@ -86,7 +92,11 @@ func (p *Planner) plan(ctx context.Context, jobID string, generation int, group 
 		return Planned{}, err
 	}
 	defer s.close()
-	if missing, err := c.survey(ctx, s); err != nil || len(missing) > 0 {
+	if c.redrive != nil {
+		if err := c.takeUp(ctx, s); err != nil {
+			return Planned{}, err
+		}
+	} else if missing, err := c.survey(ctx, s); err != nil || len(missing) > 0 {
 		return Planned{Missing: missing}, err
 	}
 	for {
@@ -123,6 +133,8 @@ type closing struct {
 
 	n         int   // the number of the plan to write
 	firstTask int64 // of the next group
+
+	redrive *redrive // of the first plan of a generation above 0
 }
 
 // open reads what is fixed about a group.
@@ -132,7 +144,7 @@ func (p *Planner) open(ctx context.Context, jobID string, generation int, group 
 		return nil, fmt.Errorf("%q has no worker tasks: %w", group, hayrick.ErrNotFound)
 	}
 	c := &closing{Planner: p, job: manifest.Job(jobID), jobID: jobID, generation: generation, group: group, n: number + 1}
-	plan, _, err := p.Store.Plan(ctx, jobID)
+	plan, err := p.Store.PlanOf(ctx, jobID, generation)
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +174,9 @@ func (p *Planner) open(ctx context.Context, jobID string, generation int, group 
 			c.orders = prev.Orders
 		}
 		c.policy.groups++
+		if prev.Control != nil { // it is the generation's first
+			return c, nil
+		}
 		at = prev.Closed
 	}
 }

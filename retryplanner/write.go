@@ -42,6 +42,10 @@ func (c *closing) write(ctx context.Context, s *survey) (plan manifest.RetryPlan
 		FailedTasks: s.tally.tasks, ErrorTypes: s.tally.errorTypes,
 		SubmittedAt: manifest.At(now),
 	}
+	if c.redrive != nil {
+		n := c.redrive.order.N
+		plan.Control = &n
+	}
 	if plan.Orders, err = c.ordersSoFar(ctx); err != nil {
 		return plan, err
 	}
@@ -60,7 +64,9 @@ func (c *closing) write(ctx context.Context, s *survey) (plan manifest.RetryPlan
 		return plan, nil
 	}
 	plan.Next = hayrick.RetryGroup(c.n)
-	plan.NotBefore = manifest.At(c.policy.notBefore(now, c.jobID, plan.Next, s.tally.retryAfter))
+	if plan.NotBefore = manifest.At(now); c.redrive == nil {
+		plan.NotBefore = manifest.At(c.policy.notBefore(now, c.jobID, plan.Next, s.tally.retryAfter))
+	}
 	group, err := c.pack(ctx, s.retry, plan.Next)
 	if err != nil {
 		return plan, err

@@ -20,25 +20,29 @@ import (
 // attemptRun is one attempt while it runs.
 type attemptRun struct {
 	*task
-	id    string
-	claim hayrick.Claim
-	start time.Time
-	began time.Time     // the first item; what came before is no work to lose
-	lent  time.Duration // what Worker.Left said at the start
-	mode  Mode
+	id     string
+	claim  hayrick.Claim
+	start  time.Time
+	began  time.Time     // the first item; what came before is no work to lose
+	lent   time.Duration // what Worker.Left said at the start
+	stalls int           // of the message
+	mode   Mode
 
 	items   []item         // of the batch, in order
 	auto    []hayrick.Rate // those the host takes a token of before it hands out an item
 	handler jobs.Handler
 	session jobs.Session // of the handler, where it has sessions
-	metrics metrics
 	log     taskLog
+	// The columns that rows may have; nil = any.
+	declared *rows.Declared
+	metrics  metrics
 
 	stopRenewing func()
 	hard         context.Context // of the tries: ended by the deadline
 	soft         context.Context // of the waits between them: ended by a drain and by an error too
 	stopWaiting  func()          // ends soft
 	late         bool            // the deadline ended it
+	tokenWait    time.Duration   // Patience; 0 = as long as it takes
 
 	mu       sync.Mutex // guards what follows, and the journal's writes
 	journal  Journal    // nil until one is needed
@@ -46,10 +50,16 @@ type attemptRun struct {
 	inMemory int   // bytes of rows held in memory
 	pending  []int // items whose entries the journal does not have yet
 	recorded time.Time
-	unsaved  int64 // bytes of rows in memory and journal: what a checkpoint carries
-	next     int   // the next item to hand out
-	ended    int   // items that have ended, in all attempts whose journal this is
-	progress int   // items that ended, or tries that were spent, in this attempt
+	unsaved  int64         // bytes of rows in memory and journal: what a checkpoint carries
+	next     int           // the next item to hand out
+	handling int           // items that the handler has
+	busy     time.Time     // when it last had one, or none yet
+	idle     bool          // it only waited for tokens, and too long
+	skipped  int           // items whose keys are closed for longer than its patience
+	opens    time.Time     // when the first of these opens
+	wait     time.Duration // before the task is tried again
+	ended    int           // items that have ended, in all attempts whose journal this is
+	progress int           // items that ended, or tries that were spent, in this attempt
 	err      error
 	lost     map[int64]int // of the claim; only a solo attempt changes it
 	saved    time.Time     // of the last checkpoint
@@ -121,6 +131,9 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 	if a.handler, err = a.job.Handler(ctx); err != nil {
 		return a.fail(ctx, hayrick.ClassHandler, err.Error())
 	}
+	if a.declared, err = declared(a.job.Definition.Output); err != nil {
+		return a.fail(ctx, hayrick.ClassHandler, "output.schema: "+err.Error())
+	}
 	if o, ok := a.handler.(jobs.Opener); ok {
 		s, err := o.Open(ctx, jobs.Task{Run: a.ref.JobID, Task: a.ref.TaskID, Log: a.keepLine, Host: &host{a: a, ctx: ctx}})
 		if err != nil && ctx.Err() != nil {
@@ -143,6 +156,14 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 	if err := a.proveRunnable(ctx); err != nil {
 		return fault("keep the claim"), err
 	}
+	if closes, because := Closes(a.stalls, a.w.Left == nil); closes {
+		a.w.Log.Warn("a task is closed; what has not ended is left to the retry planner", hayrick.KeyJobID, a.ref.JobID, hayrick.KeyTaskID, a.ref.TaskID,
+			"items", len(a.items), "ended", a.ended, "because", because)
+		if err := a.close(ctx, because); err != nil {
+			return fault("close the task"), err
+		}
+		return a.finish(ctx)
+	}
 	err = a.runItems(ctx)
 	if a.session != nil {
 		a.session.Close() // its log is complete now
@@ -154,6 +175,31 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 		return a.handBack(ctx)
 	}
 	return a.finish(ctx)
+}
+
+// close ends every item that has not ended, untried.
+func (a *attemptRun) close(ctx context.Context, because string) error {
+	a.began = a.w.World.Clock.Now()
+	for i := range a.items {
+		if a.items[i].Ended {
+			continue
+		}
+		if err := a.end(ctx, i, a.reserved(hayrick.ClassNoTime, "%s", because), nil); err != nil {
+			return err
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.flush(ctx)
+}
+
+// declared is the schema that the job file asks rows to fit; nil = none.
+func declared(o hayrick.Output) (*rows.Declared, error) {
+	var columns [][2]string
+	for _, c := range o.Schema {
+		columns = append(columns, [2]string{c.Name, c.Type})
+	}
+	return rows.Declare(columns...)
 }
 
 // proveRunnable puts on record, where earlier attempts vanished, that the batch was

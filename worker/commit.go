@@ -97,13 +97,17 @@ func (a *attemptRun) putRows(ctx context.Context, res *manifest.Result) error {
 		defer temp.Close()
 		sink = temp
 	}
+	unique := a.job.Definition.Output.UniqueBy
 	w, err := rows.NewWriter(sink, schema, rows.WriterOptions{
-		GroupRows: a.job.Definition.Merge.RowGroup, Dictionary: a.job.Definition.Merge.Dictionary,
+		GroupRows: a.job.Definition.Merge.RowGroup, Dictionary: a.job.Definition.Merge.Dictionary, Keys: unique,
 	})
 	if err != nil {
 		return err
 	}
-	if err := a.eachRows(ctx, func(body []byte) error {
+	if err := a.eachRows(ctx, func(ordinal int64, body []byte) error {
+		if len(unique) > 0 && len(body) > 0 {
+			w.Item(ordinal) // "first" and "last" are by item, and a retry's items are not in the order of its file
+		}
 		for r, err := range rows.Rows(body) {
 			if err != nil {
 				return err
@@ -134,21 +138,22 @@ func (a *attemptRun) putRows(ctx context.Context, res *manifest.Result) error {
 	rel := manifest.Job(a.ref.JobID).Rel(key)
 	res.File, res.SHA256, res.Bytes = &rel, sum.SHA256, sum.Bytes
 	res.RowCount, res.RowHash, res.SchemaDigest = sum.Rows, sum.RowHash.String(), sum.SchemaDigest
+	res.KeySamples = sum.KeySamples
 	return nil
 }
 
-// eachRows calls fn with the encoded rows of every item, in ordinal order. Only an
-// item that ended ok has any.
-func (a *attemptRun) eachRows(ctx context.Context, fn func(body []byte) error) error {
+// eachRows calls fn with the encoded rows of every item, in the order of the batch or
+// of ordinals. Only an item that ended ok has any.
+func (a *attemptRun) eachRows(ctx context.Context, fn func(ordinal int64, body []byte) error) error {
 	if a.journal != nil {
-		err := a.journal.Each(ctx, func(e Entry) error { return fn(e.Rows) })
+		err := a.journal.Each(ctx, func(e Entry) error { return fn(e.Ordinal, e.Rows) })
 		if errors.Is(err, hayrick.ErrCorrupt) {
 			err = fmt.Errorf("%w: %v", errJournal, err)
 		}
 		return err
 	}
 	for i := range a.items {
-		if err := fn(a.memory[i]); err != nil {
+		if err := fn(a.items[i].Ordinal, a.memory[i]); err != nil {
 			return err
 		}
 	}

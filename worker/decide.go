@@ -24,6 +24,20 @@ const (
 	MaxCrashes = 2
 )
 
+// MaxStalls: a task that so many attempts in a row could do nothing of, because taking
+// over what was done took their time, is closed.
+const MaxStalls = 3
+
+// Closes says that an attempt runs no items: it commits what is done, and leaves the
+// others to the retry planner, whose tasks begin with nothing to take over. Where there
+// is time without end it goes on with them itself.
+func Closes(stalls int, endless bool) (closes bool, because string) {
+	if endless || stalls < MaxStalls {
+		return false, ""
+	}
+	return true, fmt.Sprintf("%d attempts had no time for it after taking over what was done; fewer batch.items, or a longer TimeoutSeconds of the stack, leave more", stalls)
+}
+
 // Mode is how an attempt runs its items.
 type Mode string
 
@@ -137,6 +151,37 @@ func HandBack(lent time.Duration, unsaved int64) (soft, hard time.Duration) {
 	carry := time.Duration(float64(unsaved) / checkpointRate * float64(time.Second))
 	hard = min(min(handBackTime, lent/4)+carry, lent/2)
 	return hard + min(softTime, lent/20), hard
+}
+
+// What an attempt that only waits for rate tokens does in a process that is paid by the
+// time, such as a function's.
+const (
+	// maxPatience is how long it waits for a token before it takes the waiting for long.
+	maxPatience = time.Minute
+	// Between two attempts of a task that only waited lies so much: the most is what SQS
+	// delays a message by, the least bounds what a closed key costs to one short invocation
+	// a task and half minute.
+	minAway = 30 * time.Second
+	maxAway = 15 * time.Minute
+)
+
+// Patience is how long an attempt waits, nothing in hand, before it gives its time back:
+// a part of the time it has, and longer than two tokens of its slowest rate lie apart.
+// For whoever gets a token stays so long for the next: however many leave, one waits for
+// it, and none is lost.
+func Patience(lent, every time.Duration) time.Duration {
+	return max(min(maxPatience, lent/4), 2*every)
+}
+
+// Away says for how long a task stays away of which an attempt only waited: until the
+// first key opens that it knows to be closed, or, where the tokens go to others, for a
+// minute. Those that left together come back at different times, by jitter in [0, 1).
+func Away(opens time.Duration, jitter float64) time.Duration {
+	if opens <= 0 {
+		opens = maxPatience
+	}
+	away := min(max(opens, minAway), maxAway)
+	return min(away+time.Duration(jitter*float64(max(minAway, away/8))), maxAway)
 }
 
 // MaxMessage bounds the message of a failure, in bytes.

@@ -22,7 +22,7 @@ import (
 // the old one is acknowledged, so that a crash between leaves two, never none.
 func (a *attemptRun) handBack(ctx context.Context) (Verdict, error) {
 	ctx = context.WithoutCancel(ctx)
-	if a.late && a.progress == 0 {
+	if a.late && a.progress == 0 && a.fair() {
 		// A whole attempt went into items that do not end: charge those in hand.
 		if err := a.chargeTimeout(ctx); err != nil {
 			return fault("charge the time-out"), err
@@ -41,13 +41,32 @@ func (a *attemptRun) handBack(ctx context.Context) (Verdict, error) {
 		JobID: a.ref.JobID, Generation: a.ref.Generation, Role: hayrick.RoleWorker, Group: a.group,
 		Block: a.block, Position: a.position, TaskID: a.ref.TaskID,
 	}
-	if err := a.w.Queue.Send(ctx, hayrick.QueueTasks, hayrick.Outgoing{Message: msg}); err != nil {
+	if a.w.Left != nil && a.progress == 0 && a.wait == 0 && !a.drained() {
+		msg.Stalls = a.stalls + 1
+	}
+	if err := a.w.Queue.Send(ctx, hayrick.QueueTasks, hayrick.Outgoing{Message: msg, Delay: a.wait}); err != nil {
 		// The old message stays and says the same.
 		return fault("hand back"), fmt.Errorf("hand back %s: %w", a.ref.TaskID, err)
 	}
 	a.w.Log.Info("task handed back", hayrick.KeyJobID, a.ref.JobID, hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyFence, a.claim.Fence,
-		"items", len(a.items), "ended", a.ended, "progress", a.progress)
+		"items", len(a.items), "ended", a.ended, "progress", a.progress, "delay", a.wait)
 	return ack("handed back"), nil
+}
+
+// fair says that what was in hand at the end had most of the attempt's time, and not what
+// came before the first item.
+func (a *attemptRun) fair() bool {
+	return a.w.Left == nil || a.w.World.Clock.Now().Sub(a.began) >= min(a.lent, a.job.Definition.Run.TaskTimeout.D())/2
+}
+
+// drained says that the process was asked to leave.
+func (a *attemptRun) drained() bool {
+	select {
+	case <-a.w.Drain:
+		return true
+	default:
+		return false
+	}
 }
 
 // chargeTimeout spends a try of every item that the handler had when the deadline

@@ -25,12 +25,19 @@ type Jobs struct {
 	Bundles string
 
 	mu   sync.Mutex
-	open map[string]*Job
+	open map[jobAt]*Job
 }
 
-// Job is an open job.
+// jobAt names a job in one of its generations: an order that opens one may change the
+// definition and the code.
+type jobAt struct {
+	id         string
+	generation int
+}
+
+// Job is an open job in one generation.
 type Job struct {
-	Plan       manifest.Plan
+	Plan       manifest.Plan // as it stands in the generation
 	Definition hayrick.JobDefinition
 
 	jobs    *Jobs
@@ -60,14 +67,15 @@ type openBlock struct {
 // maxOpenBlocks bounds the block files kept in memory, about 100 KB each.
 const maxOpenBlocks = 8
 
-// Open returns the job, reading it on first use. ErrNotFound: it has no plan.
-func (j *Jobs) Open(ctx context.Context, id string) (*Job, error) {
+// Open returns the job as it stands in a generation, reading it on first use.
+// ErrNotFound: it has no plan, or no such generation.
+func (j *Jobs) Open(ctx context.Context, id string, generation int) (*Job, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if job, ok := j.open[id]; ok {
+	if job, ok := j.open[jobAt{id, generation}]; ok {
 		return job, nil
 	}
-	plan, _, err := j.Store.Plan(ctx, id)
+	plan, err := j.Store.PlanOf(ctx, id, generation)
 	if err != nil {
 		return nil, err
 	}
@@ -80,9 +88,9 @@ func (j *Jobs) Open(ctx context.Context, id string) (*Job, error) {
 	}
 	job := &Job{Plan: plan, Definition: def, jobs: j, groups: map[groupID]*manifest.Members{}}
 	if j.open == nil {
-		j.open = map[string]*Job{}
+		j.open = map[jobAt]*Job{}
 	}
-	j.open[id] = job
+	j.open[jobAt{id, generation}] = job
 	return job, nil
 }
 

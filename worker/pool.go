@@ -43,8 +43,9 @@ type Pool struct {
 	mu     sync.Mutex       // guards what follows
 	inHand map[string]*held // by receipt
 	acks   []hayrick.Delivery
-	took   time.Duration // of a delivery, moving average
-	wake   chan struct{} // a slot became free
+	took   time.Duration         // of a delivery, moving average
+	odd    map[hayrick.Role]bool // roles that were asked for and are not ours
+	wake   chan struct{}         // a slot became free
 }
 
 // held is a delivery in hand: it waits for a slot or is worked on.
@@ -64,7 +65,7 @@ const (
 // Run drains the queue until ctx or Drain ends it, or Idle says so. It returns
 // after everything in hand has ended.
 func (p *Pool) Run(ctx context.Context) error {
-	p.inHand = map[string]*held{}
+	p.inHand, p.odd = map[string]*held{}, map[hayrick.Role]bool{}
 	p.wake = make(chan struct{}, 1)
 	p.took = p.shortTask() // until it is known, nothing is taken ahead of a free slot
 	stopKeeping := p.keep(ctx)
@@ -206,6 +207,8 @@ func (p *Pool) do(ctx context.Context, d hayrick.Delivery) {
 		v, err = do(ctx, d)
 	} else if ok {
 		v = again(0, "draining")
+	} else {
+		p.tellOdd(d)
 	}
 	v.Ack = v.Ack && err == nil
 	if err != nil && ctx.Err() == nil {
@@ -219,6 +222,19 @@ func (p *Pool) do(ctx context.Context, d hayrick.Delivery) {
 			"ack", v.Ack, "because", v.Because)
 	}
 	p.ended(ctx, d, v, p.World.Clock.Now().Sub(start))
+}
+
+// tellOdd tells once of a role that this process does not have. The message is left for
+// others, each time for longer, and is a dead letter when nobody has that role.
+func (p *Pool) tellOdd(d hayrick.Delivery) {
+	p.mu.Lock()
+	told := p.odd[d.Role]
+	p.odd[d.Role] = true
+	p.mu.Unlock()
+	if !told {
+		p.Log.Warn("a message asks for a role that this process does not have, and is left in the queue; a newer hayrick may have sent it",
+			hayrick.KeyRole, d.Role, hayrick.KeyJobID, d.JobID, hayrick.KeyGroup, d.Group, hayrick.KeyTaskID, d.TaskID)
+	}
 }
 
 // ended takes a delivery out of hand and collects its acknowledgement, or shows it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -239,6 +240,25 @@ func TestPoolFollowsTheVerdict(t *testing.T) {
 	}
 	if r.depth() != 3 {
 		t.Errorf("%d messages", r.depth())
+	}
+}
+
+// A role that nobody here has is told of once, however many ask for it and however
+// often; the messages stay.
+func TestPoolTellsOfUnknownRoles(t *testing.T) {
+	r := newRig(t, words(1), 1, echo, nil)
+	var said strings.Builder
+	for _, id := range []string{"a", "b"} {
+		r.must(r.mem.Send(t.Context(), hayrick.QueueTasks, hayrick.Outgoing{Message: hayrick.Message{JobID: jobID, Role: "gardener", TaskID: id}}))
+	}
+	p := r.pool(done)
+	p.Log = slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	seen := 0
+	p.Queue = &countingQueue{Queue: r.mem, empty: func(n int) { r.clock.pass(time.Minute); seen = n }}
+	p.Idle = func(context.Context) bool { return seen > 3 }
+	r.run(p)
+	if n := strings.Count(said.String(), "role=gardener"); n != 1 || r.depth() != 2 {
+		t.Errorf("told %d times, %d messages are left\n%s", n, r.depth(), &said)
 	}
 }
 

@@ -51,7 +51,9 @@ type Inputs interface {
 
 // Limiter hands out tokens of global buckets.
 type Limiter interface {
-	// Take waits for n tokens and returns how long it waited.
+	// Take waits for n tokens and returns how long it waited. hayrick.ErrThrottled, before
+	// any wait: the key stays closed beyond ctx's deadline; the error's Until() time.Time,
+	// if it has one, says for how long.
 	Take(ctx context.Context, jobID string, rate hayrick.Rate, key string, n int) (time.Duration, error)
 	// Feedback closes or slows a bucket as the upstream asked.
 	Feedback(ctx context.Context, jobID string, rate hayrick.Rate, key string, retryAfter time.Duration)

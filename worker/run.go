@@ -28,6 +28,13 @@ func (a *attemptRun) runItems(ctx context.Context) error {
 	a.soft, a.stopWaiting = context.WithCancel(a.hard)
 	defer a.stopWaiting()
 	a.began = a.w.World.Clock.Now()
+	a.busy = a.began
+	if a.w.Left != nil {
+		a.tokenWait = Patience(a.lent, a.every())
+		if soft, _ := HandBack(a.lent, a.unsaved); a.w.Left() <= soft {
+			return nil // nothing is begun any more
+		}
+	}
 	a.w.World.Go("deadline", func() {
 		if a.untilOver() {
 			end(errDeadline)
@@ -61,6 +68,7 @@ func (a *attemptRun) runItems(ctx context.Context) error {
 		wg.Wait()
 	}
 	a.late = context.Cause(a.hard) == errDeadline
+	a.wait = a.away()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err := a.flush(context.WithoutCancel(ctx)); a.err == nil { // also what an attempt that ends early has done
@@ -77,9 +85,20 @@ func (a *attemptRun) untilOver() bool {
 		return a.w.World.Clock.Sleep(a.hard, limit) == nil
 	}
 	for {
+		now := a.w.World.Clock.Now()
 		a.mu.Lock()
 		soft, hard := HandBack(a.lent, a.unsaved)
+		if a.handling > 0 {
+			a.busy = now
+		}
+		if now.Sub(a.busy) >= a.tokenWait {
+			a.idle = true
+		}
+		idle := a.idle
 		a.mu.Unlock()
+		if idle {
+			a.stopWaiting()
+		}
 		left := a.w.Left()
 		wait := min(left-hard, limit-a.w.World.Clock.Now().Sub(a.began))
 		switch {
@@ -147,9 +166,13 @@ func (a *attemptRun) runItem(i int) error {
 	}
 	for {
 		h := &host{a: a, item: x, at: i}
-		if err := h.takeAuto(a.soft); err != nil {
-			if a.soft.Err() != nil {
-				err = errStopped
+		if err := h.takeAuto(a.patiently()); err != nil {
+			switch {
+			case a.soft.Err() != nil:
+				return errStopped
+			case a.tokenWait > 0 && errors.Is(err, hayrick.ErrThrottled):
+				a.skip(err) // other items may have other keys
+				return nil
 			}
 			return err
 		}
@@ -158,13 +181,14 @@ func (a *attemptRun) runItem(i int) error {
 				return err
 			}
 		}
-		a.update(func() { x.inHand = true })
+		a.update(func() { x.inHand = true; a.handling++ })
 		var t *tried
 		if a.session != nil {
 			t = a.trySession(x, h)
 		} else {
 			t = a.try(x, h)
 		}
+		a.update(func() { a.handling--; a.busy = a.w.World.Clock.Now() })
 		if a.mode == ModeSolo {
 			a.letGo(ctx, x.in.Ordinal)
 		}
@@ -212,6 +236,57 @@ func (a *attemptRun) runItem(i int) error {
 			return errStopped
 		}
 	}
+}
+
+// every is how far apart two tokens of the slowest of the attempt's rates lie.
+func (a *attemptRun) every() (most time.Duration) {
+	for _, r := range a.auto {
+		if s := r.Limit.PerSecond(); s > 0 {
+			most = max(most, time.Duration(float64(time.Second)/s))
+		}
+	}
+	return most
+}
+
+// patiently is what to wait for a token under: of a key that stays closed for longer
+// than the attempt's patience the limiter says so at once.
+func (a *attemptRun) patiently() context.Context {
+	if a.tokenWait == 0 {
+		return a.soft
+	}
+	return expecting{a.soft, a.w.World.Clock.Now().Add(a.tokenWait)}
+}
+
+// expecting is a context that says until when there is time, and does not end then.
+type expecting struct {
+	context.Context
+	until time.Time
+}
+
+func (e expecting) Deadline() (time.Time, bool) { return e.until, true }
+
+// skip leaves an item to a later attempt, because its key is closed.
+func (a *attemptRun) skip(closed error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.skipped++
+	var says interface{ Until() time.Time }
+	if errors.As(closed, &says) && (a.opens.IsZero() || says.Until().Before(a.opens)) {
+		a.opens = says.Until()
+	}
+}
+
+// away is for how long the task is to stay away, which is handed back: 0 where there is
+// more to it than waiting for tokens.
+func (a *attemptRun) away() time.Duration {
+	if !a.idle && (a.skipped == 0 || a.late || a.soft.Err() != nil) {
+		return 0
+	}
+	var opens time.Duration
+	if !a.opens.IsZero() {
+		opens = max(a.opens.Sub(a.w.World.Clock.Now()), 1)
+	}
+	return Away(opens, float64(a.w.World.Rand.Uint64()>>11)/(1<<53))
 }
 
 // reserved is a failure that the host gives.

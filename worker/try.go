@@ -53,6 +53,8 @@ type tried struct {
 	body  []byte
 	count int64
 	seen  rows.Observer
+
+	declared *rows.Declared // output.schema
 }
 
 // emit is jobs.Emit. Rows that come when the try is over are refused.
@@ -69,6 +71,10 @@ func (t *tried) emit(r jobs.Row) error {
 }
 
 func (t *tried) add(r jobs.Row) error {
+	r, err := t.declared.Fit(r)
+	if err != nil {
+		return err
+	}
 	if err := t.seen.Observe(r); err != nil {
 		return err
 	}
@@ -100,7 +106,7 @@ func (a *attemptRun) try(x *item, h *host) *tried {
 	ctx, cancel := a.withTimeout()
 	defer cancel()
 	h.ctx = ctx
-	t := &tried{}
+	t := &tried{declared: a.declared}
 	it := a.handedOut(x, h, t)
 	ended := make(chan handled, 1)
 	a.w.World.Go("handle", func() { a.handle(ctx, it, t, ended) })

@@ -72,7 +72,7 @@ func (w *Worker) attempt(ctx context.Context, d hayrick.Delivery) (Verdict, erro
 		// and be a dead letter then. A resume sends every open task again.
 		return ack("the job is paused"), nil
 	}
-	job, err := w.Jobs.Open(ctx, d.JobID)
+	job, err := w.Jobs.Open(ctx, d.JobID, d.Generation)
 	if errors.Is(err, hayrick.ErrNotFound) {
 		return ack("the job has no plan"), nil
 	}
@@ -94,7 +94,7 @@ func (w *Worker) attempt(ctx context.Context, d hayrick.Delivery) (Verdict, erro
 			return ack("already done"), nil
 		}
 	}
-	a := &attemptRun{task: t, id: w.World.NewAttemptID(), start: w.World.Clock.Now()}
+	a := &attemptRun{task: t, id: w.World.NewAttemptID(), start: w.World.Clock.Now(), stalls: d.Stalls}
 	if w.Left != nil {
 		a.lent = w.Left()
 	}

@@ -11,6 +11,7 @@ import (
 
 func auditCommand(c *cli) *cobra.Command {
 	var deep bool
+	var generation int
 	cmd := &cobra.Command{
 		Use: "audit [run]", Short: "Prove from the objects what became of every item of a run",
 		Long: `Walk the hash chain of a run from its outcome down to the rows, derive every view
@@ -21,13 +22,20 @@ written, not to the store either.`,
 		Example:     "  hayrick audit\n  hayrick audit --deep @backfill     decode every row too",
 		Annotations: endsWith(exitUnwell, exitNotFound),
 		Args:        arguments(0, 1),
-		RunE:        func(cmd *cobra.Command, args []string) error { return runAudit(cmd.Context(), c, refOf(args), deep) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var which *int
+			if cmd.Flags().Changed("generation") {
+				which = &generation
+			}
+			return runAudit(cmd.Context(), c, refOf(args), deep, which)
+		},
 	}
 	cmd.Flags().BoolVar(&deep, "deep", false, "decode every row of every file too")
+	cmd.Flags().IntVar(&generation, "generation", 0, "prove this generation rather than the current one; those before it are walked too")
 	return cmd
 }
 
-func runAudit(ctx context.Context, c *cli, ref string, deep bool) error {
+func runAudit(ctx context.Context, c *cli, ref string, deep bool, generation *int) error {
 	ctx, stop := c.untilInterrupt(ctx)
 	defer stop()
 	if err := c.storeExists(); err != nil {
@@ -43,7 +51,8 @@ func runAudit(ctx context.Context, c *cli, ref string, deep bool) error {
 		return err
 	}
 	rep, err := audit.Run(ctx, audit.Options{
-		Store: r.manifests, JobID: id, World: c.world, Blobs: store, Deep: deep, Output: store, Inputs: store, Lister: store,
+		Generation: generation,
+		Store:      r.manifests, JobID: id, World: c.world, Blobs: store, Deep: deep, Output: store, Inputs: store, Lister: store,
 	})
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"hayrick"
 	"hayrick/coordinator"
 	"hayrick/jobfile"
+	"hayrick/manifest"
+	"hayrick/worker"
 )
 
 // localRoles are the roles on a new local store in an empty working directory, and a
@@ -114,5 +117,54 @@ func TestLambdaSweepsBesideDamage(t *testing.T) {
 	}
 	if _, err := os.Stat(view); err != nil {
 		t.Errorf("the good run was not swept: %v", err)
+	}
+}
+
+// What cannot be handed back and does not get done in an invocation, time after time, is
+// no dead letter: the run is paused, and says who can do it.
+func TestLambdaPausesWhatTakesTooLong(t *testing.T) {
+	r, submit := localRoles(t)
+	submit("long")
+	f := &function{roles: r, now: time.Now, told: map[string]bool{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	slow := func(ctx context.Context, _ hayrick.Delivery) (worker.Verdict, error) {
+		return worker.Verdict{Again: time.Second, Because: "merge"}, ctx.Err()
+	}
+	deliver := func(role hayrick.Role, count int) (worker.Verdict, error) {
+		q := newEventQueue(t.Context(), r.store, r.world.Clock, nil)
+		defer q.end()
+		return f.inTime(q, slow)(ctx, hayrick.Delivery{Count: count, Message: hayrick.Message{JobID: "long", Role: role, Group: hayrick.GroupInitial}})
+	}
+	status := func() (hayrick.JobStatus, string) {
+		t.Helper()
+		k, d, err := r.known(t.Context(), "long")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.Status, coordinator.Apply(k.Orders, k.Generation).Reason
+	}
+	for _, x := range []struct {
+		role  hayrick.Role
+		count int
+	}{{hayrick.RoleRetryPlanner, 1}, {hayrick.RoleAggregator, triesInTime - 1}, {hayrick.RoleWorker, triesInTime - 1}} {
+		if v, err := deliver(x.role, x.count); v.Ack || err == nil {
+			t.Errorf("%v: %+v, %v", x, v, err)
+		}
+	}
+	if got, _ := status(); got != hayrick.StatusRunning {
+		t.Fatal(got)
+	}
+	for n := range 3 { // no resume silences it
+		if v, err := deliver(hayrick.RoleRetryPlanner, triesInTime); !v.Ack || err != nil {
+			t.Errorf("%+v, %v", v, err)
+		}
+		got, reason := status()
+		if got != hayrick.StatusPaused || !strings.Contains(reason, "planning what follows initial_batch takes longer than an invocation") || !strings.Contains(reason, "`hayrick resume long`") {
+			t.Errorf("%d: %s, %s", n, got, reason)
+		}
+		if _, err := r.coordinator.Order(t.Context(), "long", manifest.Control{Order: manifest.OrderResume}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -139,6 +139,9 @@ func runFailures(ctx context.Context, c *cli, ref string, o failuresOptions) err
 		return nil
 	}
 	classes := sum.sorted(k.Definition, k.Plan.JobID, c.again(k.Plan))
+	for i := range classes {
+		classes[i].Helps = c.advice(classes[i].Helps)
+	}
 	switch {
 	case c.json:
 		for _, f := range classes {
@@ -159,7 +162,15 @@ func runFailures(ctx context.Context, c *cli, ref string, o failuresOptions) err
 // eachFailure calls fn for every item that has failed and was not ok since, plan by
 // plan, in each by ordinal.
 func (r *roles) eachFailure(ctx context.Context, k *coordinator.Known, fn func(failedItem) error) error {
-	for _, p := range k.Retries {
+	plans := k.Retries
+	if len(plans) == 0 && k.Opening != nil { // nothing has moved since the generation before
+		h, err := r.manifests.Past(ctx, k.Plan.JobID, k.Generation-1)
+		if err != nil {
+			return err
+		}
+		plans = h.Last()
+	}
+	for _, p := range plans {
 		for _, l := range []struct {
 			ref   *manifest.Ref
 			state string
@@ -194,6 +205,8 @@ func (r *roles) eachFailure(ctx context.Context, k *coordinator.Known, fn func(f
 // openWork is the group of worker tasks that no retry plan has closed, or nil.
 func openWork(k *coordinator.Known) *manifest.Group {
 	switch n := len(k.Retries); {
+	case n == 0 && k.Opening != nil:
+		return nil
 	case n == 0:
 		return &k.Plan.Group
 	case k.Retries[n-1].Next == manifest.NextAggregation:
@@ -302,15 +315,15 @@ func helps(class, state string, def hayrick.JobDefinition, jobID, again string) 
 	case class == hayrick.ClassBadItem:
 		return list + "; mend the input, then " + again
 	case state == statePermanent:
-		return list + "; not tried again"
+		return list + "; not tried again, but for hayrick redrive " + jobID + " --class " + class
 	case class == hayrick.ClassTimeout:
-		return list + "; a longer run.item_timeout, then " + again
+		return list + "; hayrick redrive " + jobID + " --class timeout --set run.item_timeout=<longer>"
 	case class == hayrick.ClassRateLimit:
-		return list + "; a lower rate or more retry.passes, then " + again
+		return list + "; hayrick redrive " + jobID + " --class rate_limit, with a lower rate or more retry.passes"
 	case class == hayrick.ClassLostWorker:
 		return list + "; workers vanished with it in hand: look at their memory"
 	}
-	return list + "; more retry.passes, then " + again
+	return list + "; hayrick redrive " + jobID + " --class " + class
 }
 
 func (c *cli) sayClasses(classes []failedClass, id string) error {

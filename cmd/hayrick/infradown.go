@@ -116,9 +116,9 @@ func hasEnded(ctx context.Context, m *manifest.Store, id string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	newest := 0
-	for _, o := range orders {
-		newest = max(newest, o.Generation)
+	newest := manifest.Current(orders)
+	if o := manifest.Opening(orders, newest); o != nil && o.Order == manifest.OrderPurge {
+		return true, nil
 	}
 	_, _, err = m.Outcome(ctx, id, newest)
 	return err == nil, ignore(err, hayrick.ErrNotFound)

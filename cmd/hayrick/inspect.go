@@ -56,7 +56,7 @@ func runInspect(ctx context.Context, c *cli, ref string, o inspectOptions) error
 	case o.item != "":
 		return named(k.Plan.JobID, c.inspectItem(ctx, r, k, o.item))
 	}
-	return c.inspectRun(k)
+	return c.inspectRun(ctx, r, k)
 }
 
 // inspected is every commit of a run but those of its tasks.
@@ -67,11 +67,58 @@ type inspected struct {
 	Retries     []manifest.RetryPlan      `json:"retries"`
 	Aggregation *manifest.AggregationPlan `json:"aggregation_plan"`
 	Outcome     *manifest.Outcome         `json:"outcome"`
+	// Earlier has the commits of the generations before, in order.
+	Earlier []inspectedGeneration `json:"earlier,omitempty"`
 }
 
-func (c *cli) inspectRun(k *coordinator.Known) error {
+// inspectedGeneration is the commits of one generation.
+type inspectedGeneration struct {
+	Generation  int                       `json:"generation"`
+	Retries     []manifest.RetryPlan      `json:"retries"`
+	Aggregation *manifest.AggregationPlan `json:"aggregation_plan"`
+	Outcome     *manifest.Outcome         `json:"outcome"`
+}
+
+// earlier reads the commits of the generations before the current one.
+func (r *roles) earlier(ctx context.Context, k *coordinator.Known) (out []inspectedGeneration, err error) {
+	if k.Generation == 0 {
+		return nil, nil
+	}
+	h, err := r.manifests.Past(ctx, k.Plan.JobID, k.Generation-1)
+	if err != nil {
+		return nil, err
+	}
+	for g := range k.Generation {
+		x := inspectedGeneration{Generation: g, Retries: []manifest.RetryPlan{}}
+		plans, _ := h.Of(g)
+		x.Retries = append(x.Retries, plans...)
+		o, _, err := r.manifests.Outcome(ctx, k.Plan.JobID, g)
+		if err != nil {
+			return nil, err
+		}
+		x.Outcome = &o
+		switch a, _, err := r.manifests.AggregationPlan(ctx, k.Plan.JobID, g); {
+		case err == nil:
+			x.Aggregation = &a
+		case !errors.Is(err, hayrick.ErrNotFound):
+			return nil, err
+		}
+		out = append(out, x)
+	}
+	return out, nil
+}
+
+func (c *cli) inspectRun(ctx context.Context, r *roles, k *coordinator.Known) error {
+	p, _, err := r.manifests.Plan(ctx, k.Plan.JobID) // as it was submitted
+	if err != nil {
+		return err
+	}
+	before, err := r.earlier(ctx, k)
+	if err != nil {
+		return err
+	}
 	if c.json {
-		v := inspected{"hayrick.inspect/v1", k.Plan, k.Orders, k.Retries, k.Aggregation, k.Outcome}
+		v := inspected{"hayrick.inspect/v1", p, k.Orders, k.Retries, k.Aggregation, k.Outcome, before}
 		if v.Orders == nil {
 			v.Orders = []manifest.Control{}
 		}
@@ -80,7 +127,6 @@ func (c *cli) inspectRun(k *coordinator.Known) error {
 		}
 		return c.printJSON(v)
 	}
-	p := k.Plan
 	rows := [][]string{{"COMMIT", "SAYS", "WRITTEN"}}
 	add := func(key, says string, at manifest.Time) { rows = append(rows, []string{key, says, clock(at.Time)}) }
 	job := manifest.Job(p.JobID)
@@ -89,25 +135,30 @@ func (c *cli) inspectRun(k *coordinator.Known) error {
 		from = p.Input[0].URI
 	}
 	add(job.Rel(job.Plan()), fmt.Sprintf("%s of %s in %s; definition %s; by %s", count(p.Items, "item"), from, count(p.Group.Tasks, "task"), short(p.DefinitionSHA256), p.Job.SubmittedBy), p.SubmittedAt)
-	for _, o := range k.Orders {
-		says := o.Order + " by " + o.By
-		if o.Reason != "" {
-			says += ": " + o.Reason
+	all := append(before, inspectedGeneration{k.Generation, k.Retries, k.Aggregation, k.Outcome})
+	for _, g := range all {
+		for _, o := range k.Orders {
+			if o.Generation == g.Generation {
+				add(job.Rel(job.Control(o.N)), orderSays(o), o.At)
+			}
 		}
-		add(job.Rel(job.Control(o.N)), says, o.At)
-	}
-	for _, r := range k.Retries {
-		next := "nothing to retry"
-		if r.Group != nil {
-			next = fmt.Sprintf("%s in %s of %s", count(r.Items, "item"), count(r.Tasks, "task"), r.Next)
+		for _, r := range g.Retries {
+			next := "nothing to retry"
+			if r.Group != nil {
+				next = fmt.Sprintf("%s in %s of %s", count(r.Items, "item"), count(r.Tasks, "task"), r.Next)
+			}
+			did := "closed " + r.Closed
+			if r.Control != nil {
+				did = fmt.Sprintf("opened generation %d by order %d", r.Generation, *r.Control)
+			}
+			add(job.Rel(job.RetryPlan(manifest.RetryPlanNumber(r))), fmt.Sprintf("%s: %s; %s permanent, %s exhausted", did, next, number(r.Permanent), number(r.Exhausted)), r.SubmittedAt)
 		}
-		add(job.Rel(job.RetryPlan(manifest.RetryPlanNumber(r))), fmt.Sprintf("closed %s: %s; %s permanent, %s exhausted", r.Closed, next, number(r.Permanent), number(r.Exhausted)), r.SubmittedAt)
-	}
-	if a := k.Aggregation; a != nil {
-		add(job.Rel(job.AggregationPlan(a.Generation)), fmt.Sprintf("%s, row hash %s, merge tree %v", count(a.Rows, "row"), short(a.RowHash), a.Tree.Nodes), a.PlannedAt)
-	}
-	if o := k.Outcome; o != nil {
-		add(job.Rel(job.Outcome(o.Generation)), fmt.Sprintf("%s: %s", o.Status, ends(resultOf(k))), o.EndedAt)
+		if a := g.Aggregation; a != nil {
+			add(job.Rel(job.AggregationPlan(a.Generation)), fmt.Sprintf("%s, row hash %s, merge tree %v", count(a.Rows, "row"), short(a.RowHash), a.Tree.Nodes), a.PlannedAt)
+		}
+		if o := g.Outcome; o != nil {
+			add(job.Rel(job.Outcome(o.Generation)), fmt.Sprintf("%s: %s", o.Status, ends(resultOf(&coordinator.Known{Plan: k.Plan, Definition: k.Definition, Outcome: o}))), o.EndedAt)
+		}
 	}
 	c.print("%s  %s", c.paintOut(bold, p.JobID), strings.TrimSuffix(job.Prefix(), "/"))
 	if err := c.table(rows); err != nil {
@@ -115,6 +166,24 @@ func (c *cli) inspectRun(k *coordinator.Known) error {
 	}
 	c.tell("a task: hayrick inspect %s --task %s   an item: --item <key>", p.JobID, manifest.TaskID(p.Group.FirstTask))
 	return nil
+}
+
+// orderSays is an order in words.
+func orderSays(o manifest.Control) string {
+	says := o.Order + " by " + o.By
+	if takes := coordinator.Taken(o); takes != "" {
+		says += " of " + takes
+	}
+	if o.DefinitionSHA256 != "" {
+		says += "; definition " + short(o.DefinitionSHA256)
+	}
+	if o.BundleSHA256 != "" {
+		says += "; code " + short(o.BundleSHA256)
+	}
+	if o.Reason != "" {
+		says += ": " + o.Reason
+	}
+	return says
 }
 
 // inspectTask shows the commit of a task, or who has it in hand.
@@ -192,8 +261,12 @@ func noTask(k *coordinator.Known, task string) error {
 
 // hasTask looks for a task in the groups that are planned.
 func (r *roles) hasTask(ctx context.Context, k *coordinator.Known, task string) (bool, error) {
-	for _, g := range groupsOf(k) {
-		m, err := r.manifests.Members(ctx, k.Plan.JobID, k.Generation, g)
+	groups, generations, err := r.groupsOf(ctx, k)
+	if err != nil {
+		return false, err
+	}
+	for i, g := range groups {
+		m, err := r.manifests.Members(ctx, k.Plan.JobID, generations[i], g)
 		if err != nil {
 			return false, err
 		}
@@ -212,16 +285,16 @@ func (r *roles) hasTask(ctx context.Context, k *coordinator.Known, task string) 
 	return false, nil
 }
 
-// groupsOf are the groups of worker tasks, in order, then that of the merges.
-func groupsOf(k *coordinator.Known) []manifest.Group {
-	out := []manifest.Group{k.Plan.Group}
-	for _, r := range k.Retries {
-		if r.Group != nil {
-			out = append(out, *r.Group)
-		}
+// groupsOf are the groups of worker tasks of every generation, in order, then that of
+// the merges; with the generation of each.
+func (r *roles) groupsOf(ctx context.Context, k *coordinator.Known) ([]manifest.Group, []int, error) {
+	h, err := r.manifests.Past(ctx, k.Plan.JobID, k.Generation)
+	if err != nil {
+		return nil, nil, err
 	}
+	groups, generations := h.Groups(k.Plan)
 	if k.Aggregation != nil && k.Aggregation.Group != nil {
-		out = append(out, *k.Aggregation.Group)
+		groups, generations = append(groups, *k.Aggregation.Group), append(generations, k.Generation)
 	}
-	return out
+	return groups, generations, nil
 }

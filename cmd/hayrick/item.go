@@ -105,11 +105,15 @@ func (c *cli) sayItem(h itemHistory) error {
 
 func (r *roles) history(ctx context.Context, k *coordinator.Known, ordinal int64) (itemHistory, error) {
 	h := itemHistory{Schema: "hayrick.item/v1", JobID: k.Plan.JobID, Ordinal: ordinal, State: endOpen, Tasks: []itemTask{}}
-	for _, g := range groupsOf(k) {
+	groups, generations, err := r.groupsOf(ctx, k)
+	if err != nil {
+		return h, err
+	}
+	for i, g := range groups {
 		if g.Name == hayrick.GroupAggregation {
 			break
 		}
-		m, err := r.manifests.Members(ctx, k.Plan.JobID, k.Generation, g)
+		m, err := r.manifests.Members(ctx, k.Plan.JobID, generations[i], g)
 		if err != nil {
 			return h, err
 		}
@@ -118,14 +122,14 @@ func (r *roles) history(ctx context.Context, k *coordinator.Known, ordinal int64
 			return h, err
 		}
 		if !ok {
-			break // it had its end before this group
+			continue // it had its end before this group, and perhaps runs again in a later one
 		}
 		t, it, err := r.itemIn(ctx, k, g.Name, task, batch, h.Ordinal)
 		if err != nil {
 			return h, err
 		}
 		if it == nil {
-			break
+			continue
 		}
 		h.gone = cmp.Or(h.gone, t.gone)
 		if h.Key == "" && it.Data != nil {
@@ -139,7 +143,7 @@ func (r *roles) history(ctx context.Context, k *coordinator.Known, ordinal int64
 		h.State = endOK
 		return h, nil
 	}
-	err := r.eachFailure(ctx, k, func(f failedItem) error {
+	err = r.eachFailure(ctx, k, func(f failedItem) error {
 		if f.Ordinal == h.Ordinal && f.State != stateFailed {
 			h.State = f.State
 		}
@@ -290,38 +294,48 @@ func (r *roles) findItem(ctx context.Context, k *coordinator.Known, ref string) 
 // findKey is the ordinals of the items of a group that have a key. gone says why not
 // every batch could be read.
 func (r *roles) findKey(ctx context.Context, k *coordinator.Known, group manifest.Group, key string) (found []int64, gone string, err error) {
+	gone, err = r.eachItem(ctx, k, group, func(it manifest.BatchItem) {
+		if it.Label(k.Definition.Input.Key) == key {
+			found = append(found, it.Ordinal)
+		}
+	})
+	return found, gone, err
+}
+
+// eachItem calls fn for every item of a group, in order. gone says why not every batch
+// could be read.
+func (r *roles) eachItem(ctx context.Context, k *coordinator.Known, group manifest.Group, fn func(manifest.BatchItem)) (gone string, err error) {
 	m, err := r.manifests.Members(ctx, k.Plan.JobID, k.Generation, group)
 	if err != nil {
-		return nil, "", err
+		return "", err
 	}
-	type batchKeys struct {
-		found []int64
+	type batch struct {
+		items []manifest.BatchItem
 		gone  string
 	}
 	for n := range m.Blocks() {
 		index, err := m.Index(ctx, r.manifests, n)
 		if err != nil {
-			return nil, "", err
+			return "", err
 		}
-		batches, err := each(index.Batches, func(b manifest.Batch) (batchKeys, error) {
-			var in batchKeys
-			items, err := r.openBatch(ctx, k.Plan.JobID, b)
-			if in.gone = goneInput(b, err); err != nil && in.gone == "" {
+		for some := range slices.Chunk(index.Batches, readers) {
+			batches, err := each(some, func(b manifest.Batch) (in batch, err error) {
+				in.items, err = r.openBatch(ctx, k.Plan.JobID, b)
+				if in.gone = goneInput(b, err); in.gone != "" {
+					err = nil
+				}
 				return in, err
+			})
+			if err != nil {
+				return "", err
 			}
-			for _, it := range items {
-				if it.Label(k.Definition.Input.Key) == key {
-					in.found = append(in.found, it.Ordinal)
+			for _, in := range batches {
+				gone = cmp.Or(gone, in.gone)
+				for _, it := range in.items {
+					fn(it)
 				}
 			}
-			return in, nil
-		})
-		if err != nil {
-			return nil, "", err
-		}
-		for _, in := range batches {
-			found, gone = append(found, in.found...), cmp.Or(gone, in.gone)
 		}
 	}
-	return found, gone, nil
+	return gone, nil
 }

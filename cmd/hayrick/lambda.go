@@ -23,6 +23,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hayrick"
+	"hayrick/aws"
 )
 
 // On Lambda this binary is called bootstrap. It asks the Runtime API for one
@@ -92,6 +93,8 @@ type function struct {
 	scratch string
 	now     func() time.Time // Lambda's deadlines are by this machine's clock
 	sweeps  sweeps
+	queue   string          // the name of the store's
+	told    map[string]bool // kinds of odd messages
 }
 
 // newFunction opens the store without asking it for anything.
@@ -112,7 +115,11 @@ func newFunction(ctx context.Context, get func(string) string, log *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
-	return &function{roles: r, scratch: c.scratchBase(), now: time.Now}, nil
+	name, err := aws.NameOf(c.storeDir)
+	if err != nil {
+		return nil, err
+	}
+	return &function{roles: r, scratch: c.scratchBase(), now: time.Now, queue: aws.NamesOf(name).Tasks, told: map[string]bool{}}, nil
 }
 
 // Invoke is one invocation. An error is for what nobody but a person can mend: a
@@ -122,7 +129,7 @@ func (f *function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	if lc, ok := lambdacontext.FromContext(ctx); ok && f.say != nil {
 		f.say.of.Store(&lc.AwsRequestID)
 	}
-	e, err := readEvent(payload)
+	e, err := readEvent(payload, f.queue)
 	if err != nil {
 		f.log.Error("an event that is none of ours", hayrick.KeyError, err)
 		return nil, err

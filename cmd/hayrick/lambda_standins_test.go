@@ -415,3 +415,50 @@ func TestSweeperHealsPurgeOnStandIns(t *testing.T) {
 		}))
 	}
 }
+
+// A merge that takes longer than an invocation is finished by several: each goes on behind
+// the last input that is merged, by a new message. No row is lost, and no message dies.
+func TestMergeLongerThanInvocationsOnStandIns(t *testing.T) {
+	t.Parallel()
+	const items, rows = 40, 240_000
+	l := newOnLambda(t, self(t), 2, 3*time.Second)
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "job.yaml"), fmt.Appendf(nil, `
+version: 1
+name: merged
+handler: {builtin: noop, params: {items: %d, rows: %d}}
+input: {items: true}
+batch: {items: 1}
+run: {lease: 10s}
+merge: {fan_in: %d, by_count: true}
+output: {uri: %s/out/$(run.id)/}
+`, items, rows, items, l.store), 0o644))
+	run := l.submit(dir, "job.yaml")
+	l.begin()
+	if got := l.wait(run); got.Status != "SUCCEEDED" || got.OK != items || got.Rows != items*rows {
+		t.Errorf("%+v", got)
+	}
+	l.calm()
+	backs, before := 0, 0
+	for line := range strings.Lines(l.log.String()) {
+		var x struct {
+			Message             string
+			Inputs, Merged, Now int
+		}
+		if json.Unmarshal([]byte(line), &x) == nil && x.Message == "merge handed back" {
+			backs++
+			if x.Inputs != items || x.Merged != before+x.Now {
+				t.Errorf("hand-off %d: %+v after %d", backs, x, before)
+			}
+			before = x.Merged
+		}
+	}
+	if backs == 0 {
+		t.Error("the merge fits an invocation")
+	}
+	t.Logf("%d hand-offs", backs)
+	c := start(t, dir, "audit", "-C", l.store, run)
+	if err := <-c.ended; err != nil {
+		t.Errorf("audit: %v\n%s%s", err, c.out.String(), c.errs.String())
+	}
+}

@@ -131,9 +131,16 @@ func TestLambdaInitError(t *testing.T) {
 func TestLambdaAnswers(t *testing.T) {
 	f, log := sandboxed(t, "HAYRICK_STORE=s3://lab-hayrick")
 	const secret = "AKIA-canary"
-	const unreadable = `{"Records":[{"messageId":"m1","receiptHandle":"r1","body":"` + secret + `","eventSource":"aws:sqs","attributes":{"ApproximateReceiveCount":"1"}}]}`
+	message := func(id, arn, body string) string {
+		return fmt.Sprintf(`{"Records":[{"messageId":%q,"receiptHandle":"r1","body":%q,"eventSource":"aws:sqs",%s"attributes":{"ApproximateReceiveCount":"1"}}]}`, id, body, arn)
+	}
+	const own = `"eventSourceARN":"arn:aws:sqs:eu-west-1:123456789012:lab-hayrick-tasks",`
+	unreadable, unknown := message("m1", own, secret), message("m2", own, `{"job_id":"j","role":"gardener"}`)
 	for event, want := range map[string]string{
-		unreadable:                                          `{"batchItemFailures":[{"itemIdentifier":"m1"}]}`,
+		unreadable: `{"batchItemFailures":[{"itemIdentifier":"m1"}]}`,
+		unknown:    `{"batchItemFailures":[{"itemIdentifier":"m2"}]}`,
+		message("m3", `"eventSourceARN":"arn:aws:sqs:eu-west-1:123456789012:lab-other-tasks",`, secret): `function error: {"errorMessage":"record 0 of the event is of the queue \"lab-other-tasks\"`,
+		message("m4", "", secret):                           "function error: ",
 		`{"hayrick":"sleep"}`:                               "function error: ",
 		`{"key":"` + secret + `"}`:                          "function error: ",
 		`{"Records":[{"s3":{}}]}`:                           "function error: ",
@@ -148,6 +155,9 @@ func TestLambdaAnswers(t *testing.T) {
 			t.Errorf("%s: %s, want %s", event, got, want)
 		}
 	}
+	if _, err := f.Invoke(t.Context(), []byte(unknown)); err != nil { // told before: no word of it again
+		t.Error(err)
+	}
 	// What an invocation left is gone with the next.
 	left := filepath.Join(f.Dir, "hayrick-0/tmp/hayrick/scratch/job/j/task/t/t.sqlite")
 	must(t, os.MkdirAll(filepath.Dir(left), 0o755))
@@ -158,7 +168,7 @@ func TestLambdaAnswers(t *testing.T) {
 	if _, err := os.Stat(left); err == nil {
 		t.Error("a journal is left in /tmp")
 	}
-	if c := f.Counts(); c.Starts != 1 || c.Invocations != 7 || c.Exits+c.Timeouts != 0 {
+	if c := f.Counts(); c.Starts != 1 || c.Invocations != 11 || c.Exits+c.Timeouts != 0 {
 		t.Errorf("%+v", c)
 	}
 	if strings.Contains(log.String(), secret) {
@@ -173,7 +183,7 @@ func TestLambdaAnswers(t *testing.T) {
 			seen++
 		}
 	}
-	if seen != 7 {
+	if seen != 10 {
 		t.Errorf("%d errors are told:\n%s", seen, log)
 	}
 	if left := f.Leftovers(); len(left) > 0 {
@@ -226,8 +236,10 @@ func TestSortMessages(t *testing.T) {
 		sqsMessage("d", `hello`),
 		sqsMessage("e", `{"job_id":""}`),
 		{MessageId: "f", ReceiptHandle: "r-f", Body: `{"job_id":"j"}`, EventSource: sourceSQS}, // no count
-	}, now)
-	if len(s.work) != 2 || len(s.early) != 1 || len(s.odd) != 3 {
+		sqsMessage("g", `{"job_id":"j","role":"gardener"}`),
+		sqsMessage("h", `{"job_id":"j"}`),
+	}, isWorker, now)
+	if len(s.work) != 2 || len(s.early) != 1 || len(s.odd) != 5 {
 		t.Fatalf("%+v", s)
 	}
 	want := hayrick.Delivery{Receipt: "r-a", Count: 3, Message: hayrick.Message{
@@ -239,12 +251,14 @@ func TestSortMessages(t *testing.T) {
 	if s.early[0].Receipt != "r-b" || !s.until[0].Equal(now.Add(time.Minute)) {
 		t.Errorf("%+v until %s", s.early[0], s.until[0])
 	}
-	for i, id := range []string{"d", "e", "f"} {
-		if !strings.HasPrefix(s.odd[i].Error(), "message "+id+": ") {
-			t.Errorf("%v", s.odd[i])
+	for i, begins := range []string{"message d: ", "message e: ", "message f: ", `message g of j asks for the role "gardener"`, `message h of j asks for the role ""`} {
+		if !strings.HasPrefix(s.odd[i].why.Error(), begins) || (i < 3) != (s.odd[i].kind == "") {
+			t.Errorf("%+v", s.odd[i])
 		}
 	}
 }
+
+func isWorker(r hayrick.Role) bool { return r == hayrick.RoleWorker }
 
 // shown is a queue that notes what is to be shown again.
 type shown struct {
@@ -278,7 +292,7 @@ func TestPoolOverAnEvent(t *testing.T) {
 		messages = append(messages, sqsMessage("odd", `?`))
 		under := &shown{again: map[string]time.Duration{}}
 		world := hayrick.RealWorld("test")
-		q := newEventQueue(t.Context(), under, world.Clock, sortMessages(messages, time.Now()).work)
+		q := newEventQueue(t.Context(), under, world.Clock, sortMessages(messages, isWorker, time.Now()).work)
 		defer q.end()
 		var mu sync.Mutex
 		var ran []string

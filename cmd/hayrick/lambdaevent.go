@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,8 +27,10 @@ const sourceSQS = "aws:sqs"
 
 // readEvent tells the two events of the template apart. Anything else was sent by
 // mistake, and says so: nothing of it would come again or be missed. What it holds is
-// not repeated, for nobody knows what that is.
-func readEvent(payload []byte) (lambdaEvent, error) {
+// not repeated, for nobody knows what that is. Messages of another queue than the one
+// named stay in theirs: acknowledged here they would be lost there, and hidden here
+// they would not be hidden at all.
+func readEvent(payload []byte, queue string) (lambdaEvent, error) {
 	var raw struct {
 		Hayrick string
 		Records []events.SQSMessage
@@ -47,6 +50,12 @@ func readEvent(payload []byte) (lambdaEvent, error) {
 		if m.EventSource != sourceSQS || m.MessageId == "" || m.ReceiptHandle == "" {
 			return lambdaEvent{}, fmt.Errorf("record %d of the event is from %q, not a message of a queue", i, m.EventSource)
 		}
+		if from := m.EventSourceARN[strings.LastIndex(m.EventSourceARN, ":")+1:]; from != queue {
+			return lambdaEvent{}, &hayrick.UserError{
+				What: fmt.Sprintf("record %d of the event is of the queue %q, and the store's own is %q", i, from, queue),
+				Hint: "delete the event source mapping that sends it here, or set $HAYRICK_STORE to the store whose queue it is",
+			}
+		}
 	}
 	return lambdaEvent{messages: raw.Records}, nil
 }
@@ -59,18 +68,26 @@ type sorted struct {
 	work  []hayrick.Delivery
 	early []hayrick.Delivery // not due yet, and when they are, in Until
 	until []time.Time
-	odd   []error // none of ours, and why
+	odd   []odd
+}
+
+// odd is a message that is none of ours, or of a hayrick that is newer than this one.
+type odd struct {
+	kind string // told once in a sandbox; "" = each time
+	why  error
 }
 
 // sortMessages reads the messages. One that cannot be read spoils none of the others:
 // it is left to the queue, whose dead letter queue shows it to a person in the end.
 // Dropping it might drop what somebody else has sent here by mistake.
-func sortMessages(messages []events.SQSMessage, now time.Time) sorted {
+func sortMessages(messages []events.SQSMessage, plays func(hayrick.Role) bool, now time.Time) sorted {
 	var s sorted
 	for _, m := range messages {
 		switch d, due, err := aws.Delivered(m.Body, m.ReceiptHandle, m.Attributes[receiveCount]); {
 		case err != nil:
-			s.odd = append(s.odd, fmt.Errorf("message %s: %w", m.MessageId, err))
+			s.odd = append(s.odd, odd{"", fmt.Errorf("message %s: %w", m.MessageId, err)})
+		case !plays(d.Role):
+			s.odd = append(s.odd, odd{"role " + string(d.Role), fmt.Errorf("message %s of %s asks for the role %q", m.MessageId, d.JobID, d.Role)})
 		case due.After(now):
 			s.early, s.until = append(s.early, d), append(s.until, due)
 		default:

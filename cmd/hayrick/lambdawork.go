@@ -1,7 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/aws/aws-lambda-go/events"
 
@@ -21,9 +24,11 @@ func (f *function) work(ctx context.Context, t lent, messages []events.SQSMessag
 	if err := clearScratch(f.scratch); err != nil {
 		f.log.Warn("what an earlier invocation left stays", hayrick.KeyError, err)
 	}
-	s := sortMessages(messages, f.world.Clock.Now())
-	for _, err := range s.odd {
-		f.log.Error("a message that is none of ours is left in the queue", hayrick.KeyError, err)
+	roles := f.pool(1).Do
+	plays := func(r hayrick.Role) bool { return roles[r] != nil }
+	s := sortMessages(messages, plays, f.world.Clock.Now())
+	for _, o := range s.odd {
+		f.tellOdd(o)
 	}
 	for i, d := range s.early {
 		if err := f.store.Extend(ctx, hayrick.QueueTasks, s.until[i].Sub(f.world.Clock.Now()), d); err != nil {
@@ -46,25 +51,73 @@ func (f *function) work(ctx context.Context, t lent, messages []events.SQSMessag
 	return answer(messages, q.acked)
 }
 
-// lend is the roles with a worker that knows how long it has.
+// tellOdd tells of a message that is left in the queue: its dead letter queue shows it
+// to a person in the end.
+func (f *function) tellOdd(o odd) {
+	if o.kind != "" && f.told[o.kind] {
+		return
+	}
+	f.told[o.kind] = true
+	f.log.Error("a message that is none of ours is left in the queue", hayrick.KeyError, o.why,
+		"hint", "update the function's code where a newer hayrick has sent it; else find out who sends to the queue")
+}
+
+// lend is the roles with what knows how long it has.
 func (f *function) lend(t lent) *roles {
 	r, w := *f.roles, *f.worker
 	w.Left = t.left
 	r.worker = &w
+	r.aggregator.Left = t.left // kept with what it remembers: one invocation at a time
 	return &r
 }
 
-// inTime is do for a message of q. Only tasks of workers can be handed back: for what
-// else did not end in time somebody has to give the function more of it.
+// triesInTime is how often what does not get done in time is tried. Once may be S3 that
+// was slow; an invocation each time after is money for nothing.
+const triesInTime = 3
+
+// RuleTooLong is the rule of the pause of a run of which something takes longer than an
+// invocation.
+const RuleTooLong = "too_long"
+
+// inTime is do for a message of q. Tasks of workers and merges are handed back before the
+// time is over. For what did not get done in time all the same, not even a part of it,
+// somebody has to give the function more of it, or to do it elsewhere: the run is paused, and says
+// so, before its message is a dead letter.
 func (f *function) inTime(q *eventQueue, do worker.Do) worker.Do {
 	return func(ctx context.Context, d hayrick.Delivery) (worker.Verdict, error) {
 		defer q.done()
 		v, err := do(ctx, d)
-		if err != nil && ctx.Err() != nil {
+		switch {
+		case err == nil:
+		case corrupted(err):
+			f.log.Error("the run is damaged", hayrick.KeyRole, d.Role, hayrick.KeyJobID, d.JobID, hayrick.KeyGroup, d.Group, hayrick.KeyTaskID, d.TaskID,
+				"doing", v.Because, hayrick.KeyError, err, "hint", mend(d.JobID))
+		case ctx.Err() != nil && d.Count >= triesInTime:
+			return f.pauseTooLong(ctx, d, v, err)
+		case ctx.Err() != nil:
 			f.log.Error("the time of an invocation was not enough; the message comes again",
 				hayrick.KeyRole, d.Role, hayrick.KeyJobID, d.JobID, hayrick.KeyGroup, d.Group, hayrick.KeyTaskID, d.TaskID,
 				"doing", v.Because, hayrick.KeyError, err, "hint", "raise TimeoutSeconds of the stack, or run `hayrick worker` on a machine")
 		}
 		return v, err
 	}
+}
+
+// pauseTooLong pauses a run of which something does not fit into an invocation. There is
+// time left for that (lent.until). Each resume is one more look: whoever gives it works
+// on the run himself, for as long as it takes.
+func (f *function) pauseTooLong(ctx context.Context, d hayrick.Delivery, v worker.Verdict, tooLong error) (worker.Verdict, error) {
+	ctx = context.WithoutCancel(ctx)
+	what := cmp.Or(d.TaskID, "the merge")
+	if d.Role == hayrick.RoleRetryPlanner {
+		what = "planning what follows " + d.Group
+	}
+	reason := fmt.Sprintf("%s takes longer than an invocation, %d times now; `hayrick resume %s` on a machine does it there, or raise TimeoutSeconds of the stack and resume",
+		what, d.Count, d.JobID)
+	f.log.Error("the job is paused", hayrick.KeyJobID, d.JobID, "rule", RuleTooLong, "reason", reason, hayrick.KeyError, tooLong)
+	err := f.pauseAgain(ctx, d, RuleTooLong, reason)
+	if err != nil {
+		return v, errors.Join(tooLong, err)
+	}
+	return worker.Verdict{Ack: true, Because: reason}, nil // a resume leads back here by a sweep
 }

@@ -163,11 +163,15 @@ func (l *logReader) look(ctx context.Context, k *coordinator.Known) error {
 	if l.items != nil {
 		return l.ofItems(ctx, k)
 	}
-	for _, g := range groupsOf(k) {
+	groups, generations, err := l.r.groupsOf(ctx, k)
+	if err != nil {
+		return err
+	}
+	for i, g := range groups {
 		if g.Name == hayrick.GroupAggregation {
 			break // merges have no handler
 		}
-		m, err := l.r.manifests.Members(ctx, k.Plan.JobID, k.Generation, g)
+		m, err := l.r.manifests.Members(ctx, k.Plan.JobID, generations[i], g)
 		if err != nil {
 			return err
 		}

@@ -25,6 +25,7 @@ type runLine struct {
 	JobID       string        `json:"job_id"`
 	JobType     string        `json:"job_type"`
 	Status      string        `json:"status"`
+	Generation  int           `json:"generation"`
 	SubmittedAt manifest.Time `json:"submitted_at"`
 	EndedAt     manifest.Time `json:"ended_at"`
 	Damage      string        `json:"damage,omitempty"` // what of it cannot be read
@@ -69,7 +70,7 @@ func runLs(ctx context.Context, c *cli) error {
 		if err != nil {
 			return l, err
 		}
-		l.Status, l.tally = string(d.Status), tallyOf(k)
+		l.Status, l.Generation, l.tally = string(d.Status), k.Generation, tallyOf(k)
 		if k.Outcome != nil {
 			l.EndedAt = k.Outcome.EndedAt
 		}

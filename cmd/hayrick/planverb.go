@@ -294,11 +294,11 @@ func reasons(def hayrick.JobDefinition, found coordinator.Preview, o submitOptio
 	case found.Resumed:
 		return []string{"an unfinished run of the same job file and input goes on as it was planned; --new starts another"}
 	case o.fresh:
-		return []string{"all items are new: --new"}
+		return []string{coordinator.WhyNew + ": --new"}
 	case found.Named > 0:
-		return []string{fmt.Sprintf("all items are new: of %s named %s none is an unfinished one of the same job file and input", count(int64(found.Named), "run"), def.Name)}
+		return []string{fmt.Sprintf(coordinator.WhyNew+": of %s named %s none is an unfinished one of the same job file and input", count(int64(found.Named), "run"), def.Name)}
 	}
-	return []string{"all items are new: no run is named " + def.Name}
+	return []string{coordinator.WhyNew + ": no run is named " + def.Name}
 }
 
 // copies says that the input is copied into the store, and read from there.

@@ -80,6 +80,8 @@ func phaseOf(k *coordinator.Known) string {
 		return k.Outcome.Status
 	case k.Open != nil:
 		return k.Open.Name
+	case k.Opening != nil && len(k.Retries) == 0:
+		return k.Opening.Order
 	}
 	return hayrick.GroupAggregation
 }

@@ -144,6 +144,9 @@ func (r *roles) report(ctx context.Context, k *coordinator.Known) (web.Report, e
 		{Name: "the proof", Value: r.command("audit") + " " + id + " --deep"},
 		{Name: "do it again", Value: again},
 	}
+	if s.Result != nil && s.Permanent+s.Exhausted+s.Left > 0 {
+		rep.Commands = append(rep.Commands, web.Fact{Name: "what would run again", Value: r.command("redrive") + " " + id + " --permanent-too --dry-run"})
+	}
 	if res := s.Result; res != nil {
 		rep.Ended, rep.Until, rep.Why = true, res.EndedAt.Time, r.advise(res.Message, again)
 		rep.Well = res.exit(false) == nil
@@ -155,11 +158,15 @@ func (r *roles) report(ctx context.Context, k *coordinator.Known) (web.Report, e
 
 // eachResult calls fn for the results of all worker tasks that have ended.
 func (r *roles) eachResult(ctx context.Context, k *coordinator.Known, fn func(manifest.Result)) error {
-	for _, g := range groupsOf(k) {
+	groups, generations, err := r.groupsOf(ctx, k)
+	if err != nil {
+		return err
+	}
+	for i, g := range groups {
 		if g.Name == hayrick.GroupAggregation {
 			continue
 		}
-		m, err := r.manifests.Members(ctx, k.Plan.JobID, k.Generation, g)
+		m, err := r.manifests.Members(ctx, k.Plan.JobID, generations[i], g)
 		if err != nil {
 			return err
 		}

@@ -32,6 +32,7 @@ type result struct {
 	Exhausted  int64         `json:"exhausted"`
 	Unfinished int64         `json:"unfinished"`
 	Rows       int64         `json:"rows"`
+	Dropped    int64         `json:"dropped_rows,omitempty"` // by output.unique_by
 	RowHash    string        `json:"row_hash"`
 	EndedAt    manifest.Time `json:"ended_at"`
 	Output     *output       `json:"output"` // null unless it SUCCEEDED
@@ -62,7 +63,7 @@ func resultOf(k *coordinator.Known) result {
 	res := result{
 		Schema: "hayrick.runresult/v1", JobID: o.JobID, Generation: o.Generation, Status: o.Status, Code: o.Code, Message: o.Message,
 		Items: o.Items, OK: o.OK, Permanent: o.Permanent, Exhausted: o.Exhausted, Unfinished: o.Unfinished,
-		Rows: o.RowCount, RowHash: o.RowHash, EndedAt: o.EndedAt,
+		Rows: o.RowCount, Dropped: o.DroppedRows, RowHash: o.RowHash, EndedAt: o.EndedAt,
 	}
 	if o.Aggregation == nil || o.Status != string(hayrick.JobSucceeded) {
 		return res
@@ -200,6 +201,9 @@ func ends(res result) string {
 		}
 	}
 	s += "   " + count(res.Rows, "row")
+	if res.Dropped > 0 {
+		s += fmt.Sprintf(", %s dropped as duplicates", number(res.Dropped))
+	}
 	if res.Rows > 0 {
 		s += ", row hash " + short(res.RowHash)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +28,8 @@ type cli struct {
 	// storeSettled is the store that the settings name; "" = they name none. A job file
 	// may name another.
 	storeSettled string
+	memory       string // --memory
+	memoryMax    hayrick.Bytes
 	json         bool
 	quiet        bool
 	verbosity    int
@@ -100,17 +103,19 @@ or by @name (the latest run of that job).`,
 	})
 	f := root.PersistentFlags()
 	f.StringVarP(&c.storeDir, "store", "C", "", "folder of the store, or s3://name of one on AWS (default .hayrick, or $HAYRICK_STORE)")
+	f.StringVar(&c.memory, "memory", "", "what this process may take, such as 512MiB: merges hold less and wait for each other; a row must fit eight times")
 	f.BoolVar(&c.json, "json", false, "print the result as JSON")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "tell nothing but errors, beside what was asked for: --json, a table, an id")
 	f.CountVarP(&c.verbosity, "verbose", "v", "tell more; twice: everything")
-	root.AddGroup(&cobra.Group{ID: "do", Title: "Run jobs:"}, &cobra.Group{ID: "see", Title: "Look at runs:"})
+	root.AddGroup(&cobra.Group{ID: "do", Title: "Run jobs:"}, &cobra.Group{ID: "see", Title: "Look at runs:"}, &cobra.Group{ID: "keep", Title: "Keep the store:"})
 	for _, add := range []struct {
 		group string
 		make  func(*cli) *cobra.Command
 	}{
 		{"do", initCommand}, {"do", planCommand}, {"do", runCommand}, {"do", submitCommand}, {"do", workerCommand},
-		{"do", handlerCommand}, {"do", pauseCommand}, {"do", resumeCommand}, {"do", cancelCommand},
-		{"see", lsCommand}, {"see", statusCommand}, {"see", watchCommand}, {"see", failuresCommand}, {"see", logsCommand}, {"see", inspectCommand}, {"see", reportCommand}, {"see", auditCommand},
+		{"do", handlerCommand}, {"do", pauseCommand}, {"do", resumeCommand}, {"do", cancelCommand}, {"do", redriveCommand}, {"do", mergeCommand},
+		{"see", lsCommand}, {"see", statusCommand}, {"see", watchCommand}, {"see", failuresCommand}, {"see", logsCommand}, {"see", inspectCommand}, {"see", explainCommand}, {"see", reportCommand}, {"see", auditCommand},
+		{"keep", gcCommand}, {"keep", purgeCommand},
 		{"", doctorCommand}, {"", infraCommand}, {"", lambdaCommand}, {"", versionCommand}, {"do", checkCommand}, {"", schemaCommand}, {"", completionCommand}, {"", jobFileTopic}, {"", exitCodesTopic},
 	} {
 		cmd := add.make(c)
@@ -192,6 +197,12 @@ func (c *cli) prepare() error {
 	}
 	if err := c.sensibleStore(); err != nil {
 		return err
+	}
+	if c.memory != "" {
+		if err := c.memoryMax.UnmarshalText([]byte(c.memory)); err != nil || c.memoryMax < 128<<20 {
+			return &hayrick.UserError{What: fmt.Sprintf("--memory %s", c.memory), Hint: "write 128MiB or more, such as 512MiB"}
+		}
+		debug.SetMemoryLimit(int64(c.memoryMax) * 85 / 100) // some is left to what Go does not count
 	}
 	switch {
 	case c.quiet:

@@ -134,12 +134,15 @@ func runRun(ctx context.Context, c *cli, o submitOptions) error {
 
 // finish works on a run that has just been swept until it has ended, and prints how.
 func (c *cli) finish(ctx context.Context, r *roles, jobID string, start time.Time, strict bool) error {
-	job, err := r.jobs.Open(ctx, jobID)
+	k, _, err := r.known(ctx, jobID)
 	if err != nil {
 		return ofRun(jobID, fmt.Errorf("open run %s: %w", jobID, err))
 	}
+	if k.Purging() {
+		return beingPurged(jobID)
+	}
 	d := &drive{roles: r, progress: newProgress(c, r.limits.grants), jobID: jobID}
-	err = d.run(ctx, job.Definition.Run.MaxParallel, d.follow(jobID))
+	err = d.run(ctx, k.Definition.Run.MaxParallel, d.follow(jobID))
 	c.screen.clear()
 	var paused *pausedError
 	switch {
@@ -154,8 +157,7 @@ func (c *cli) finish(ctx context.Context, r *roles, jobID string, start time.Tim
 	case err != nil:
 		return ofRun(jobID, fmt.Errorf("run %s stopped: %w", jobID, err))
 	}
-	k, _, err := r.known(context.WithoutCancel(ctx), jobID)
-	if err != nil {
+	if k, _, err = r.known(context.WithoutCancel(ctx), jobID); err != nil {
 		return err
 	}
 	if err := r.republish(context.WithoutCancel(ctx), jobID, k); err != nil {

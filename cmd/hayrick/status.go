@@ -35,8 +35,10 @@ type status struct {
 	JobType     string            `json:"job_type"`
 	Status      hayrick.JobStatus `json:"status"`
 	Generation  int               `json:"generation"`
+	Opened      string            `json:"opened,omitempty"` // what opened the generation, above 0
 	Reason      string            `json:"reason,omitempty"` // why it is paused
 	SubmittedAt manifest.Time     `json:"submitted_at"`
+	Since       manifest.Time     `json:"since"` // when the generation began
 	// Messages is how many wait or are in flight; on AWS of all runs, by its estimate.
 	Messages int `json:"messages"`
 	// DeadLetters is how many messages were delivered too often: null where that is not
@@ -92,7 +94,10 @@ func (r *roles) statusOf(ctx context.Context, k *coordinator.Known) (status, err
 	d := coordinator.Decide(k, r.world.Clock.Now())
 	s := status{
 		Schema: "hayrick.status/v1", JobID: k.Plan.JobID, JobType: k.Plan.Job.JobType, Status: d.Status, Generation: k.Generation,
-		SubmittedAt: k.Plan.SubmittedAt, Messages: k.Depth.Messages, tally: tallyOf(k),
+		SubmittedAt: k.Plan.SubmittedAt, Since: manifest.At(k.Since()), Messages: k.Depth.Messages, tally: tallyOf(k),
+	}
+	if k.Opening != nil {
+		s.Opened = orderSays(*k.Opening)
 	}
 	effect, now := coordinator.Apply(k.Orders, k.Generation), r.world.Clock.Now()
 	if b := coordinator.BudgetOf(k, effect); b != nil {
@@ -147,10 +152,14 @@ func (c *cli) sayStatus(s status, now time.Time, again string) error {
 		colour = red
 	}
 	word := c.paintOut(colour, string(s.Status))
+	of := ""
+	if s.Opened != "" {
+		of = fmt.Sprintf("  generation %d: %s", s.Generation, s.Opened)
+	}
 	if s.Result != nil {
-		c.print("%s  %s  took %s", c.paintOut(bold, s.JobID), word, ago(s.Result.EndedAt.Sub(s.SubmittedAt.Time)))
+		c.print("%s  %s  took %s%s", c.paintOut(bold, s.JobID), word, ago(s.Result.EndedAt.Sub(s.Since.Time)), of)
 	} else {
-		c.print("%s  %s  for %s", c.paintOut(bold, s.JobID), word, ago(now.Sub(s.SubmittedAt.Time)))
+		c.print("%s  %s  for %s%s", c.paintOut(bold, s.JobID), word, ago(now.Sub(s.Since.Time)), of)
 	}
 	line := fmt.Sprintf("items  %s   ok %s   failed %s   permanent %s   exhausted %s   left %s",
 		number(s.Items), number(s.OK), number(s.Failed), number(s.Permanent), number(s.Exhausted), number(s.Left))
@@ -179,6 +188,8 @@ func (c *cli) sayStatus(s status, now time.Time, again string) error {
 	case s.Result != nil && s.Result.Output != nil:
 		c.print("output  %s   %s in %s", s.Result.Output.URI, count(s.Result.Rows, "row"), count(int64(len(s.Result.Output.Parts)), "part"))
 	case s.Result != nil:
+	case s.Status == hayrick.StatusPurging:
+		c.print("it is being removed: hayrick purge %s goes on", s.JobID)
 	case s.Status == hayrick.StatusPaused:
 		c.print("paused: %s", c.advise(s.Reason, again))
 	case s.Others == 0:
@@ -198,7 +209,7 @@ func (r *roles) recount(ctx context.Context, k *coordinator.Known, t *tally) err
 	if group == nil || group.Tasks == 0 {
 		return nil
 	}
-	g := &t.Groups[len(t.Groups)-1]
+	g := &t.Groups[len(t.Groups)-1] // it has one: there is a group
 	m, err := r.manifests.Members(ctx, k.Plan.JobID, k.Generation, *group)
 	if err != nil {
 		return err

@@ -32,14 +32,21 @@ type groupTally struct {
 }
 
 func tallyOf(k *coordinator.Known) tally {
-	t := tally{Items: k.Plan.Items}
+	t := tally{Items: k.Plan.Items, Groups: []groupTally{}}
 	pending := k.Plan.Items // of the group that is open
-	t.Groups = []groupTally{newGroup(k.Plan.Group)}
-	for _, r := range k.Retries {
-		closed := &t.Groups[len(t.Groups)-1]
-		closed.Done = closed.Tasks
-		closed.Failed = r.Items + r.Permanent + r.Exhausted
-		closed.OK = closed.Items - closed.Failed
+	if k.Opening == nil {
+		t.Groups = append(t.Groups, newGroup(k.Plan.Group))
+	} else if len(k.Retries) == 0 { // nothing has moved since the generation before
+		t.OK, t.Permanent, t.Exhausted, t.Left = k.Before.OK, k.Before.Permanent, k.Before.Exhausted, k.Before.Unfinished
+		return t
+	}
+	for i, r := range k.Retries {
+		if i > 0 || k.Opening == nil {
+			closed := &t.Groups[len(t.Groups)-1]
+			closed.Done = closed.Tasks
+			closed.Failed = r.Items + r.Permanent + r.Exhausted
+			closed.OK = closed.Items - closed.Failed
+		}
 		t.Permanent += r.Permanent
 		t.Exhausted += r.Exhausted
 		pending = r.Items
@@ -50,7 +57,7 @@ func tallyOf(k *coordinator.Known) tally {
 	if k.Aggregation != nil && k.Aggregation.Group != nil {
 		t.Groups = append(t.Groups, newGroup(*k.Aggregation.Group))
 	}
-	if k.Open != nil {
+	if k.Open != nil && len(t.Groups) > 0 {
 		g := &t.Groups[len(t.Groups)-1]
 		if g.Group == k.Open.Name {
 			g.Open = true
@@ -69,6 +76,9 @@ func tallyOf(k *coordinator.Known) tally {
 	}
 	if o := k.Outcome; o != nil {
 		t.OK, t.Failed, t.Permanent, t.Exhausted, t.Left = o.OK, 0, o.Permanent, o.Exhausted, o.Unfinished
+		if len(t.Groups) == 0 {
+			return t
+		}
 		if o.Status == string(hayrick.JobSucceeded) {
 			last := &t.Groups[len(t.Groups)-1]
 			last.Done = last.Tasks

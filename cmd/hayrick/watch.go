@@ -189,7 +189,8 @@ func (w *watcher) reached(k *coordinator.Known) bool {
 	case untilRetry:
 		return len(k.Retries) > 0 || k.Outcome != nil
 	case untilMerge:
-		return k.Open == nil || k.Open.Name == hayrick.GroupAggregation
+		unplanned := k.Opening != nil && len(k.Retries) == 0 && k.Outcome == nil
+		return !unplanned && (k.Open == nil || k.Open.Name == hayrick.GroupAggregation)
 	}
 	return false
 }
@@ -215,5 +216,5 @@ func changeOf(k *coordinator.Known) string {
 	for _, g := range t.Groups {
 		done += g.Done
 	}
-	return fmt.Sprint(k.ViewStatus, k.Outcome != nil, len(k.Orders), len(t.Groups), done, t.OK, t.Failed)
+	return fmt.Sprint(k.Generation, k.ViewStatus, k.Outcome != nil, len(k.Orders), len(t.Groups), done, t.OK, t.Failed)
 }

@@ -109,7 +109,7 @@ func (r *roles) work(scratch string) {
 	}
 	r.planner = &retryplanner.Planner{Store: r.manifests, Inputs: st, Queue: st, World: c.world, Log: c.log, Scratch: scratch}
 	r.aggregator = &aggregator.Aggregator{
-		Store: r.manifests, State: st, Queue: st, Blobs: st, Output: st, World: c.world, Log: c.log, CodeVersion: codeVersion(),
+		Store: r.manifests, State: st, Queue: st, Blobs: st, Output: st, World: c.world, Log: c.log, CodeVersion: codeVersion(), Memory: int64(c.memoryMax),
 		Temp: func() (manifest.Temp, error) { return unnamedFile(scratch) },
 	}
 }
@@ -161,21 +161,26 @@ func (r *roles) closeGroup(ctx context.Context, d hayrick.Delivery) (worker.Verd
 	return worker.Verdict{Ack: true, Because: "not closed"}, nil
 }
 
-// pauseChanged pauses a job whose input is not what was planned. Each resume is one
-// more look at it.
+// pauseChanged pauses a job whose input is not what was planned.
 func (r *roles) pauseChanged(ctx context.Context, d hayrick.Delivery, changed error) (worker.Verdict, error) {
+	reason := fmt.Sprintf("%v; restore the file and `hayrick resume %s`, or `hayrick cancel %s` and `hayrick run --new`", changed, d.JobID, d.JobID)
+	if err := r.pauseAgain(ctx, d, worker.RuleInputChanged, reason); err != nil {
+		return worker.Verdict{Again: d.AfterFault(), Because: "pause the job"}, err
+	}
+	return worker.Verdict{Ack: true, Because: "the input has changed"}, nil // a resume leads back here by a sweep
+}
+
+// pauseAgain gives the automatic pause of a rule that no resume silences: each resume is
+// one more look at it.
+func (r *roles) pauseAgain(ctx context.Context, d hayrick.Delivery, rule, reason string) error {
 	for n := 1; ; n++ {
-		rule := worker.RuleInputChanged
+		name := rule
 		if n > 1 {
-			rule = fmt.Sprintf("%s-%d", rule, n)
+			name = fmt.Sprintf("%s-%d", rule, n)
 		}
-		reason := fmt.Sprintf("%v; restore the file and `hayrick resume %s`, or `hayrick cancel %s` and `hayrick run --new`", changed, d.JobID, d.JobID)
-		silenced, err := r.coordinator.Pause(ctx, d.JobID, d.Generation, d.Group, rule, reason)
-		if err != nil {
-			return worker.Verdict{Again: d.AfterFault(), Because: "pause the job"}, err
-		}
-		if !silenced {
-			return worker.Verdict{Ack: true, Because: "the input has changed"}, nil // a resume leads back here by a sweep
+		silenced, err := r.coordinator.Pause(ctx, d.JobID, d.Generation, d.Group, name, reason)
+		if err != nil || !silenced {
+			return err
 		}
 	}
 }

@@ -205,7 +205,7 @@ func (w *crew) sweep(ctx context.Context, id string) (swept, error) {
 		}
 		return swept{paused: w.pausedBy(k)}, nil
 	}
-	job, err := w.jobs.Open(ctx, id)
+	job, err := w.jobs.Open(ctx, id, dec.Generation)
 	if err != nil {
 		return swept{}, err
 	}

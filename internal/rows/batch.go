@@ -1,9 +1,11 @@
 package rows
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"sort"
+	"strconv"
 	"time"
 )
 
@@ -182,4 +184,22 @@ func (v *value) native() any {
 		return time.UnixMicro(v.num).UTC()
 	}
 	return nil
+}
+
+// Text is the value of row r in words, without a sign of its kind. Values that are one
+// to a Keyer have one text, and of one kind no two others do.
+func (c *Column) Text(r int) string {
+	switch c.Kind {
+	case KindString:
+		return string(c.Bytes(r))
+	case KindBytes:
+		return fmt.Sprintf("%x", c.Bytes(r))
+	case KindFloat:
+		return strconv.FormatFloat(math.Float64frombits(floatBits(c.Nums[r])), 'g', -1, 64)
+	case KindBool:
+		return strconv.FormatBool(c.Nums[r] != 0)
+	case KindTime:
+		return time.UnixMicro(c.Nums[r]).UTC().Format("2006-01-02T15:04:05.999999Z")
+	}
+	return strconv.FormatInt(c.Nums[r], 10)
 }

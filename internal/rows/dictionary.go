@@ -52,7 +52,9 @@ func dictionaryPays(c *Column, rows int) bool {
 		table[at] = h
 		seen[at]++
 	}
-	if values == 0 {
+	if values == 0 || once*10 > values*9 {
+		// Nearly all of the sample came once. Of values that come four times, in a group
+		// of any usual size, a fifth of the sample would have come again.
 		return false
 	}
 	// The values that came once stand for as many more as the sample is thin (the

@@ -36,6 +36,13 @@ func (h Hash) Add(g Hash) Hash {
 	return Hash{hi, lo}
 }
 
+// Sub is the hash of a multiset without the rows of another, which are part of it.
+func (h Hash) Sub(g Hash) Hash {
+	lo, borrow := bits.Sub64(h.lo, g.lo, 0)
+	hi, _ := bits.Sub64(h.hi, g.hi, borrow)
+	return Hash{hi, lo}
+}
+
 // String is lowercase hex without leading zeros; "0" for no rows.
 func (h Hash) String() string {
 	if h.hi == 0 {

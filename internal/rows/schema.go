@@ -216,3 +216,71 @@ func (c *columns) find(name string, guess int) int {
 	}
 	return -1
 }
+
+// Declared is a schema that rows must fit.
+type Declared struct {
+	schema Schema
+	at     map[string]Kind
+}
+
+// Declare is the schema of columns with the given names and words of kinds, or nil of
+// no columns.
+func Declare(columns ...[2]string) (*Declared, error) {
+	if len(columns) == 0 {
+		return nil, nil
+	}
+	d := &Declared{at: map[string]Kind{}}
+	for _, c := range columns {
+		f := Field{Name: c[0]}
+		if err := f.Kind.UnmarshalText([]byte(c[1])); err != nil {
+			return nil, err
+		}
+		d.schema.Fields = append(d.schema.Fields, f)
+		d.at[f.Name] = f.Kind
+	}
+	return d, d.schema.Check()
+}
+
+// Schema is what was declared; the zero Schema when nothing was.
+func (d *Declared) Schema() Schema {
+	if d == nil {
+		return Schema{}
+	}
+	return d.schema
+}
+
+// maxWhole is up to where every int is a float too.
+const maxWhole = 1 << 53
+
+// Fit is the row as it is stored under the schema: an int of a float column becomes a
+// float, where it is the same number. A value that does not fit is an ErrRow that
+// names its column.
+func (d *Declared) Fit(r Row) (Row, error) {
+	if d == nil {
+		return r, nil
+	}
+	var out Row
+	for i := range r {
+		v, err := valueOf(&r[i])
+		if err != nil {
+			return nil, err
+		}
+		want, ok := d.at[r[i].Name]
+		switch {
+		case !ok && v.kind != 0:
+			return nil, fmt.Errorf("column %q is not in output.schema: %w", r[i].Name, ErrRow)
+		case !ok || v.kind == 0 || v.kind == want:
+		case v.kind == KindInt && want == KindFloat && v.num >= -maxWhole && v.num <= maxWhole:
+			if out == nil {
+				out = append(Row(nil), r...)
+			}
+			out[i].Value = float64(v.num)
+		default:
+			return nil, fmt.Errorf("column %q is %s in output.schema, the row has %s: %w", r[i].Name, want, v.kind, ErrRow)
+		}
+	}
+	if out != nil {
+		return out, nil
+	}
+	return r, nil
+}

@@ -19,12 +19,15 @@ import (
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/aws/smithy-go/logging"
 
 	"hayrick/infra"
 )
 
-// Make makes the parts of a store: those that are there are in its way.
+// Make makes the parts of a store that are not there: a stand-in that was started again
+// has lost some of them.
 func Make(ctx context.Context, cfg sdk.Config, name string) error {
+	cfg.Logger = logging.Nop{} // what it says of a refused request is said by the error
 	stack, err := stackOf(cfg, name)
 	if err == nil {
 		err = errors.Join(bucket(ctx, cfg, stack), table(ctx, cfg, stack), queues(ctx, cfg, name))
@@ -56,6 +59,10 @@ func bucket(ctx context.Context, cfg sdk.Config, stack *infra.Stack) error {
 		in.CreateBucketConfiguration = &s3types.CreateBucketConfiguration{LocationConstraint: s3types.BucketLocationConstraint(cfg.Region)}
 	}
 	_, err := S3(cfg).CreateBucket(ctx, in)
+	var there *s3types.BucketAlreadyOwnedByYou
+	if errors.As(err, &there) {
+		return nil
+	}
 	return err
 }
 
@@ -69,7 +76,10 @@ func table(ctx context.Context, cfg sdk.Config, stack *infra.Stack) error {
 		in.AttributeDefinitions = append(in.AttributeDefinitions, dbtypes.AttributeDefinition{AttributeName: sdk.String(a.Name), AttributeType: dbtypes.ScalarAttributeType(a.Type)})
 	}
 	db := dynamodb.NewFromConfig(cfg)
-	if _, err := db.CreateTable(ctx, in); err != nil {
+	var there *dbtypes.ResourceInUseException
+	if _, err := db.CreateTable(ctx, in); errors.As(err, &there) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	_, err := db.UpdateTimeToLive(ctx, &dynamodb.UpdateTimeToLiveInput{

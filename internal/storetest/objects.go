@@ -28,6 +28,7 @@ var objectTests = map[string]func(*harness){
 	"Replace":             testReplace,
 	"ReplaceRace":         testReplaceRace,
 	"List":                testList,
+	"Remove":              testRemove,
 	"KeysStayInside":      testKeys,
 	"OpenAt":              testOpenAt,
 	"Assemble":            testAssemble,
@@ -42,6 +43,32 @@ func testReadAfterWrite(h *harness) {
 	}
 	if got := h.another().read(job.Rows("task-0001", "aa", "bb"), 16, 10); got != "0123456789" {
 		h.Fatalf("another process reads %q", got)
+	}
+}
+
+// What is removed is gone for everybody, again and again, and nothing else is; the key
+// may be written anew.
+func testRemove(h *harness) {
+	key, other := job.Rows("task-0001", "aa", "bb"), job.Rows("task-0001", "aa", "cc")
+	h.put(key, "one")
+	h.put(other, "other")
+	for range 2 {
+		if err := h.Objects.Remove(h.Ctx, key); err != nil {
+			h.Fatal(err)
+		}
+	}
+	if _, err := h.another().Objects.Open(h.Ctx, key, 0, -1); !errors.Is(err, hayrick.ErrNotFound) {
+		h.Errorf("what was removed: %v, want not found", err)
+	}
+	if got := h.read(other, 0, -1); got != "other" {
+		h.Errorf("beside it %q is left", got)
+	}
+	h.put(key, "two")
+	if got := h.read(key, 0, -1); got != "two" {
+		h.Errorf("written anew it is %q", got)
+	}
+	if err := h.Objects.Remove(h.Ctx, "../outside"); err == nil {
+		h.Error("a key that leads outside was removed")
 	}
 }
 

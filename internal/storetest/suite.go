@@ -24,6 +24,7 @@ import (
 // Objects is the object store of all roles.
 type Objects interface {
 	manifest.Objects
+	manifest.Remover
 	aggregator.Blobs
 	audit.Blobs
 }

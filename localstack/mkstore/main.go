@@ -1,5 +1,6 @@
 // Command mkstore makes the parts of a store on the stand-ins of AWS, which have no
 // CloudFormation: a bucket, a table and queues with the properties of infra's template.
+// What is there already stays.
 // On AWS, and on emulators that have it, `hayrick infra up` does more, and better.
 package main
 

@@ -1,0 +1,377 @@
+package aggregator
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"hayrick/internal/rows"
+	"hayrick/manifest"
+)
+
+// entries gives rows in the order of their keys and, of one key, of their places. An
+// entry is valid until the next call; io.EOF is the end.
+type entries interface {
+	Next() (*rows.Entry, error)
+}
+
+// sorter brings rows into order in bounded memory: what it cannot hold goes to
+// scratch, sorted, and is merged at the end.
+type sorter struct {
+	temp   func() (manifest.Temp, error)
+	memory int64 // what it may hold
+	// thin drops what may be dropped of rows in order; it is applied before rows go to
+	// scratch, so that of a key that all rows have one goes there. nil: nothing is.
+	thin func(entries) entries
+
+	chunks [][]byte // entries as they stand in a run
+	slots  []slot   // one an entry
+	held   int64
+	first  []byte // the first key, and how much of it all others begin with
+	common int
+	spills []spill
+}
+
+// slot is where an entry lies.
+type slot struct {
+	prefix   uint64 // of the key, beyond what all have in common
+	chunk    uint32
+	at       uint32 // of the entry
+	key, end uint32 // of the key
+}
+
+type spill struct {
+	file manifest.Temp
+	size int64
+}
+
+const (
+	sortChunk = 4 << 20
+	slotBytes = 48 // with its place in what it is sorted into
+	// leastSort is the least memory to sort in: below it files in scratch get tiny.
+	leastSort = 4 << 20
+)
+
+// add takes in a row.
+func (s *sorter) add(key []byte, item, place int64, record []byte) error {
+	most := len(key) + len(record) + 4*binary.MaxVarintLen64
+	if s.held+int64(most)+slotBytes > max(s.memory, leastSort) && len(s.slots) > 0 {
+		if err := s.spill(); err != nil {
+			return err
+		}
+	}
+	n := len(s.chunks) - 1
+	if n < 0 || len(s.chunks[n])+most > cap(s.chunks[n]) {
+		s.chunks = append(s.chunks, make([]byte, 0, max(sortChunk, most)))
+		n++
+	}
+	at := len(s.chunks[n])
+	s.chunks[n] = rows.AppendEntry(s.chunks[n], key, item, place, record)
+	from := at + uvarintLen(len(key))
+	s.slots = append(s.slots, slot{chunk: uint32(n), at: uint32(at), key: uint32(from), end: uint32(from + len(key))})
+	s.held += int64(len(s.chunks[n])-at) + slotBytes
+	if len(s.slots) == 1 {
+		s.first, s.common = append(s.first[:0], key...), len(key)
+	}
+	n = 0
+	for n < s.common && n < len(key) && key[n] == s.first[n] {
+		n++
+	}
+	s.common = n
+	return nil
+}
+
+func uvarintLen(n int) int {
+	length := 1
+	for ; n >= 0x80; n >>= 7 {
+		length++
+	}
+	return length
+}
+
+func (s *sorter) keyOf(x *slot) []byte { return s.chunks[x.chunk][x.key:x.end] }
+
+// less says that a comes before b.
+func (s *sorter) less(a, b *slot) bool {
+	if a.prefix != b.prefix {
+		return a.prefix < b.prefix
+	}
+	if c := bytes.Compare(s.keyOf(a), s.keyOf(b)); c != 0 {
+		return c < 0
+	}
+	return s.entry(a).Compare(s.entry(b)) < 0
+}
+
+func (s *sorter) entry(x *slot) *rows.Entry {
+	e, err := rows.DecodeEntry(s.chunks[x.chunk][x.at:])
+	if err != nil {
+		panic(err) // it was encoded above
+	}
+	return &e
+}
+
+// sort puts the slots in order by merging the stretches that are: rows mostly come
+// sorted, or as a few sorted files one behind the other.
+func (s *sorter) sort() {
+	for i := range s.slots {
+		var b [8]byte
+		x := &s.slots[i]
+		if k := s.keyOf(x); s.common < len(k) {
+			copy(b[:], k[s.common:])
+		}
+		x.prefix = binary.BigEndian.Uint64(b[:])
+	}
+	var ends []int
+	for i := 1; i <= len(s.slots); i++ {
+		if i == len(s.slots) || s.less(&s.slots[i], &s.slots[i-1]) {
+			ends = append(ends, i)
+		}
+	}
+	if len(ends) <= 1 {
+		return
+	}
+	from, to := s.slots, make([]slot, len(s.slots))
+	for len(ends) > 1 {
+		start, half := 0, ends[:0]
+		for i := 0; i < len(ends); i += 2 {
+			mid, end := ends[i], ends[min(i+1, len(ends)-1)]
+			s.join(to[start:end], from[start:mid], from[mid:end])
+			half = append(half, end)
+			start = end
+		}
+		ends = half
+		from, to = to, from
+	}
+	s.slots = from
+}
+
+// join merges two stretches in order.
+func (s *sorter) join(to, a, b []slot) {
+	n := 0
+	for len(a) > 0 && len(b) > 0 {
+		if s.less(&b[0], &a[0]) {
+			to[n], b = b[0], b[1:]
+		} else {
+			to[n], a = a[0], a[1:]
+		}
+		n++
+	}
+	copy(to[n:], a)
+	copy(to[n+len(a):], b)
+}
+
+// inMemory reads the sorted slots.
+type inMemory struct {
+	s    *sorter
+	next int
+	e    rows.Entry
+}
+
+func (m *inMemory) Next() (*rows.Entry, error) {
+	if m.next == len(m.s.slots) {
+		return nil, io.EOF
+	}
+	m.e = *m.s.entry(&m.s.slots[m.next])
+	m.next++
+	return &m.e, nil
+}
+
+func (s *sorter) thinned(in entries) entries {
+	if s.thin == nil {
+		return in
+	}
+	return s.thin(in)
+}
+
+// spill writes what is held to scratch, in order.
+func (s *sorter) spill() error {
+	s.sort()
+	x, err := s.write(s.thinned(&inMemory{s: s}))
+	if err != nil {
+		return err
+	}
+	s.spills = append(s.spills, x)
+	s.empty()
+	return nil
+}
+
+// empty forgets what is held and keeps memory of the usual size.
+func (s *sorter) empty() {
+	s.chunks = slices.DeleteFunc(s.chunks, func(c []byte) bool { return cap(c) > sortChunk })
+	var kept [][]byte
+	for _, c := range s.chunks[:min(len(s.chunks), 1)] {
+		kept = append(kept, c[:0])
+	}
+	s.chunks, s.slots, s.held = kept, s.slots[:0], 0
+}
+
+// write writes rows to a new scratch file.
+func (s *sorter) write(in entries) (spill, error) {
+	file, err := s.temp()
+	if err != nil {
+		return spill{}, err
+	}
+	w := rows.NewRunWriter(file, false)
+	for err == nil {
+		var e *rows.Entry
+		if e, err = in.Next(); err == nil {
+			err = w.Add(e)
+		}
+	}
+	var sum rows.RunSummary
+	if err == io.EOF {
+		sum, err = w.Close()
+	}
+	if err != nil {
+		return spill{}, errors.Join(fmt.Errorf("write sorted rows to scratch: %w", err), file.Close())
+	}
+	return spill{file, sum.Bytes}, nil
+}
+
+// sorted gives all rows in order. No row is added after it.
+func (s *sorter) sorted() (entries, error) {
+	if len(s.spills) == 0 {
+		s.sort()
+		return s.thinned(&inMemory{s: s}), nil
+	}
+	if len(s.slots) > 0 {
+		if err := s.spill(); err != nil {
+			return nil, err
+		}
+	}
+	s.chunks, s.slots = nil, nil
+	var runs []source
+	for _, x := range s.spills {
+		r, err := rows.OpenRun(x.file, x.size, "")
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs, source{run: r, scan: func() entries { return r.Scan(nil, nil) }})
+	}
+	return s.merge(runs)
+}
+
+// source is a run to merge, and how its rows are read.
+type source struct {
+	run  *rows.Run
+	scan func() entries
+}
+
+// merge gives the rows of many runs in order. Only so many are read at once that
+// their blocks fit into memory; of more, some are merged to scratch first.
+func (s *sorter) merge(runs []source) (entries, error) {
+	for {
+		fits, total := 0, int64(0)
+		for ; fits < len(runs); fits++ {
+			n := 3 * runs[fits].run.Largest() // the block, packed, and the last entry of the one before
+			if total+n > max(s.memory, leastSort) && fits >= 2 {
+				break
+			}
+			total += n
+		}
+		var all []entries
+		for _, r := range runs[:fits] {
+			all = append(all, r.scan())
+		}
+		merged, err := mergeEntries(all)
+		if err != nil {
+			return nil, err
+		}
+		if fits == len(runs) {
+			return s.thinned(merged), nil
+		}
+		x, err := s.write(s.thinned(merged))
+		if err != nil {
+			return nil, err
+		}
+		s.spills = append(s.spills, x)
+		r, err := rows.OpenRun(x.file, x.size, "")
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs[fits:len(runs):len(runs)], source{run: r, scan: func() entries { return r.Scan(nil, nil) }})
+	}
+}
+
+// close frees the scratch.
+func (s *sorter) close() error {
+	var errs []error
+	for _, x := range s.spills {
+		errs = append(errs, x.file.Close())
+	}
+	s.spills, s.chunks, s.slots = nil, nil, nil
+	return errors.Join(errs...)
+}
+
+// merger gives the rows of several sources in order: a heap of their next ones.
+type merger struct {
+	heads []head // a heap; heads[0] was given out last when taken
+	taken bool
+}
+
+type head struct {
+	e    *rows.Entry
+	from entries
+}
+
+func mergeEntries(all []entries) (entries, error) {
+	if len(all) == 1 {
+		return all[0], nil
+	}
+	m := &merger{}
+	for _, from := range all {
+		e, err := from.Next()
+		if err == io.EOF {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		m.heads = append(m.heads, head{e, from})
+	}
+	for i := len(m.heads)/2 - 1; i >= 0; i-- {
+		m.down(i)
+	}
+	return m, nil
+}
+
+func (m *merger) down(i int) {
+	for {
+		least := i
+		for _, c := range [2]int{2*i + 1, 2*i + 2} {
+			if c < len(m.heads) && m.heads[c].e.Compare(m.heads[least].e) < 0 {
+				least = c
+			}
+		}
+		if least == i {
+			return
+		}
+		m.heads[i], m.heads[least] = m.heads[least], m.heads[i]
+		i = least
+	}
+}
+
+func (m *merger) Next() (*rows.Entry, error) {
+	if m.taken {
+		e, err := m.heads[0].from.Next()
+		switch {
+		case err == io.EOF:
+			last := len(m.heads) - 1
+			m.heads[0] = m.heads[last]
+			m.heads = m.heads[:last]
+		case err != nil:
+			return nil, err
+		default:
+			m.heads[0].e = e
+		}
+		m.down(0)
+	}
+	m.taken = len(m.heads) > 0
+	if !m.taken {
+		return nil, io.EOF
+	}
+	return m.heads[0].e, nil
+}
