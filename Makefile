@@ -50,6 +50,7 @@ merge-aws: localstack-up ## a thousand results of a megabyte, merged on the stan
 
 golden: ## rewrite golden files; review the diff
 	$(GO) test ./manifest ./ratelimit ./retryplanner ./worker ./jobfile ./schema ./infra -rewrite
+	$(GO) test ./cmd/hayrick -run TestReferencePages -rewrite
 
 bench: ## ratios against peers and physical limits, measured in one run
 	cd bench && $(GO) run .

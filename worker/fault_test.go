@@ -149,7 +149,7 @@ func TestScratchFailsOnce(t *testing.T) {
 		r.check()
 		if f.n.Load() < f.at {
 			t.Logf("%d operations", n-1)
-			if n < 20 {
+			if n < 10 { // entries that come close together are one operation
 				t.Errorf("only %d operations: the journals are not used", n-1)
 			}
 			return

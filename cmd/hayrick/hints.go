@@ -13,7 +13,7 @@ import (
 // `run --new` names the job. What is recorded in a run says neither, for stores move.
 
 // commandsIn finds the commands of a text.
-var commandsIn = regexp.MustCompile(`(?:\bhayrick )?\brun --new\b|\bhayrick (?:run|submit|worker|check|pause|resume|cancel|ls|plan|watch|status|failures|inspect|audit|redrive|retry|merge|explain|gc|purge|doctor|infra (?:up|down))\b`)
+var commandsIn = regexp.MustCompile(`(?:\bhayrick )?\brun --new\b|\bhayrick (?:run|submit|worker|check|pause|resume|cancel|ls|plan|watch|status|failures|inspect|audit|redrive|retry|merge|explain|gc|purge|doctor|logs|report|infra (?:up|down))\b`)
 
 // advise makes the commands in a text work as they are pasted; again is the command
 // that starts a new run of the job that the text is about.

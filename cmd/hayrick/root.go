@@ -112,9 +112,9 @@ or by @name (the latest run of that job).`,
 		group string
 		make  func(*cli) *cobra.Command
 	}{
-		{"do", planCommand}, {"do", runCommand}, {"do", submitCommand}, {"do", workerCommand},
+		{"do", initCommand}, {"do", planCommand}, {"do", runCommand}, {"do", submitCommand}, {"do", workerCommand},
 		{"do", handlerCommand}, {"do", pauseCommand}, {"do", resumeCommand}, {"do", cancelCommand}, {"do", redriveCommand}, {"do", mergeCommand},
-		{"see", lsCommand}, {"see", statusCommand}, {"see", watchCommand}, {"see", failuresCommand}, {"see", inspectCommand}, {"see", explainCommand}, {"see", auditCommand},
+		{"see", lsCommand}, {"see", statusCommand}, {"see", watchCommand}, {"see", failuresCommand}, {"see", logsCommand}, {"see", inspectCommand}, {"see", explainCommand}, {"see", reportCommand}, {"see", auditCommand},
 		{"keep", gcCommand}, {"keep", purgeCommand},
 		{"", doctorCommand}, {"", infraCommand}, {"", lambdaCommand}, {"", versionCommand}, {"do", checkCommand}, {"", schemaCommand}, {"", completionCommand}, {"", jobFileTopic}, {"", exitCodesTopic},
 	} {

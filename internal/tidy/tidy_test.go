@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"schema":           {},
 	"ratelimit":        {""},
 	"cost":             {"", "manifest"},
+	"web":              {"", "manifest"},
 
 	"coordinator":  {"", "manifest", "cost", "internal/records"},
 	"worker":       {"", "manifest", "jobs", "ratelimit", "internal/rows", "internal/records"},
@@ -57,7 +58,7 @@ var mayImport = map[string][]string{
 	"internal/tidy":      {},
 	"internal/wirecount": {"internal/wireproxy"},
 	"internal/wireproxy": {},
-	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/extproc", "jobs/backfill", "jobfile", "schema", "ratelimit", "internal/rows", "internal/records", "internal/keysort", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor", "cost"},
+	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/extproc", "jobs/backfill", "jobfile", "schema", "ratelimit", "internal/rows", "internal/records", "internal/keysort", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor", "cost", "web"},
 }
 
 // impure is what a decide.go or plan.go may not import: the world.

@@ -30,7 +30,10 @@ type child struct {
 	ready chan frame    // gets the ready frame
 	gone  chan struct{} // closed when it has ended and every call has its result
 
-	logging sync.Mutex // held while lines of stderr are on their way into the log
+	logging  sync.Mutex // held while lines of stderr are on their way into the log; guards logRead, logEnded
+	logged   *sync.Cond // on logging: what was read is in the log
+	logRead  int64      // bytes that were read of stderr
+	logEnded bool
 
 	mu      sync.Mutex // guards what follows
 	out     []byte     // frames to write
@@ -63,6 +66,7 @@ func (h *Handler) start(ctx context.Context, task jobs.Task, n int) (*child, err
 		h: h, n: n, proc: p, wake: make(chan struct{}, 1), ready: make(chan frame, 1), gone: make(chan struct{}),
 		calls: map[int64]*call{}, atOnce: 1,
 	}
+	c.logged = sync.NewCond(&c.logging)
 	c.ctx, c.end = context.WithCancel(context.Background())
 	h.born(c)
 	h.world.Go("handler stdin", c.write)

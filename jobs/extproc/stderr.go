@@ -3,7 +3,6 @@ package extproc
 import (
 	"errors"
 	"io"
-	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -60,7 +59,13 @@ const (
 // readLog reads the program's stderr until it ends.
 func (c *child) readLog() {
 	from := &logPipe{c: c}
-	defer from.release()
+	defer func() {
+		from.release()
+		c.logging.Lock()
+		c.logEnded = true
+		c.logging.Unlock()
+		c.logged.Broadcast()
+	}()
 	in := lines{from: from, max: maxLogLine}
 	for {
 		line, err := in.next()
@@ -87,6 +92,7 @@ func (p *logPipe) release() {
 	if p.held {
 		p.held = false
 		p.c.logging.Unlock()
+		p.c.logged.Broadcast()
 	}
 }
 
@@ -109,6 +115,7 @@ func (p *logPipe) Read(b []byte) (n int, err error) {
 			return false
 		}
 		p.held = true
+		p.c.logRead += int64(max(0, n))
 		return true
 	}); err != nil {
 		return 0, err
@@ -128,24 +135,21 @@ func (p *logPipe) Read(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// settleLog waits until what the program has written to stderr is in the log. A program
-// that writes without end is waited for no longer than it takes to read what a pipe
-// holds.
+// settleLog waits until what the program has written to stderr so far is in the log. A
+// program that writes without end is waited for no longer than it takes to read what the
+// pipe held.
 func (c *child) settleLog() {
 	raw, err := c.proc.stderr.SyscallConn()
 	if err != nil {
 		return
 	}
-	for range 1000 {
-		n := 0
-		c.logging.Lock()
-		if raw.Control(func(fd uintptr) { n = unread(int(fd)) }) != nil {
-			n = 0
-		}
-		c.logging.Unlock()
-		if n <= 0 {
-			return
-		}
-		runtime.Gosched()
+	c.logging.Lock()
+	defer c.logging.Unlock()
+	n := 0
+	if raw.Control(func(fd uintptr) { n = unread(int(fd)) }) != nil {
+		return
+	}
+	for until := c.logRead + int64(max(0, n)); c.logRead < until && !c.logEnded; {
+		c.logged.Wait()
 	}
 }
