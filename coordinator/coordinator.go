@@ -98,6 +98,11 @@ func (c *Coordinator) Submit(ctx context.Context, s Submission) (Submitted, erro
 				return Submitted{}, err
 			}
 		}
+		if src.list == nil { // what cannot be read leaves nothing behind
+			if err := c.convert(ctx, s, src); err != nil {
+				return Submitted{}, fmt.Errorf("plan %s: %w", run.jobID, err)
+			}
+		}
 		p, err := c.plan(ctx, s, run, definition, digest, src)
 		if err != nil {
 			return Submitted{}, fmt.Errorf("plan %s: %w", run.jobID, err)
@@ -195,7 +200,7 @@ func (x *indexing) all(ctx context.Context) error {
 		return err
 	}
 	if x.src.id.Items == 0 {
-		return &hayrick.UserError{What: x.src.name() + " holds no items", Hint: "give it at least one line, each a JSON value"}
+		return noItems(x.src, x.s.Definition.Input.Format)
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ type Options struct {
 	Format  string   // jsonl | csv | tsv | lines | parquet
 	Packed  string   // none | gzip | zstd
 	Columns []string // of csv and tsv without a first record that names them
+	Key     string   // the column that labels a record; "" = none
 	Skip    bool     // a record that is none becomes a line of its own
 	Limit   int64    // only the first n records; 0 = all
 	Most    int64    // the longest record, in bytes
@@ -160,6 +161,9 @@ func writeLines(out *sink, in *bufio.Reader) error {
 	if err := skipMark(in); err != nil {
 		return err
 	}
+	if k := out.o.Key; k != "" && k != "line" {
+		return noColumn(out.o, 0, []string{"line"})
+	}
 	var line []byte
 	for n := 1; ; n++ {
 		line = line[:0]
@@ -196,6 +200,20 @@ func writeLines(out *sink, in *bufio.Reader) error {
 			return nil
 		}
 	}
+}
+
+// noColumn says that none of the columns is the key.
+func noColumn(o Options, line int, columns []string) *Problem {
+	shown := columns[:min(len(columns), 20)]
+	return &Problem{Name: o.Name, Line: line, What: fmt.Sprintf("no column is named %q, which input.key asks for", o.Key),
+		Hint: "write one of " + strings.Join(shown, ", ") + " as input.key, or leave it out"}
+}
+
+// noKey says that a record has no label; what is how its place is told, where lines
+// do not.
+func noKey(o Options, line int, what, value string) *Problem {
+	return &Problem{Name: o.Name, Line: line, What: fmt.Sprintf("%sthe item has no key: column %q is %s", what, o.Key, value),
+		Hint: "give it one, or write input.on_bad_item: skip, which lists such items as permanent"}
 }
 
 func long(o Options, line int) *Problem {
