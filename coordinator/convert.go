@@ -27,9 +27,8 @@ const (
 	FormatFiles = "files"
 )
 
-// IsGlob says whether uri is a pattern of names: * and ? within a folder, ** over
-// folders, [a-z], {a,b}.
-func IsGlob(uri string) bool { return strings.ContainsAny(uri, "*?[{") }
+// IsGlob says whether uri is a pattern of names.
+func IsGlob(uri string) bool { return hayrick.IsPattern(uri) }
 
 // globRoot is the folder that a pattern's names lie in.
 func globRoot(pattern string) string {

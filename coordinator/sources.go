@@ -104,12 +104,12 @@ const (
 
 // opening is an object that is being opened.
 type opening struct {
-	src  *source
+	src   *source
 	whole int   // 1: it is converted
 	bytes int64 // of the object itself
-	done chan struct{}
-	body io.ReadCloser
-	err  error
+	done  chan struct{}
+	body  io.ReadCloser
+	err   error
 }
 
 // each opens the objects of a listing, several at once, and calls fn with them in their
