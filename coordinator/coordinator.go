@@ -191,7 +191,7 @@ type indexing struct {
 }
 
 func (c *Coordinator) newIndexing(s Submission, jobID string, src *source) *indexing {
-	return &indexing{c: c, s: s, jobID: jobID, src: src, cut: Indexer{Items: s.Definition.Batch.Items, Limit: s.Definition.Input.Limit, Go: c.World.Go}}
+	return &indexing{c: c, s: s, jobID: jobID, src: src, cut: Indexer{Items: s.Definition.Batch.Items, Bytes: int64(s.Definition.Batch.Bytes), Limit: s.Definition.Input.Limit, Go: c.World.Go}}
 }
 
 // all indexes the input.
@@ -244,7 +244,7 @@ func (x *indexing) each(ctx context.Context) error {
 			return err
 		}
 	}
-	if batch := x.s.Definition.Batch.Items; smallBatches(x.src.id.Items, x.tasks, batch) {
+	if batch := x.s.Definition.Batch.Items; x.s.Definition.Batch.Bytes == 0 && smallBatches(x.src.id.Items, x.tasks, batch) {
 		x.c.Log.Warn("the objects of the input are small, and a batch lies in one of them: joined, they would make fewer tasks",
 			hayrick.KeyJobID, x.jobID, "objects", list.list.Count(), "items", x.src.id.Items, "tasks", x.tasks, "batch_items", batch)
 	}

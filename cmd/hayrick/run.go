@@ -369,6 +369,15 @@ func (c *cli) kept(rates []hayrick.Rate) []hayrick.Rate {
 	return out
 }
 
+// batchWords is how large batches become.
+func batchWords(b hayrick.Batches) string {
+	words := number(int64(b.Items))
+	if b.Bytes > 0 {
+		words += " or " + size(int64(b.Bytes))
+	}
+	return words
+}
+
 // tellPlan says what is about to happen.
 func (c *cli) tellPlan(r *roles, f jobfile.File, s coordinator.Submitted) {
 	p, def := s.Plan, f.Definition
@@ -380,7 +389,7 @@ func (c *cli) tellPlan(r *roles, f jobfile.File, s coordinator.Submitted) {
 		each = count(int64(max(1, def.Handler.Processes)), "process") + " each"
 	}
 	c.tell("plan   %s -> %s of %s   %d at once, %s   store %s", count(p.Items, "item"), count(p.Group.Tasks, "task"),
-		number(int64(def.Batch.Items)), def.Run.MaxParallel, each, c.storeDir)
+		batchWords(def.Batch), def.Run.MaxParallel, each, c.storeDir)
 	for _, line := range c.rateLines(def.Rates, p.Items) {
 		c.tell("       %s", line)
 	}
