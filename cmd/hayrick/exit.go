@@ -35,7 +35,8 @@ const exitHelp = `Exit codes:
   2    wrong usage, or a job file or input that is not valid
   3    ended, but somebody has to look: paused, cancelled or failed, or no item at
        all went well; failed items with --strict; an audit that proves nothing: the run
-       has not SUCCEEDED, or a finding is "broken" (not view, stranger, leftover)
+       has not SUCCEEDED, or a finding is "broken" (not view, stranger, leftover);
+       keys that check --keys found missing or there twice
   4    no such run, task, item or file
   5    no permission to read or write something
   6    it would cost more than its budget, or take longer: refused or paused for that

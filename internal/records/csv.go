@@ -119,6 +119,7 @@ func writeCSV(out *sink, in *bufio.Reader, comma rune) error {
 			}
 			continue
 		}
+		out.begin(line)
 		for i, f := range fields {
 			sep := byte(',')
 			if i == 0 {

@@ -41,7 +41,7 @@ func writeParquet(ctx context.Context, w io.Writer, src io.Reader, o Options) (e
 	}
 	props := parquet.NewReaderProperties(memory.DefaultAllocator)
 	props.BufferedStreamEnabled = true
-	f, err := file.NewParquetReader(at, file.WithReadProps(props))
+	f, err := file.NewParquetReader(borrowed{at}, file.WithReadProps(props))
 	if err != nil {
 		return damaged(err)
 	}
@@ -73,6 +73,9 @@ func writeParquet(ctx context.Context, w io.Writer, src io.Reader, o Options) (e
 	}
 	return out.w.Flush()
 }
+
+// borrowed is a file that its reader does not close.
+type borrowed struct{ parquet.ReaderAtSeeker }
 
 // keyColumn checks that there is a column for the key.
 func keyColumn(schema *arrow.Schema, o Options) error {
@@ -117,6 +120,7 @@ func (s *sink) rows(rec arrow.RecordBatch) error {
 			}
 			continue
 		}
+		s.begin(int(s.n) + 1)
 		s.w.Write(bytes.TrimSuffix(line.Bytes(), []byte("\n")))
 		if err := s.end(); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -24,6 +25,7 @@ type Options struct {
 	Skip    bool     // a record that is none becomes a line of its own
 	Limit   int64    // only the first n records; 0 = all
 	Most    int64    // the longest record, in bytes
+	Places  bool     // each line begins with the line (of Parquet, the row) that its record begins on, and a tab; not of jsonl
 }
 
 // badMark begins the line of a record that is none. No JSON text begins with it.
@@ -118,6 +120,14 @@ type sink struct {
 	buf bytes.Buffer
 }
 
+// begin begins the line of one record.
+func (s *sink) begin(line int) {
+	if s.o.Places {
+		s.w.WriteString(strconv.Itoa(line))
+		s.w.WriteByte('\t')
+	}
+}
+
 // end ends the line of one record.
 func (s *sink) end() error {
 	if err := s.w.WriteByte('\n'); err != nil {
@@ -137,6 +147,7 @@ func (s *sink) bad(p *Problem) error {
 	if !s.o.Skip {
 		return p
 	}
+	s.begin(p.Line)
 	s.w.WriteString(badMark)
 	s.w.WriteString(strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
@@ -187,6 +198,7 @@ func writeLines(out *sink, in *bufio.Reader) error {
 			if i := invalid(text); i >= 0 {
 				fail = out.bad(notUTF8(out.o, n, i+1))
 			} else {
+				out.begin(n)
 				out.w.WriteString(`{"line":`)
 				out.text(string(text))
 				out.w.WriteByte('}')
