@@ -23,7 +23,8 @@ handled.
 
 With --keys it reads the whole input and tells items without a key, and keys that more
 than one item has, with where they stand: the first 20 of each, the rest as a number. It
-sorts the keys in the folder for temporary files ($TMPDIR), in about 64 MiB of memory.`,
+sorts the keys in the folder for temporary files ($TMPDIR), and memory does not grow with
+their number.`,
 		Example:     "  hayrick check jobs/backfill\n  hayrick check my-job.yaml -p small --set run.max_parallel=4 --json\n  hayrick check my-job.yaml --keys",
 		Annotations: endsWith(exitNotFound, exitUnwell),
 		Args:        arguments(1, 1),

@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	keyMemory = 48 << 20 // of keys that are being sorted
+	keyMemory = 24 << 20 // of keys that are being sorted
 	toldKeys  = 20
 )
 

@@ -246,6 +246,9 @@ func (c *cli) load(ctx context.Context, o submitOptions) (jobfile.File, jobs.Han
 	if err == nil && !o.detach { // what other machines have, they find out
 		err = checkHandler(ctx, f, h)
 	}
+	if err == nil && f.Definition.Input.URI == coordinator.StdinURI && f.Definition.Budget != nil && f.Definition.Budget.USD > 0 && c.onAWS() {
+		err = jobfile.Problems{{Place: f.At("budget.usd"), What: "budget.usd: what the run costs is found out by reading the input first, and standard input can be read once; write it to a file and name that in input.uri"}}
+	}
 	return f, h, err
 }
 
