@@ -105,4 +105,3 @@ func TestREADMEIsTrue(t *testing.T) {
 		}
 	}
 }
-
