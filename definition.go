@@ -65,7 +65,8 @@ type Input struct {
 
 // Batches says how the input is cut.
 type Batches struct {
-	Items int `json:"items"` // items a batch
+	Items int   `json:"items"`           // items a batch
+	Bytes Bytes `json:"bytes,omitempty"` // a batch also ends with the item in which it reaches so many bytes of JSON lines; 0 = items alone decide
 }
 
 // Run bounds the execution.

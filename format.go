@@ -26,3 +26,7 @@ func FormatOf(name string) string {
 	}
 	return ""
 }
+
+// IsPattern says whether an input.uri is a pattern of names: * and ? within a folder,
+// ** over folders, [a-z], {a,b}. A backslash before one of them means it as it stands.
+func IsPattern(uri string) bool { return strings.ContainsAny(uri, "*?[{") }

@@ -46,7 +46,7 @@ func (a *auditor) readInputs(ctx context.Context) error {
 			continue
 		}
 		// A clone has no digest of its own; its batches have.
-		if _, ok := a.hash(ctx, rel, in.SHA256, in.Pin.Size); ok {
+		if _, ok := a.hash(ctx, rel, in.SHA256, in.Length()); ok {
 			a.checked.Data++
 		}
 	}

@@ -115,7 +115,7 @@ func CostOf(k *Known, took time.Duration, f cost.Function) cost.Job {
 			break // it was indexed when the job was submitted
 		}
 		if in.URI == "" { // the handler listed them
-			j.Submit.Copied = max(in.Pin.Size, 1)
+			j.Submit.Copied = max(in.Length(), 1)
 			continue
 		}
 		j.Submit.Files, j.Submit.Folder = 1, manifest.IsFolder(in.URI)
@@ -127,7 +127,7 @@ func CostOf(k *Known, took time.Duration, f cost.Function) cost.Job {
 			j.Submit.Files = in.ObjectsRef.Count
 		}
 		if strings.HasPrefix(object, manifest.StoreScheme) || in.ObjectsRef != nil {
-			j.Submit.Copied = max(in.Pin.Size, 1)
+			j.Submit.Copied = max(in.Length(), 1)
 		}
 	}
 	var messages int64

@@ -27,9 +27,8 @@ const (
 	FormatFiles = "files"
 )
 
-// IsGlob says whether uri is a pattern of names: * and ? within a folder, ** over
-// folders, [a-z], {a,b}.
-func IsGlob(uri string) bool { return strings.ContainsAny(uri, "*?[{") }
+// IsGlob says whether uri is a pattern of names.
+func IsGlob(uri string) bool { return hayrick.IsPattern(uri) }
 
 // globRoot is the folder that a pattern's names lie in.
 func globRoot(pattern string) string {
@@ -71,7 +70,7 @@ func ListSources(ctx context.Context, sources Sources, uri string, fn func(strin
 func ConversionOf(in hayrick.Input, name string) (o records.Options, needed bool) {
 	o = records.Options{
 		Name: name, Format: in.Format, Packed: in.Compression, Columns: in.Columns,
-		Skip: in.OnBadItem == "skip", Limit: in.Limit, Most: MaxLineBytes,
+		Key: in.Key, Skip: in.OnBadItem == "skip", Limit: in.Limit, Most: MaxLineBytes,
 	}
 	if o.Packed == "" {
 		o.Packed = records.PackedOf(name)
@@ -103,7 +102,7 @@ func (c *Coordinator) convert(ctx context.Context, s Submission, src *source) (e
 		}
 		in = whole
 	}
-	return c.spoolFrom(ctx, src, func(w io.Writer) error {
+	if err := c.spoolFrom(ctx, src, func(w io.Writer) error {
 		if err := records.Write(ctx, w, in, o); err != nil {
 			if p := (*records.Problem)(nil); errors.As(err, &p) {
 				return err
@@ -111,7 +110,27 @@ func (c *Coordinator) convert(ctx context.Context, s Submission, src *source) (e
 			return fmt.Errorf("read the input %s: %w", src.id.URI, err)
 		}
 		return c.unchanged(ctx, src, "read")
-	})
+	}); err != nil {
+		return err
+	}
+	if src.size == 0 && !src.member {
+		return noItems(src, s.Definition.Input.Format)
+	}
+	return nil
+}
+
+// noItems refuses an input without any.
+func noItems(src *source, format string) error {
+	hint := "give it at least one line, each a JSON value"
+	switch format {
+	case "csv", "tsv":
+		hint = "its first record names the columns, and each one behind it is an item; or write input.columns: [a, b]"
+	case "lines":
+		hint = "give it at least one line that holds more than white space"
+	case "parquet":
+		hint = "give it at least one row"
+	}
+	return &hayrick.UserError{What: src.name() + " holds no items", Hint: hint}
 }
 
 // spoolFrom makes a scratch file of what write writes the source's content.
@@ -134,7 +153,7 @@ func (c *Coordinator) spoolFrom(ctx context.Context, src *source, write func(io.
 	if err != nil {
 		return fmt.Errorf("spool the items: %w", err)
 	}
-	src.spool, src.size = f, size
+	src.spool, src.size, src.id.Bytes = f, size, size
 	src.id.SHA256 = hex.EncodeToString(h.Sum(nil))
 	return nil
 }
@@ -206,6 +225,7 @@ func (c *Coordinator) stdin(ctx context.Context, s Submission) (*source, error) 
 	if err != nil {
 		return nil, fmt.Errorf("read standard input: %w", err)
 	}
+	src.id.Bytes = 0 // the pin is of what is stored
 	src.id.Pin = manifest.Pin{Size: src.size, ETag: "sha256:" + src.id.SHA256}
 	return src, nil
 }

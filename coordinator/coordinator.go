@@ -98,6 +98,11 @@ func (c *Coordinator) Submit(ctx context.Context, s Submission) (Submitted, erro
 				return Submitted{}, err
 			}
 		}
+		if src.list == nil { // what cannot be read leaves nothing behind
+			if err := c.convert(ctx, s, src); err != nil {
+				return Submitted{}, fmt.Errorf("plan %s: %w", run.jobID, err)
+			}
+		}
 		p, err := c.plan(ctx, s, run, definition, digest, src)
 		if err != nil {
 			return Submitted{}, fmt.Errorf("plan %s: %w", run.jobID, err)
@@ -186,7 +191,7 @@ type indexing struct {
 }
 
 func (c *Coordinator) newIndexing(s Submission, jobID string, src *source) *indexing {
-	return &indexing{c: c, s: s, jobID: jobID, src: src, cut: Indexer{Items: s.Definition.Batch.Items, Limit: s.Definition.Input.Limit, Go: c.World.Go}}
+	return &indexing{c: c, s: s, jobID: jobID, src: src, cut: Indexer{Items: s.Definition.Batch.Items, Bytes: int64(s.Definition.Batch.Bytes), Limit: s.Definition.Input.Limit, Go: c.World.Go}}
 }
 
 // all indexes the input.
@@ -195,7 +200,7 @@ func (x *indexing) all(ctx context.Context) error {
 		return err
 	}
 	if x.src.id.Items == 0 {
-		return &hayrick.UserError{What: x.src.name() + " holds no items", Hint: "give it at least one line, each a JSON value"}
+		return noItems(x.src, x.s.Definition.Input.Format)
 	}
 	return nil
 }
@@ -239,7 +244,7 @@ func (x *indexing) each(ctx context.Context) error {
 			return err
 		}
 	}
-	if batch := x.s.Definition.Batch.Items; smallBatches(x.src.id.Items, x.tasks, batch) {
+	if batch := x.s.Definition.Batch.Items; x.s.Definition.Batch.Bytes == 0 && smallBatches(x.src.id.Items, x.tasks, batch) {
 		x.c.Log.Warn("the objects of the input are small, and a batch lies in one of them: joined, they would make fewer tasks",
 			hayrick.KeyJobID, x.jobID, "objects", list.list.Count(), "items", x.src.id.Items, "tasks", x.tasks, "batch_items", batch)
 	}

@@ -29,6 +29,7 @@ const (
 	chunkCount     = 24
 	maxChunkBytes  = 256 << 10
 	chunkItemBytes = 4 << 10
+	chunkBatches   = 2 << 10 // that batch.bytes alone may cut of one chunk
 	maxHashers     = 8
 )
 
@@ -48,6 +49,7 @@ type Indexer struct {
 	Version  string                      // of it, for the batches
 	First    int64                       // the ordinal of the first item
 	Items    int                         // items a batch, at least 1
+	Bytes    int64                       // a batch also ends with the record in which it reaches so many; 0 = any
 	Limit    int64                       // only the first n items; 0 = all
 	Go       func(name string, f func()) // World.Go
 	Progress func(bytes, items int64)    // after each chunk, from one goroutine; may be nil
@@ -134,6 +136,9 @@ func (x Indexer) Index(ctx context.Context, r io.Reader, emit func(manifest.Batc
 func (x Indexer) chunks() chan *chunk {
 	free := make(chan *chunk, chunkCount)
 	size := chunkItemBytes * min(x.Items, maxChunkBytes/chunkItemBytes)
+	if x.Bytes > 0 && x.Bytes < int64(size)/chunkBatches {
+		size = max(chunkItemBytes, int(x.Bytes)*chunkBatches)
+	}
 	if x.chunk > 0 {
 		size = x.chunk
 	}
@@ -283,7 +288,8 @@ func (s *scanner) scan(c *chunk) (full bool, err error) {
 		}
 		p = end + 1
 		if s.content {
-			if full = s.record(); full || s.batch.items == s.x.Items {
+			full = s.record()
+			if full || s.batch.items == s.x.Items || s.x.Bytes > 0 && s.at+int64(p)-s.batch.offset >= s.x.Bytes {
 				c.pieces = append(c.pieces, s.close(from, p))
 			}
 		}
@@ -298,7 +304,7 @@ func (s *scanner) scan(c *chunk) (full bool, err error) {
 		if n := s.at + int64(len(data)) - s.batch.offset; n > s.x.maxBatch {
 			return false, &hayrick.UserError{
 				What: fmt.Sprintf("the batch of %d items at %s:%d is longer than %d bytes", s.x.Items, s.x.Object, s.batch.line, s.x.maxBatch),
-				Hint: "a worker holds a batch in memory: lower batch.items",
+				Hint: "a worker holds a batch in memory: lower batch.items, or write batch.bytes: 64MiB",
 			}
 		}
 	}

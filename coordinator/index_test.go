@@ -52,6 +52,33 @@ func naive(data []byte) (records []string, lines []int64) {
 	return records, lines
 }
 
+// naiveSizes is how many items each batch has, said in the shortest way.
+func naiveSizes(data []byte, x Indexer) (sizes []int) {
+	at, begins, n, all := 0, 0, 0, int64(0)
+	for i, line := range strings.SplitAfter(string(data), "\n") {
+		text := line
+		if i == 0 {
+			text = strings.TrimPrefix(line, "\xef\xbb\xbf")
+		}
+		at += len(line)
+		rest := strings.TrimLeft(strings.TrimSuffix(text, "\n"), " \t\r")
+		if rest == "" || x.Limit > 0 && all == x.Limit {
+			continue
+		}
+		if n == 0 {
+			begins = at - len(strings.TrimLeft(text, " \t\r"))
+		}
+		n, all = n+1, all+1
+		if n == x.Items || x.Bytes > 0 && int64(at-begins) >= x.Bytes || all == x.Limit {
+			sizes, n = append(sizes, n), 0
+		}
+	}
+	if n > 0 {
+		sizes = append(sizes, n)
+	}
+	return sizes
+}
+
 // opened reads every batch's range as a worker does.
 func opened(data []byte, batches []manifest.Batch) (items []manifest.BatchItem, err error) {
 	for _, b := range batches {
@@ -65,7 +92,7 @@ func opened(data []byte, batches []manifest.Batch) (items []manifest.BatchItem, 
 }
 
 // 002-01: whatever bytes an input has, its batches open to exactly its records, in
-// order, each with its ordinal and line; every batch but the last is full.
+// order, each with its ordinal and line; every batch but the last is full, of items or of bytes.
 func TestIndexFindsEveryRecordOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		part := rapid.SampledFrom([]string{
@@ -74,6 +101,7 @@ func TestIndexFindsEveryRecordOnce(t *testing.T) {
 		data := []byte(strings.Join(rapid.SliceOf(part).Draw(t, "parts"), ""))
 		x := Indexer{
 			Items: rapid.IntRange(1, 5).Draw(t, "items"),
+			Bytes: int64(rapid.SampledFrom([]int{0, 0, 1, 2, 5, 20, 60}).Draw(t, "bytes")),
 			Limit: int64(rapid.IntRange(0, 6).Draw(t, "limit")),
 			chunk: rapid.IntRange(3, 70).Draw(t, "chunk"),
 		}
@@ -101,10 +129,13 @@ func TestIndexFindsEveryRecordOnce(t *testing.T) {
 				t.Fatalf("item %d is %q (ordinal %d, line %d), want %q on line %d", i, it.Data, it.Ordinal, it.Line, records[i], lines[i])
 			}
 		}
-		end := int64(0)
+		end, sizes := int64(0), naiveSizes(data, x)
+		if len(batches) != len(sizes) {
+			t.Fatalf("%d batches, want %v", len(batches), sizes)
+		}
 		for i, b := range batches {
-			if b.Offset < end || b.Items < 1 || i < len(batches)-1 && b.Items != x.Items {
-				t.Fatalf("batch %d of %d: %+v after byte %d, want %d items", i, len(batches), b, end, x.Items)
+			if b.Offset < end || i >= len(sizes) || b.Items != sizes[i] {
+				t.Fatalf("batch %d of %d: %+v after byte %d, want batches of %v items", i, len(batches), b, end, sizes)
 			}
 			end = b.Offset + b.Length
 		}

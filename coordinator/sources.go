@@ -99,14 +99,17 @@ func (l *listing) read() func() (sourceLine, error) {
 const (
 	openAhead      = 64
 	openAheadBytes = 64 << 20
+	convertAhead   = 4 // of those that are converted: they are read whole then
 )
 
 // opening is an object that is being opened.
 type opening struct {
-	src  *source
-	done chan struct{}
-	body io.ReadCloser
-	err  error
+	src   *source
+	whole int   // 1: it is converted
+	bytes int64 // of the object itself
+	done  chan struct{}
+	body  io.ReadCloser
+	err   error
 }
 
 // each opens the objects of a listing, several at once, and calls fn with them in their
@@ -116,6 +119,7 @@ func (c *Coordinator) each(ctx context.Context, s Submission, l *listing, open f
 	defer cancel()
 	var ahead []*opening
 	var bytes int64
+	whole := 0
 	defer func() {
 		cancel()
 		for _, o := range ahead {
@@ -126,7 +130,7 @@ func (c *Coordinator) each(ctx context.Context, s Submission, l *listing, open f
 	}()
 	next, more := l.read(), true
 	for n := 0; ; {
-		for more && len(ahead) < openAhead && (len(ahead) == 0 || bytes < openAheadBytes) {
+		for more && len(ahead) < openAhead && whole < convertAhead && (len(ahead) == 0 || bytes < openAheadBytes) {
 			line, err := next()
 			if err == io.EOF {
 				more = false
@@ -140,7 +144,11 @@ func (c *Coordinator) each(ctx context.Context, s Submission, l *listing, open f
 				size: line.Pin.Size, n: n, member: true,
 			}}
 			n++
-			bytes += o.src.size
+			if _, needed := ConversionOf(s.Definition.Input, line.URI); needed {
+				o.whole = 1
+			}
+			o.bytes = o.src.size
+			bytes, whole = bytes+o.bytes, whole+o.whole
 			ahead = append(ahead, o)
 			c.World.Go("open source", func() {
 				defer close(o.done)
@@ -152,7 +160,7 @@ func (c *Coordinator) each(ctx context.Context, s Submission, l *listing, open f
 		}
 		o := ahead[0]
 		ahead = ahead[1:]
-		bytes -= o.src.size
+		bytes, whole = bytes-o.bytes, whole-o.whole
 		if <-o.done; o.err != nil {
 			return o.err
 		}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bmatcuk/doublestar/v4"
+
 	"hayrick"
 )
 
@@ -34,6 +36,7 @@ func check(root *node, d *hayrick.JobDefinition, failed []string) Problems {
 	c.handler(d.Handler)
 	c.rule(d.Input.URI != "" || d.Input.Items, "input", "neither a file nor items; write uri: ./items.jsonl, or items: true when the handler lists its own")
 	c.rule(d.Input.URI == "" || !d.Input.Items, "input.items", `items come from the file or from the handler, not both; drop one, or write uri: ""`)
+	c.input(d.Input)
 	c.rule(d.Run.ItemTimeout > 0, "run.item_timeout", "0s; write a time such as 90s")
 	c.rule(d.Run.ItemTimeout < d.Run.TaskTimeout, "run.item_timeout", "%s is not below run.task_timeout, %s; a task must have time for an item", word(d.Run.ItemTimeout), word(d.Run.TaskTimeout))
 	c.rule(d.Run.Lease.D().Seconds() >= 1, "run.lease", "%s; write 1s or more", word(d.Run.Lease))
@@ -59,6 +62,29 @@ func check(root *node, d *hayrick.JobDefinition, failed []string) Problems {
 	c.open("input.uri", d.Input.URI)
 	c.open("output.uri", d.Output.URI)
 	return c.problems
+}
+
+// input judges what an input is, by what is written of it.
+func (c *checker) input(in hayrick.Input) {
+	text := in.Format == "csv" || in.Format == "tsv"
+	folder := strings.HasSuffix(in.URI, "/")
+	pattern := !folder && hayrick.IsPattern(in.URI)
+	c.rule(!in.Items || in.Format == "jsonl", "input.format", "%s, and the handler lists its items as JSON; leave format out", quoted(in.Format))
+	c.rule(len(in.Columns) == 0 || text, "input.columns", "names the columns of csv and tsv, and input.format is %s; leave columns out", in.Format)
+	seen := map[string]bool{}
+	for i, name := range in.Columns {
+		at := fmt.Sprintf("input.columns[%d]", i)
+		c.rule(name != "", at, "empty; name each column")
+		c.rule(name == "" || !seen[name], at, "%s is there twice; name each column once", quoted(name))
+		seen[name] = true
+	}
+	c.rule(len(in.Columns) == 0 || !text || in.Key == "" || seen[in.Key], "input.key", "%s is none of input.columns; write one of them", quoted(in.Key))
+	c.rule(in.Format != "lines" || in.Key == "" || in.Key == "line", "input.key", `%s, and an item of lines is {"line": "<text>"}; write key: line, or leave it out`, quoted(in.Key))
+	packed := in.Compression == "gzip" || in.Compression == "zstd"
+	c.rule(!packed || in.Format != "parquet" && in.Format != "files", "input.compression", "%s, and %s is read as it lies; leave compression out", in.Compression, in.Format)
+	c.rule(in.Format != "parquet" || in.URI != "-", "input.uri", "standard input, and a Parquet file is read from its end; write the name of a file")
+	c.rule(in.Format != "files" || in.URI == "" || folder || pattern, "input.uri", "%s is one file, and input.format: files lists many; write a folder with a slash at its end, or a pattern such as ./in/*.tif", shortened(in.URI))
+	c.rule(!pattern || doublestar.ValidatePattern(in.URI), "input.uri", "%s is no pattern of names; close each [ and {, and write a backslash before one that is meant", shortened(in.URI))
 }
 
 type checker struct {

@@ -107,7 +107,10 @@ func (r *reader) definition(n *node, d *hayrick.JobDefinition) {
 			}
 		},
 		"batch": func(n *node, path string) {
-			r.object(n, path, fields{"items": whole(r, &d.Batch.Items, 1, maxBatchItems)})
+			r.object(n, path, fields{
+				"items": whole(r, &d.Batch.Items, 1, maxBatchItems),
+				"bytes": r.unit(&d.Batch.Bytes, "16MiB"),
+			})
 		},
 		"run": func(n *node, path string) {
 			r.object(n, path, fields{

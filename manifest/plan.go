@@ -45,10 +45,19 @@ type InputID struct {
 	Pin    Pin    `json:"pin"`    // the object's identity at indexing; of a folder, that of its listing
 	Items  int64  `json:"items"`
 	SHA256 string `json:"sha256,omitempty"` // of a copy in the store
+	Bytes  int64  `json:"bytes,omitempty"`  // of a copy in another form, JSON lines of a CSV file for one; 0 = those of the pin
 
 	// Of a folder: the objects that were read, in the order of their ordinals.
 	Objects    []InputID `json:"objects,omitempty"`
 	ObjectsRef *Ref      `json:"objects_ref,omitempty"`
+}
+
+// Length is how many bytes the object has that batches name.
+func (in InputID) Length() int64 {
+	if in.Bytes > 0 {
+		return in.Bytes
+	}
+	return in.Pin.Size
 }
 
 // InlineObjects is InlineList for the objects of a folder.

@@ -23,10 +23,11 @@ type segment struct {
 	batches []manifest.Batch // without their object, which the digest names
 }
 
-// packer cuts lines into batches of the same number of items, and batches into
+// packer cuts lines into batches of the same number of items, or bytes, and batches into
 // segments. It holds the batches of one segment and none of the lines.
 type packer struct {
-	items int // a batch
+	items int   // a batch
+	bytes int64 // a batch, at which it ends; 0 = any
 
 	seg   segment
 	batch manifest.Batch
@@ -34,8 +35,9 @@ type packer struct {
 	part  hash.Hash // of the batch
 }
 
-func newPacker(items int) *packer {
-	return &packer{items: items, whole: sha256.New(), part: sha256.New()}
+// newPacker packs batches of so many items, and of about so many bytes unless that is 0.
+func newPacker(items int, bytes int64) *packer {
+	return &packer{items: items, bytes: bytes, whole: sha256.New(), part: sha256.New()}
 }
 
 // add appends one line, with its newline. full says that the segment should end.
@@ -49,7 +51,7 @@ func (p *packer) add(ordinal int64, line []byte) (full bool) {
 	p.batch.Length += int64(len(line))
 	p.seg.lines++
 	p.seg.length += int64(len(line))
-	if p.batch.Items < p.items {
+	if p.batch.Items < p.items && (p.bytes == 0 || p.batch.Length < p.bytes) {
 		return false
 	}
 	p.endBatch()

@@ -217,7 +217,7 @@ func (c *conversation) failed(id string) []failed {
 
 func (c *conversation) plan(out *strings.Builder, now time.Time) {
 	c.n++
-	sum, pack := newTally(), newPacker(c.batch)
+	sum, pack := newTally(), newPacker(c.batch, 0)
 	var lines [][]byte
 	var listed []string
 	because := map[int64]string{}
@@ -394,7 +394,8 @@ func TestErrorTypesAreBounded(t *testing.T) {
 func TestPacker(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size, n := rapid.IntRange(1, 5).Draw(t, "batch"), rapid.IntRange(1, 3*segmentBatches).Draw(t, "items")
-		p := newPacker(size)
+		most := rapid.SampledFrom([]int64{0, 0, 1, 30, 60}).Draw(t, "bytes")
+		p := newPacker(size, most)
 		var all []byte
 		var segs []segment
 		for i := range n {
@@ -421,7 +422,7 @@ func TestPacker(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if last := i == len(segs)-1 && k == len(s.batches)-1; b.Items != size && !last || b.FirstOrdinal != int64(next) || items[0].Ordinal != int64(next) {
+				if last := i == len(segs)-1 && k == len(s.batches)-1; b.Items != size && (most == 0 || b.Length < most) && !last || b.Items > size || b.FirstOrdinal != int64(next) || items[0].Ordinal != int64(next) {
 					t.Fatalf("batch %+v, the next item is %d", b, next)
 				}
 				next += b.Items

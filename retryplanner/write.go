@@ -128,7 +128,7 @@ func (c *closing) pack(ctx context.Context, items *spool, name string) (manifest
 		}
 		return nil
 	}
-	pack := newPacker(c.definition.Batch.Items)
+	pack := newPacker(c.definition.Batch.Items, int64(c.definition.Batch.Bytes))
 	for r := bufio.NewReaderSize(body, 64<<10); ; {
 		line, err := r.ReadBytes('\n')
 		if err == io.EOF {

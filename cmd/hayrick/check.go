@@ -6,28 +6,35 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"hayrick/coordinator"
 	"hayrick/jobs"
 )
 
 func checkCommand(c *cli) *cobra.Command {
 	var o submitOptions
+	var keys bool
 	cmd := &cobra.Command{
 		Use: "check <job>", Short: "Look for what is wrong with a job before it runs, and write nothing",
 		Long: `Look for what is wrong with a job: its file, profile applied, with the rules between its
 keys; its handler, which is started where it is a program; the rates, for the clocks of
 the store; the output folder; and the first items of the input, as a worker would read
 them. All problems of the file are told at once. Nothing is written and no item is
-handled.`,
-		Example:     "  hayrick check jobs/backfill\n  hayrick check my-job.yaml -p small --set run.max_parallel=4 --json",
-		Annotations: endsWith(exitNotFound),
+handled.
+
+With --keys it reads the whole input and tells items without a key, and keys that more
+than one item has, with where they stand: the first 20 of each, the rest as a number. It
+sorts the keys in the folder for temporary files ($TMPDIR), in about 64 MiB of memory.`,
+		Example:     "  hayrick check jobs/backfill\n  hayrick check my-job.yaml -p small --set run.max_parallel=4 --json\n  hayrick check my-job.yaml --keys",
+		Annotations: endsWith(exitNotFound, exitUnwell),
 		Args:        arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.verb, o.job = "run", args[0]
-			return runCheck(cmd.Context(), c, o)
+			return runCheck(cmd.Context(), c, o, keys)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.profile, "profile", "p", c.get("HAYRICK_PROFILE"), "profile of the job file (default $HAYRICK_PROFILE)")
+	f.BoolVar(&keys, "keys", false, "find keys that are missing or there twice, in the whole input; exit 3 when there are some")
 	f.StringArrayVar(&o.sets, "set", nil, "change a key of the job file, such as run.max_parallel=4")
 	return cmd
 }
@@ -42,6 +49,7 @@ type checked struct {
 	Input   string         `json:"input"` // its uri; "" = the handler's own items
 	Output  string         `json:"output"`
 	Store   string         `json:"store"`
+	Keys    *checkedKeys   `json:"keys,omitempty"` // with --keys
 }
 
 type checkedHandler struct {
@@ -50,7 +58,7 @@ type checkedHandler struct {
 }
 
 // runCheck is what run does before it makes a store.
-func runCheck(ctx context.Context, c *cli, o submitOptions) error {
+func runCheck(ctx context.Context, c *cli, o submitOptions, keys bool) error {
 	ctx, stop := c.untilInterrupt(ctx)
 	defer stop()
 	f, h, err := c.load(ctx, o)
@@ -70,13 +78,22 @@ func runCheck(ctx context.Context, c *cli, o submitOptions) error {
 		return err
 	}
 	defer st.Close()
-	if err := c.checkInput(ctx, noClones{st}, f.Definition); err != nil {
+	if !keys { // which looks at all of them
+		if err := c.checkInput(ctx, noClones{st}, f.Definition); err != nil {
+			return err
+		}
+	} else if res.Keys, err = c.checkKeys(ctx, noClones{st}, f, h); err != nil {
 		return err
 	}
 	if c.json {
-		return c.printJSON(res)
+		err = c.printJSON(res)
+	} else {
+		err = c.sayChecked(res, o)
 	}
-	return c.sayChecked(res, o)
+	if err == nil && res.Keys != nil && res.Keys.Missing+res.Keys.Twice > 0 {
+		return ended(exitUnwell)
+	}
+	return err
 }
 
 func (c *cli) sayChecked(res checked, o submitOptions) error {
@@ -85,8 +102,14 @@ func (c *cli) sayChecked(res checked, o submitOptions) error {
 		file += "  (profile " + res.Profile + ")"
 	}
 	input := res.Input + "  its first items are good"
-	if res.Input == "" {
+	switch {
+	case res.Input == "":
 		input = "the handler's own items"
+	case res.Input == coordinator.StdinURI:
+		input = "standard input, which run reads"
+	}
+	if res.Keys != nil {
+		return c.sayKeys(res)
 	}
 	rows := [][]string{{"file", file}, {"handler", res.Handler.Name}, {"input", input}, {"output", res.Output}, {"store", res.Store}}
 	for _, r := range rows {

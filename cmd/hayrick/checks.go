@@ -137,7 +137,7 @@ func (c *cli) outputProblem(uri string) (what string, denied *hayrick.UserError)
 		return "", nil
 	}
 	if strings.Contains(uri, "://") && !strings.HasPrefix(uri, "file:///") {
-		return "this store publishes into folders of this machine; write a path", nil
+		return "this store publishes into folders of this machine; write a path, or name a store on AWS: -C s3://<name>", nil
 	}
 	out, err1 := filepath.Abs(strings.TrimPrefix(uri, "file://"))
 	store, err2 := filepath.Abs(c.storeDir)
@@ -260,6 +260,13 @@ func (c *cli) checkObject(ctx context.Context, sources coordinator.Sources, def 
 	if len(bad) == 0 {
 		return nil
 	}
+	if def.Input.Format != "jsonl" { // its lines are not the items
+		for i, b := range bad {
+			if !b.placed {
+				bad[i].what, bad[i].placed = fmt.Sprintf("%s: item %d: %s", uri, b.line, b.what), true
+			}
+		}
+	}
 	skip := def.Input.OnBadItem == "skip"
 	if !c.json && !(skip && c.quiet) {
 		c.sayDamaged(uri, bad, whole)
@@ -278,7 +285,11 @@ func (c *cli) checkObject(ctx context.Context, sources coordinator.Sources, def 
 	}
 	what := fmt.Sprintf("%s of %s %s", lines, uri, no)
 	if c.json {
-		what += fmt.Sprintf("; the first is line %s: %s", bad[0].place(), bad[0].what)
+		first := bad[0].what
+		if !bad[0].placed {
+			first = fmt.Sprintf("line %s: %s", bad[0].place(), first)
+		}
+		what += "; the first is " + first
 	}
 	return &hayrick.UserError{
 		What: what,
@@ -319,6 +330,10 @@ func (c *cli) sayDamaged(uri string, bad []badLine, whole bool) {
 			c.mustTell("... and %s%s", count(int64(len(bad)-i), "more line"), of)
 			return
 		}
+		if b.placed {
+			c.mustTell("%s", b.what)
+			continue
+		}
 		c.mustTell("%s:%s: %s", uri, b.place(), b.what)
 	}
 }
@@ -346,6 +361,8 @@ type badLine struct {
 	line int64
 	col  int // in characters, from 1; 0 = the line as a whole
 	what string
+
+	placed bool // what begins with the place
 }
 
 // place is line:col, or the line.
@@ -378,12 +395,14 @@ func damagedLines(r io.Reader, def hayrick.JobDefinition) (bad []badLine, whole 
 		}
 		text := bytes.TrimSuffix(b, []byte("\n"))
 		if rec := manifest.TrimRecord(text); len(rec) > 0 {
-			if what, at := damage(rec, def); what != "" {
+			if why, marked := records.Bad(rec); marked {
+				bad = append(bad, badLine{line: line, what: why, placed: true})
+			} else if what, at := damage(rec, def); what != "" {
 				col := 0
 				if at > 0 {
 					col = utf8.RuneCount(text[:bytes.Index(text, rec)]) + utf8.RuneCount(rec[:at-1]) + 1
 				}
-				bad = append(bad, badLine{line, col, what})
+				bad = append(bad, badLine{line: line, col: col, what: what})
 			}
 			if items++; items == def.Input.Limit {
 				return bad, true, nil

@@ -46,10 +46,8 @@ func TestDeniedOnStandIns(t *testing.T) {
 	t.Cleanup(log.Close)
 	hayrick := func(args ...string) (code int, out, errs string) {
 		t.Helper()
-		c := &child{cmd: process(t, dir, append([]string{"-C", "s3://" + store}, args...)...)}
-		c.cmd.Env = append(os.Environ(), log.Env()...)
-		c.cmd.Stdout, c.cmd.Stderr = &c.out, &c.errs
-		err := c.cmd.Run()
+		c := startWith(t, log.Env(), dir, append([]string{"-C", "s3://" + store}, args...)...)
+		err := <-c.ended
 		return codeOf(err), c.out.String(), c.errs.String()
 	}
 	deny := func(action, resource string) {

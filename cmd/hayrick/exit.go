@@ -35,7 +35,8 @@ const exitHelp = `Exit codes:
   2    wrong usage, or a job file or input that is not valid
   3    ended, but somebody has to look: paused, cancelled or failed, or no item at
        all went well; failed items with --strict; an audit that proves nothing: the run
-       has not SUCCEEDED, or a finding is "broken" (not view, stranger, leftover)
+       has not SUCCEEDED, or a finding is "broken" (not view, stranger, leftover);
+       keys that check --keys found missing or there twice
   4    no such run, task, item or file
   5    no permission to read or write something
   6    it would cost more than its budget, or take longer: refused or paused for that
@@ -102,6 +103,12 @@ func serverFault(err error) bool {
 	return errors.As(err, &reply) && reply.HTTPStatusCode() >= 500
 }
 
+// nobodyAnswers says that no connection could be made.
+func nobodyAnswers(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
 // temporary makes err one that ends when a person has made room.
 func temporary(err error) error {
 	var user *hayrick.UserError
@@ -158,6 +165,8 @@ func complaintOf(err error) *complaint {
 		c.Error, c.Hint = "interrupted", "the same command goes on where it stopped"
 	case tooManyFiles(err):
 		c.Hint = "raise the limit of open files (`ulimit -n 1024`) and run the same command again"
+	case nobodyAnswers(err):
+		c.Hint = "check the network, AWS_REGION and AWS_ENDPOINT_URL*; then the same command goes on where it stopped"
 	case c.Exit == exitTemporary:
 		c.Hint = "the same command goes on where it stopped"
 	case c.Exit == exitUsage:

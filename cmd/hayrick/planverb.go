@@ -93,6 +93,8 @@ type plan struct {
 	Batch   int      `json:"batch_items"`
 	Store   string   `json:"store"`
 	Where   string   `json:"where"` // this process, or functions
+	// BatchBytes is where a batch ends that has fewer items; 0 = nowhere.
+	BatchBytes int64 `json:"batch_bytes"`
 	// FloorMS is how long the rates let it take at least; Rate is the one that does.
 	FloorMS int64        `json:"floor_ms"`
 	Rate    string       `json:"floor_rate,omitempty"`
@@ -255,7 +257,7 @@ func (c *cli) plan(ctx context.Context, f jobfile.File, h jobs.Handler, o submit
 func (c *cli) planOf(def hayrick.JobDefinition, found coordinator.Preview, most map[string]int64, o submitOptions) *plan {
 	p := &plan{
 		Schema: "hayrick.preview/v1", JobID: found.JobID, Resumed: found.Resumed, Items: found.Items, Tasks: found.Tasks,
-		Blocks: (found.Tasks + manifest.BlockTasks - 1) / manifest.BlockTasks, Batch: def.Batch.Items, Store: c.storeDir,
+		Blocks: (found.Tasks + manifest.BlockTasks - 1) / manifest.BlockTasks, Batch: def.Batch.Items, BatchBytes: int64(def.Batch.Bytes), Store: c.storeDir,
 		Where: "this process", Lines: []cost.Line{}, def: &def, Because: reasons(def, found, o),
 	}
 	functions := o.detach && c.onAWS()
@@ -325,7 +327,7 @@ func readPrices(path string) (cost.Prices, error) {
 
 // sayPlan prints a plan in words.
 func (c *cli) sayPlan(p *plan) error {
-	c.print("plan   %s -> %s of %s in %s", count(p.Items, "item"), count(p.Tasks, "task"), number(int64(p.Batch)), count(p.Blocks, "block"))
+	c.print("plan   %s -> %s of %s in %s", count(p.Items, "item"), count(p.Tasks, "task"), batchWords(p.def.Batch), count(p.Blocks, "block"))
 	c.print("run    %s   %s", p.JobID, strings.Join(p.Because, "; "))
 	c.print("where  %s, %d at once, %s in flight each   store %s", p.Where, p.def.Run.MaxParallel, count(int64(p.def.Run.ItemsInFlight), "item"), p.Store)
 	for _, line := range c.rateLines(p.def.Rates, p.Items) {

@@ -240,6 +240,9 @@ func (c *cli) load(ctx context.Context, o submitOptions) (jobfile.File, jobs.Han
 		text, _ := over.MarshalText()
 		err = jobfile.Problems{{Place: f.At("run.item_timeout"), What: fmt.Sprintf("run.item_timeout: %s, and no function of AWS lives longer than %v; write less, or leave --detach out and work with hayrick worker", text, longestFunction)}}
 	}
+	if err == nil && f.Definition.Input.URI == coordinator.StdinURI && f.Definition.Budget != nil && f.Definition.Budget.USD > 0 && c.onAWS() {
+		err = jobfile.Problems{{Place: f.At("budget.usd"), What: "budget.usd: what the run costs is found out by reading the input first, and standard input can be read once; write it to a file and name that in input.uri"}}
+	}
 	if err == nil && !o.detach { // what other machines have, they find out
 		err = checkHandler(ctx, f, h)
 	}
@@ -366,6 +369,15 @@ func (c *cli) kept(rates []hayrick.Rate) []hayrick.Rate {
 	return out
 }
 
+// batchWords is how large batches become.
+func batchWords(b hayrick.Batches) string {
+	words := number(int64(b.Items))
+	if b.Bytes > 0 {
+		words += " or " + size(int64(b.Bytes))
+	}
+	return words
+}
+
 // tellPlan says what is about to happen.
 func (c *cli) tellPlan(r *roles, f jobfile.File, s coordinator.Submitted) {
 	p, def := s.Plan, f.Definition
@@ -377,7 +389,7 @@ func (c *cli) tellPlan(r *roles, f jobfile.File, s coordinator.Submitted) {
 		each = count(int64(max(1, def.Handler.Processes)), "process") + " each"
 	}
 	c.tell("plan   %s -> %s of %s   %d at once, %s   store %s", count(p.Items, "item"), count(p.Group.Tasks, "task"),
-		number(int64(def.Batch.Items)), def.Run.MaxParallel, each, c.storeDir)
+		batchWords(def.Batch), def.Run.MaxParallel, each, c.storeDir)
 	for _, line := range c.rateLines(def.Rates, p.Items) {
 		c.tell("       %s", line)
 	}

@@ -15,6 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/apache/arrow-go/v18/parquet/pqarrow"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -40,7 +44,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "signals": signals, "killed": killed, "json": checkJSON, "lines": lines, "numbered": numbered,
+			"exits": exits, "signals": signals, "killed": killed, "json": checkJSON, "lines": lines, "numbered": numbered, "parquet": parquetFile,
 		},
 	})
 }
@@ -210,4 +214,24 @@ func numbered(ts *testscript.TestScript, _ bool, args []string) {
 		fmt.Fprintf(&b, "{\"id\":\"i%d\"}\n", i)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(b.String()), 0o644))
+}
+
+// parquet <file> <id>...: writes a Parquet file with a row for each id, null for -.
+func parquetFile(ts *testscript.TestScript, _ bool, args []string) {
+	schema := arrow.NewSchema([]arrow.Field{{Name: "id", Type: arrow.BinaryTypes.String, Nullable: true}, {Name: "n", Type: arrow.PrimitiveTypes.Int64}}, nil)
+	b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
+	for i, id := range args[1:] {
+		if id == "-" {
+			b.Field(0).AppendNull()
+		} else {
+			b.Field(0).(*array.StringBuilder).Append(id)
+		}
+		b.Field(1).(*array.Int64Builder).Append(int64(i))
+	}
+	f, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	w, err := pqarrow.NewFileWriter(schema, f, nil, pqarrow.DefaultWriterProps())
+	ts.Check(err)
+	ts.Check(w.Write(b.NewRecordBatch()))
+	ts.Check(w.Close())
 }

@@ -38,7 +38,18 @@ func writeCSV(out *sink, in *bufio.Reader, comma rune) error {
 	limit := &bounded{r: in, most: o.Most + 8<<10, left: o.Most + 8<<10}
 	r := csv.NewReader(limit)
 	r.Comma, r.FieldsPerRecord, r.ReuseRecord = comma, -1, true
-	columns := o.Columns
+	columns, key := o.Columns, -1
+	label := func(line int) error {
+		if key = slices.Index(columns, o.Key); key < 0 && o.Key != "" {
+			return noColumn(o, line, columns)
+		}
+		return nil
+	}
+	if columns != nil {
+		if err := label(0); err != nil {
+			return err
+		}
+	}
 	began := 1 // the line on which the record in hand begins
 	for {
 		limit.left = limit.most
@@ -89,10 +100,15 @@ func writeCSV(out *sink, in *bufio.Reader, comma rune) error {
 			if columns, err = header(o, slices.Clone(fields), line); err != nil {
 				return err
 			}
+			if err := label(line); err != nil {
+				return err
+			}
 			continue
 		case len(fields) != len(columns):
 			bad = &Problem{Name: o.Name, Line: line, What: fmt.Sprintf("%s where the header has %d", fieldCount(len(fields)), len(columns)),
 				Hint: "mend the record (a comma inside a field needs quotes around the field)"}
+		case key >= 0 && fields[key] == "":
+			bad = noKey(o, line, "", "empty")
 		}
 		if bad != nil {
 			if columns == nil {
@@ -103,6 +119,7 @@ func writeCSV(out *sink, in *bufio.Reader, comma rune) error {
 			}
 			continue
 		}
+		out.begin(line)
 		for i, f := range fields {
 			sep := byte(',')
 			if i == 0 {

@@ -2,6 +2,7 @@ package records
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,7 +41,7 @@ func writeParquet(ctx context.Context, w io.Writer, src io.Reader, o Options) (e
 	}
 	props := parquet.NewReaderProperties(memory.DefaultAllocator)
 	props.BufferedStreamEnabled = true
-	f, err := file.NewParquetReader(at, file.WithReadProps(props))
+	f, err := file.NewParquetReader(borrowed{at}, file.WithReadProps(props))
 	if err != nil {
 		return damaged(err)
 	}
@@ -54,21 +55,16 @@ func writeParquet(ctx context.Context, w io.Writer, src io.Reader, o Options) (e
 		return damaged(err)
 	}
 	defer records.Release()
+	if err := keyColumn(records.Schema(), o); err != nil {
+		return err
+	}
 	out := &sink{w: bufio.NewWriterSize(w, 256<<10), o: o, ctx: ctx}
-	var n int64
 	for records.Next() {
-		rec := records.RecordBatch()
-		if left := o.Limit - n; o.Limit > 0 && rec.NumRows() > left {
-			rec = rec.NewSlice(0, left)
+		err := out.rows(records.RecordBatch())
+		if errors.Is(err, errLimit) {
+			return out.w.Flush()
 		}
-		if err := writeRows(out.w, rec); err != nil {
-			return &Problem{Name: o.Name, What: fmt.Sprintf("a row of rows %d to %d has a value that JSON does not have (%v)", n+1, n+rec.NumRows(), err),
-				Hint: "leave NaN and infinities out of lists and structs, or write them as null"}
-		}
-		if n += rec.NumRows(); o.Limit > 0 && n >= o.Limit {
-			break
-		}
-		if err := ctx.Err(); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -78,12 +74,30 @@ func writeParquet(ctx context.Context, w io.Writer, src io.Reader, o Options) (e
 	return out.w.Flush()
 }
 
-// writeRows writes each row as one JSON object. What of floating point JSON does not have,
+// borrowed is a file that its reader does not close.
+type borrowed struct{ parquet.ReaderAtSeeker }
+
+// keyColumn checks that there is a column for the key.
+func keyColumn(schema *arrow.Schema, o Options) error {
+	if o.Key == "" || schema.HasField(o.Key) {
+		return nil
+	}
+	names := make([]string, schema.NumFields())
+	for i, f := range schema.Fields() {
+		names[i] = f.Name
+	}
+	return noColumn(o, 0, names)
+}
+
+// rows writes each row as one JSON object. What of floating point JSON does not have,
 // NaN and the infinities, is null.
-func writeRows(w io.Writer, rec arrow.RecordBatch) error {
-	enc := json.NewEncoder(w)
+func (s *sink) rows(rec arrow.RecordBatch) error {
+	var line bytes.Buffer
+	enc := json.NewEncoder(&line)
+	enc.SetEscapeHTML(false)
 	row := map[string]any{}
 	for i := range int(rec.NumRows()) {
+		line.Reset()
 		for j, col := range rec.Columns() {
 			v := col.GetOneForMarshal(i)
 			if _, named := v.(string); named && arrow.IsFloating(col.DataType().ID()) {
@@ -91,11 +105,42 @@ func writeRows(w io.Writer, rec arrow.RecordBatch) error {
 			}
 			row[rec.ColumnName(j)] = v
 		}
+		var bad *Problem
 		if err := enc.Encode(row); err != nil {
+			bad = &Problem{Name: s.o.Name, What: fmt.Sprintf("row %d has a value that JSON does not have (%v)", s.n+1, err),
+				Hint: "leave NaN and infinities out of lists and structs, or write them as null"}
+		} else if s.o.Key != "" {
+			if why := noLabel(row[s.o.Key]); why != "" {
+				bad = noKey(s.o, 0, fmt.Sprintf("row %d: ", s.n+1), why)
+			}
+		}
+		if bad != nil {
+			if err := s.bad(bad); err != nil {
+				return err
+			}
+			continue
+		}
+		s.begin(int(s.n) + 1)
+		s.w.Write(bytes.TrimSuffix(line.Bytes(), []byte("\n")))
+		if err := s.end(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// noLabel says why a value labels no record; "" = it does.
+func noLabel(v any) string {
+	b, err := json.Marshal(v)
+	switch {
+	case err != nil || len(b) == 0 || b[0] == 'n':
+		return "null"
+	case string(b) == `""`:
+		return "empty"
+	case b[0] == '{', b[0] == '[':
+		return "neither text nor a number"
+	}
+	return ""
 }
 
 // rowsAtOnce is how many rows take groupBytes, by the largest row group.

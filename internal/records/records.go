@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -20,9 +21,11 @@ type Options struct {
 	Format  string   // jsonl | csv | tsv | lines | parquet
 	Packed  string   // none | gzip | zstd
 	Columns []string // of csv and tsv without a first record that names them
+	Key     string   // the column that labels a record; "" = none
 	Skip    bool     // a record that is none becomes a line of its own
 	Limit   int64    // only the first n records; 0 = all
 	Most    int64    // the longest record, in bytes
+	Places  bool     // each line begins with the line (of Parquet, the row) that its record begins on, and a tab; not of jsonl
 }
 
 // badMark begins the line of a record that is none. No JSON text begins with it.
@@ -117,6 +120,14 @@ type sink struct {
 	buf bytes.Buffer
 }
 
+// begin begins the line of one record.
+func (s *sink) begin(line int) {
+	if s.o.Places {
+		s.w.WriteString(strconv.Itoa(line))
+		s.w.WriteByte('\t')
+	}
+}
+
 // end ends the line of one record.
 func (s *sink) end() error {
 	if err := s.w.WriteByte('\n'); err != nil {
@@ -136,6 +147,7 @@ func (s *sink) bad(p *Problem) error {
 	if !s.o.Skip {
 		return p
 	}
+	s.begin(p.Line)
 	s.w.WriteString(badMark)
 	s.w.WriteString(strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
@@ -160,6 +172,9 @@ func writeLines(out *sink, in *bufio.Reader) error {
 	if err := skipMark(in); err != nil {
 		return err
 	}
+	if k := out.o.Key; k != "" && k != "line" {
+		return noColumn(out.o, 0, []string{"line"})
+	}
 	var line []byte
 	for n := 1; ; n++ {
 		line = line[:0]
@@ -183,6 +198,7 @@ func writeLines(out *sink, in *bufio.Reader) error {
 			if i := invalid(text); i >= 0 {
 				fail = out.bad(notUTF8(out.o, n, i+1))
 			} else {
+				out.begin(n)
 				out.w.WriteString(`{"line":`)
 				out.text(string(text))
 				out.w.WriteByte('}')
@@ -196,6 +212,20 @@ func writeLines(out *sink, in *bufio.Reader) error {
 			return nil
 		}
 	}
+}
+
+// noColumn says that none of the columns is the key.
+func noColumn(o Options, line int, columns []string) *Problem {
+	shown := columns[:min(len(columns), 20)]
+	return &Problem{Name: o.Name, Line: line, What: fmt.Sprintf("no column is named %q, which input.key asks for", o.Key),
+		Hint: "write one of " + strings.Join(shown, ", ") + " as input.key, or leave it out"}
+}
+
+// noKey says that a record has no label; what is how its place is told, where lines
+// do not.
+func noKey(o Options, line int, what, value string) *Problem {
+	return &Problem{Name: o.Name, Line: line, What: fmt.Sprintf("%sthe item has no key: column %q is %s", what, o.Key, value),
+		Hint: "give it one, or write input.on_bad_item: skip, which lists such items as permanent"}
 }
 
 func long(o Options, line int) *Problem {

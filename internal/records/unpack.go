@@ -18,6 +18,7 @@ const maxWindow = 128 << 20
 
 // PackedOf tells the compression of a name: gzip, zstd or none.
 func PackedOf(name string) string {
+	name = strings.ToLower(name)
 	switch {
 	case strings.HasSuffix(name, ".gz"), strings.HasSuffix(name, ".gzip"):
 		return "gzip"

@@ -54,10 +54,11 @@ var mayImport = map[string][]string{
 
 	"sim":                {"", "manifest", "jobs", "ratelimit", "internal/rows", "mem", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/storetest": {"", "manifest", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
+	"internal/keysort":   {},
 	"internal/tidy":      {},
 	"internal/wirecount": {"internal/wireproxy"},
 	"internal/wireproxy": {},
-	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/extproc", "jobs/backfill", "jobfile", "schema", "ratelimit", "internal/rows", "internal/records", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor", "cost", "web"},
+	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/extproc", "jobs/backfill", "jobfile", "schema", "ratelimit", "internal/rows", "internal/records", "internal/keysort", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor", "cost", "web"},
 }
 
 // impure is what a decide.go or plan.go may not import: the world.
