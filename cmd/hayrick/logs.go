@@ -37,10 +37,10 @@ from now on, until the run has ended or is paused. A task keeps the first 64 KiB
 last 192 KiB of its log; where lines are left out a line says how many.
 
 --item and --class leave only the lines that were written while such an item was in hand,
-as far as the worker knows: to a program that gets items ahead it may be a few items
-behind. Where no line of a task has the item, all lines of the task are shown, and that is
-said. With handler.items_in_flight: 1 it is exact.`,
-		Example:     "  hayrick logs @ --task task-0042 --raw\n  hayrick logs --item did:plc:z72i7hdynmk6r22z27h6tvur\n  hayrick logs -f",
+as far as the worker could see: what a program writes arrives beside its answers, so a
+line may be tagged with an item before or behind. Where no line of a task has the item,
+all lines of the task are shown, and that is said.`,
+		Example:     "  hayrick logs\n  hayrick logs @ --task task-0042 --raw\n  hayrick logs --item did:plc:z72i7hdynmk6r22z27h6tvur\n  hayrick logs --class poison\n  hayrick logs -f",
 		Annotations: endsWith(exitUnwell, exitNotFound, exitBudget, exitConflict),
 		Args:        arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -147,10 +147,50 @@ func (p *progress) block(k *coordinator.Known, d coordinator.Decision, t tally, 
 	if r := p.ratesLine(k); r != "" {
 		lines = append(lines, "  rates  "+r)
 	}
+	lines = append(lines, groupLines(t)...)
+	if again := triedAgain(k); again != "" {
+		lines = append(lines, "  tried again for  "+again)
+	}
 	if d.Status == hayrick.StatusPaused {
 		lines = append(lines, "  paused")
 	}
 	return lines
+}
+
+// shownGroups is how many groups a block has lines for.
+const shownGroups = 6
+
+// groupLines is a line for each group, of many for the last few; none while there is one
+// group, which the block names anyway.
+func groupLines(t tally) (lines []string) {
+	groups := t.Groups
+	if len(groups) < 2 {
+		return nil
+	}
+	if over := len(groups) - shownGroups; over > 0 {
+		lines = append(lines, "  "+count(int64(over), "group")+" before these")
+		groups = groups[over:]
+	}
+	for _, g := range groups {
+		line := fmt.Sprintf("  %-11s  %-17s  tasks %s/%s", g.Phase, g.Group, number(g.Done), number(g.Tasks))
+		if g.Items > 0 {
+			line += fmt.Sprintf("  items %s  ok %s  failed %s", number(g.Items), number(g.OK), number(g.Failed))
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// triedAgain is the classes of the failures that retry groups were made for, which the
+// plans of these groups say; those of the open group are not read for it.
+func triedAgain(k *coordinator.Known) string {
+	n := map[string]int64{}
+	for _, r := range k.Retries {
+		for class, items := range r.ErrorTypes {
+			n[class] += items
+		}
+	}
+	return plain(tallied(n))
 }
 
 // ratesLine is what each rate of the job granted of late, in this process.

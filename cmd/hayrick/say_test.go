@@ -323,6 +323,7 @@ func TestProgress(t *testing.T) {
 		granted := int64(0)
 		p := newProgress(c, func() map[string]int64 { return map[string]int64{"api": granted} })
 		k := known()
+		k.Retries[0].ErrorTypes = map[string]int64{"timeout": 1, "bad\x1b": 3}
 		drawn := 0
 		for range 40 { // half a second each
 			p.show(k, coordinator.Decision{Status: hayrick.StatusRunning})
@@ -334,10 +335,10 @@ func TestProgress(t *testing.T) {
 		p.show(k, coordinator.Decision{Status: hayrick.StatusSucceeded})
 		out := b.String()
 		if tty {
-			if got := strings.Count(out, "\x1b[1A"); got != 4*drawn {
-				t.Errorf("the block went up %d lines, want %d", got, 4*drawn)
+			if got := strings.Count(out, "\x1b[1A"); got != 7*drawn {
+				t.Errorf("the block went up %d lines, want %d", got, 7*drawn)
 			}
-			for _, want := range []string{"8/9", "ok 7", "permanent 1", "api 6.0/s of 10/s each", "retry_batch_1 1/2 tasks", "[####"} {
+			for _, want := range []string{"8/9", "ok 7", "permanent 1", "api 6.0/s of 10/s each", "retry_batch_1 1/2 tasks", "[####", "tasks 1/2", "initial_batch", `tried again for  bad\x1b 3, timeout 1`} {
 				if !strings.Contains(out, want) {
 					t.Errorf("the block never has %q:\n%s", want, out)
 				}

@@ -39,6 +39,10 @@ reaches the store. It works on nothing, but repairs what a crash or a lost messa
 out, as any sweeper does. The exit code is that of the run. Ctrl-C ends the watching and
 leaves the run alone.
 
+On a terminal it is a block that is drawn anew: how far the run is, its speed and when it
+may end, its groups, and what was tried again for which class of failure. Elsewhere it is
+a line at each change of group and now and then.
+
 With --json every change is a line of JSON, as status --json prints it.
 
 On AWS a look is up to ` + fmt.Sprint(lookRequests) + ` requests, every ` + word(remotePace.look) + ` while something happens and every ` + word(remotePace.slowest) + ` while
