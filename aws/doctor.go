@@ -318,6 +318,9 @@ func (e *examiner) table(ctx context.Context, a *doctor.AWS) {
 		}
 		return "", nil
 	})
+	if e.standIn && a.TTL.Why == "" && a.TTL.Value == "" {
+		a.TTL.Why, a.TTL.Err = doctor.NotShown, "the stand-in's table ends no items"
+	}
 }
 
 func (e *examiner) queue(ctx context.Context, name string) (doctor.Queue, error) {

@@ -66,13 +66,26 @@ func number(it item, name string) int64 {
 }
 
 // conditionFailed returns the item that stood in the way of a conditional write, nil
-// when there is none, and whether err is about that at all.
+// when there is none or the reply does not say, and whether err is about that at all.
 func conditionFailed(err error) (item, bool) {
 	var failed *types.ConditionalCheckFailedException
 	if !errors.As(err, &failed) {
 		return nil, false
 	}
 	return failed.Item, true
+}
+
+// stood is the item that a failed condition came upon, nil when there is none. Emulators
+// that are older than ALL_OLD for failures bring none along; then it is read.
+func (s *Store) stood(ctx context.Context, old item, pk, sk string) (item, error) {
+	if len(old) > 0 {
+		return old, nil
+	}
+	old, err := s.get(ctx, pk, sk)
+	if errors.Is(err, hayrick.ErrNotFound) {
+		return nil, nil
+	}
+	return old, err
 }
 
 func (s *Store) get(ctx context.Context, pk, sk string) (item, error) {
@@ -175,8 +188,9 @@ func (s *Store) putClaim(ctx context.Context, prev *hayrick.Claim, next hayrick.
 	if !failed {
 		return nil, unknown(err)
 	}
-	if old == nil {
-		return &hayrick.Claim{}, nil
+	old, err = s.stood(ctx, old, claimKey(next.TaskRef), "-")
+	if err != nil || old == nil {
+		return &hayrick.Claim{}, err
 	}
 	stood, err := claimOf(next.TaskRef, old)
 	return &stood, err
@@ -217,9 +231,13 @@ func (s *Store) UpdateClaim(ctx context.Context, ref hayrick.TaskRef, attempt st
 		return claimOf(ref, out.Attributes)
 	}
 	old, failed := conditionFailed(err)
-	switch {
-	case !failed:
+	if !failed {
 		return hayrick.Claim{}, fmt.Errorf("update the claim of %s: %w", ref.TaskID, unknown(err))
+	}
+	old, err = s.stood(ctx, old, claimKey(ref), "-")
+	switch {
+	case err != nil:
+		return hayrick.Claim{}, fmt.Errorf("update the claim of %s: %w", ref.TaskID, err)
 	case patch.Until != nil && patch.Until.IsZero() && text(old, "attempt") == attempt && number(old, "until") == 0:
 		return claimOf(ref, old) // released by this very call, whose reply was lost
 	}

@@ -60,7 +60,7 @@ func NameOf(uri string) (string, error) {
 	if !ok || !validName.MatchString(name) {
 		return "", &hayrick.UserError{
 			What: fmt.Sprintf("%q names no store on AWS", uri),
-			Hint: "write s3://<name>: 3 to 48 lower-case letters, digits, dots and dashes, the name of a bucket; `hayrick infra up` makes the store",
+			Hint: "write s3://<name>: 3 to 48 lower-case letters, digits, dots and dashes, the name of a bucket, without a folder in it",
 		}
 	}
 	return name, nil

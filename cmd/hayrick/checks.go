@@ -137,7 +137,7 @@ func (c *cli) outputProblem(uri string) (what string, denied *hayrick.UserError)
 		return "", nil
 	}
 	if strings.Contains(uri, "://") && !strings.HasPrefix(uri, "file:///") {
-		return "this store publishes into folders of this machine; write a path", nil
+		return "this store publishes into folders of this machine; write a path, or name a store on AWS: -C s3://<name>", nil
 	}
 	out, err1 := filepath.Abs(strings.TrimPrefix(uri, "file://"))
 	store, err2 := filepath.Abs(c.storeDir)

@@ -102,6 +102,12 @@ func serverFault(err error) bool {
 	return errors.As(err, &reply) && reply.HTTPStatusCode() >= 500
 }
 
+// nobodyAnswers says that no connection could be made.
+func nobodyAnswers(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
 // temporary makes err one that ends when a person has made room.
 func temporary(err error) error {
 	var user *hayrick.UserError
@@ -158,6 +164,8 @@ func complaintOf(err error) *complaint {
 		c.Error, c.Hint = "interrupted", "the same command goes on where it stopped"
 	case tooManyFiles(err):
 		c.Hint = "raise the limit of open files (`ulimit -n 1024`) and run the same command again"
+	case nobodyAnswers(err):
+		c.Hint = "check the network, AWS_REGION and AWS_ENDPOINT_URL*; then the same command goes on where it stopped"
 	case c.Exit == exitTemporary:
 		c.Hint = "the same command goes on where it stopped"
 	case c.Exit == exitUsage:

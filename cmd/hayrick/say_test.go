@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"reflect"
 	"regexp"
@@ -89,6 +90,7 @@ func TestComplain(t *testing.T) {
 		{fmt.Errorf("read: %w", hayrick.ErrNotFound), "error: read: not found\nhint: somebody deleted it, or the store as a whole: put it back, or start again with hayrick run <job>; `hayrick ls` lists the runs that are there\n"},
 		{fmt.Errorf("open store: %w", fs.ErrNotExist), "error: open store: file does not exist\nhint: look at the path: something in it is gone, or nothing can be made there\n"},
 		{fmt.Errorf("open x: %w", syscall.EMFILE), "error: open x: too many open files\nhint: raise the limit of open files (`ulimit -n 1024`) and run the same command again\n"},
+		{fmt.Errorf("list: %w", &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}), "error: list: dial tcp: connection refused\nhint: check the network, AWS_REGION and AWS_ENDPOINT_URL*; then the same command goes on where it stopped\n"},
 		{fmt.Errorf("open x: %w", syscall.EROFS), "error: open x: read-only file system\nhint: make it readable and writable for you, or name another place\n"},
 		{&hayrick.UserError{What: "no run \x1b[31m\u202ex\x00\nhint: rm", Hint: "h\a", Err: errors.New("\x7f\xff\u0085 é")},
 			"error: no run \\x1b[31m\\u202ex\\x00\n  hint: rm\n  \\x7f\\xff\\u0085 é\nhint: h\\a\n"},
