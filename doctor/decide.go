@@ -437,9 +437,9 @@ func judgeClock(c Clock) Line {
 	off := min(max(0, c.Low), c.High)
 	switch {
 	case off.Abs() > 4*time.Minute:
-		return fail("", "set the clock: timedatectl set-ntp true", "this machine is %s off: AWS refuses signatures from five minutes on", ahead(off))
+		return fail("", "set the clock: timedatectl set-ntp true", "this machine is %s: AWS refuses signatures from five minutes on", ahead(off))
 	case off.Abs() > time.Second:
-		return warn("", "set the clock: timedatectl set-ntp true", "this machine is %s off; Hayrick goes by the service's", ahead(off))
+		return warn("", "set the clock: timedatectl set-ntp true", "this machine is %s; Hayrick goes by the service's", ahead(off))
 	}
 	return ok("", "within a second of the service's")
 }
@@ -528,7 +528,7 @@ func JudgeLocal(l Local) []Line {
 			case l.Newest.After(l.Now.Add(time.Minute)):
 				return warn("", "set the clock: timedatectl set-ntp true", "the store has files from %s, which is in the future: leases and waits go by this clock", l.Newest.UTC().Format(time.RFC3339))
 			case d.Abs() > 2*time.Second:
-				return warn("", "set the clocks of both machines", "the file system's is %s off from this one's", ahead(d))
+				return warn("", "set the clocks of both machines", "the file system's is %s beside this one's", ahead(d))
 			}
 			return ok("", "nothing speaks against it")
 		}),
