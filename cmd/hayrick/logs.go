@@ -40,7 +40,7 @@ last 192 KiB of its log; where lines are left out a line says how many.
 as far as the worker could see: what a program writes arrives beside its answers, so a
 line may be tagged with an item before or behind. Where no line of a task has the item,
 all lines of the task are shown, and that is said.`,
-		Example:     "  hayrick logs\n  hayrick logs @ --task task-0042 --raw\n  hayrick logs --item did:plc:z72i7hdynmk6r22z27h6tvur\n  hayrick logs --class poison\n  hayrick logs -f",
+		Example:     "  hayrick logs @ --task task-0042 --raw\n  hayrick logs --item did:plc:z72i7hdynmk6r22z27h6tvur\n  hayrick logs -f",
 		Annotations: endsWith(exitUnwell, exitNotFound, exitBudget, exitConflict),
 		Args:        arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
