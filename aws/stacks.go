@@ -42,7 +42,7 @@ func StacksReachable(cfg aws.Config) error {
 	}
 	return &hayrick.UserError{
 		What: "S3 is a stand-in here, and no CloudFormation is named beside it: requests would go to AWS itself",
-		Hint: "`go run ./localstack/mkstore s3://<name>` makes a store on such stand-ins; `. localstack/env moto` names one that has both; for an account, unset AWS_ENDPOINT_URL_S3",
+		Hint: "`go run ./localstack/mkstore s3://<name>` makes a store on such stand-ins; `. localstack/env moto` names one that has both; or set AWS_ENDPOINT_URL_CLOUDFORMATION, or unset AWS_ENDPOINT_URL_S3",
 	}
 }
 
