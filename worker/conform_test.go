@@ -9,11 +9,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"hayrick"
+	"hayrick/internal/heldclock"
 	"hayrick/jobs"
 	"hayrick/jobs/extproc"
 	"hayrick/manifest"
@@ -113,59 +113,8 @@ func (c conforming) Handle(ctx context.Context, it jobs.Item, emit jobs.Emit) jo
 	return jobs.Fail("unfinished", "the item does not say how it ends")
 }
 
-// heldClock is time that stands: a sleep ends when the test says so.
-type heldClock struct {
-	mu      sync.Mutex
-	changed *sync.Cond
-	now     time.Time
-	waits   map[time.Duration][]chan struct{}
-}
-
-func newHeldClock() *heldClock {
-	c := &heldClock{now: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC), waits: map[time.Duration][]chan struct{}{}}
-	c.changed = sync.NewCond(&c.mu)
-	return c
-}
-
-func (c *heldClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *heldClock) Sleep(ctx context.Context, d time.Duration) error {
-	over := make(chan struct{})
-	c.mu.Lock()
-	c.waits[d] = append(c.waits[d], over)
-	c.changed.Broadcast()
-	c.mu.Unlock()
-	select {
-	case <-over:
-		return nil
-	case <-ctx.Done():
-		c.mu.Lock()
-		c.waits[d] = slices.DeleteFunc(c.waits[d], func(w chan struct{}) bool { return w == over })
-		c.mu.Unlock()
-		return ctx.Err()
-	}
-}
-
-// end waits for somebody who sleeps for d, and ends that.
-func (c *heldClock) end(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for len(c.waits[d]) == 0 {
-		c.changed.Wait()
-	}
-	c.now = c.now.Add(d)
-	for _, w := range c.waits[d] {
-		close(w)
-	}
-	delete(c.waits, d)
-}
-
 // conformRig is a rig whose one task has an item for each do.
-func conformRig(t *testing.T, kind int, held *heldClock, beats func(), dos ...string) *rig {
+func conformRig(t *testing.T, kind int, held *heldclock.Clock, beats func(), dos ...string) *rig {
 	t.Helper()
 	var lines []string
 	for i, do := range dos {
@@ -223,7 +172,7 @@ func (r *rig) logLines(n int64) (out []manifest.LogLine) {
 func TestConformance(t *testing.T) {
 	for i, k := range handlerKinds {
 		t.Run(k.name, func(t *testing.T) {
-			r := conformRig(t, i, newHeldClock(), func() {},
+			r := conformRig(t, i, heldclock.New(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)), func() {},
 				"row 1;row 2;ok",
 				"ok",
 				"row 1;err bad_input final",
@@ -289,7 +238,7 @@ func TestConformanceOfTime(t *testing.T) {
 				if k.exec == nil && strings.Contains(do, "stuck") {
 					continue // a goroutine that is stuck is given up: TestHandlerThatNeverReturns
 				}
-				held := newHeldClock()
+				held := heldclock.New(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
 				beats := make(chan struct{}, 8)
 				r := conformRig(t, i, held, func() { beats <- struct{}{} }, do, "row 2;ok")
 				r.def.Retry.InTask.Attempts = 2
@@ -300,11 +249,11 @@ func TestConformanceOfTime(t *testing.T) {
 				if k.exec == nil {
 					r.clock.fire(itemTimeout)
 				} else {
-					held.end(itemTimeout)
+					held.End(itemTimeout)
 				}
 				if strings.Contains(do, "stuck") {
-					held.end(extproc.CancelTime)
-					held.end(extproc.TermTime)
+					held.End(extproc.CancelTime)
+					held.End(extproc.TermTime)
 				}
 				<-done
 				w.Jobs.Close()

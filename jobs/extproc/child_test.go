@@ -19,66 +19,16 @@ import (
 	"time"
 
 	"hayrick"
+	"hayrick/internal/heldclock"
 	"hayrick/jobs"
 )
-
-// clock is time that stands: a sleep ends when the test says so.
-type clock struct {
-	mu      sync.Mutex
-	changed *sync.Cond
-	now     time.Time
-	waits   map[time.Duration][]chan struct{}
-}
-
-func newClock() *clock {
-	c := &clock{now: time.Unix(0, 0), waits: map[time.Duration][]chan struct{}{}}
-	c.changed = sync.NewCond(&c.mu)
-	return c
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) Sleep(ctx context.Context, d time.Duration) error {
-	over := make(chan struct{})
-	c.mu.Lock()
-	c.waits[d] = append(c.waits[d], over)
-	c.changed.Broadcast()
-	c.mu.Unlock()
-	select {
-	case <-over:
-		return nil
-	case <-ctx.Done():
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.waits[d] = slices.DeleteFunc(c.waits[d], func(w chan struct{}) bool { return w == over })
-		return ctx.Err()
-	}
-}
-
-// end waits for somebody who sleeps for d, and ends that.
-func (c *clock) end(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for len(c.waits[d]) == 0 {
-		c.changed.Wait()
-	}
-	c.now = c.now.Add(d)
-	for _, w := range c.waits[d] {
-		close(w)
-	}
-	delete(c.waits, d)
-}
 
 const itemTime = 90 * time.Second
 
 // rig is a handler whose program is this test, in a mode.
 type rig struct {
 	t     *testing.T
-	clock *clock
+	clock *heldclock.Clock
 	h     *Handler
 	logs  *story
 	beats chan struct{}
@@ -96,7 +46,7 @@ func newRig(t *testing.T, mode string, edit func(*hayrick.Handler)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, clock: newClock(), logs: newStory(), beats: make(chan struct{}, 100), dir: t.TempDir(), count: map[string]int64{}, from: make(chan string, 1000)}
+	r := &rig{t: t, clock: heldclock.New(time.Unix(0, 0)), logs: newStory(), beats: make(chan struct{}, 100), dir: t.TempDir(), count: map[string]int64{}, from: make(chan string, 1000)}
 	def := hayrick.Handler{Exec: []string{self}, Env: map[string]string{envMode: mode}}
 	if edit != nil {
 		edit(&def)
@@ -275,7 +225,7 @@ func TestGrandchildren(t *testing.T) {
 		done := make(chan struct{})
 		go func() { defer close(done); out, rows = r.item(t.Context(), s, do) }()
 		if do == "escape" {
-			r.clock.end(drainTime)
+			r.clock.End(drainTime)
 		}
 		<-done
 		if out.Class != hayrick.ClassCrash {
@@ -320,7 +270,7 @@ func TestStart(t *testing.T) {
 		go func() { _, err := r.h.Open(t.Context(), jobs.Task{}); failed <- err }()
 		if x.mode == "silent" {
 			r.logs.await("importing the world")
-			r.clock.end(ReadyTime)
+			r.clock.End(ReadyTime)
 		}
 		err := <-failed
 		var s *StartError
@@ -328,7 +278,7 @@ func TestStart(t *testing.T) {
 			t.Errorf("%s: %v, %+v", x.mode, err, s)
 		}
 		if x.mode == "silent" {
-			r.clock.end(TermTime) // it ignores SIGTERM
+			r.clock.End(TermTime) // it ignores SIGTERM
 		}
 		r.close(nil)
 	}
@@ -529,7 +479,7 @@ func TestEndOfAttempt(t *testing.T) {
 	<-r.beats
 	r.logs.await("kept: holding of [41] at 1\n") // a line is tagged with what runs
 	cancel()
-	r.clock.end(CancelTime)
+	r.clock.End(CancelTime)
 	if out := <-done; out.Class != hayrick.ClassTimeout || !strings.Contains(out.Message, "at 1 of 0") {
 		t.Errorf("%+v", out)
 	}
@@ -548,7 +498,7 @@ func TestDeafProgram(t *testing.T) {
 			break
 		}
 	}
-	r.clock.end(CancelTime)
-	r.clock.end(TermTime)
+	r.clock.End(CancelTime)
+	r.clock.End(TermTime)
 	<-closed
 }
