@@ -85,7 +85,9 @@ func (ts *temps) new() (manifest.Temp, error) {
 // Write appends, as all who use a scratch file do.
 func (f *tempFile) Write(p []byte) (int, error) {
 	f.data = append(f.data, p...)
+	f.of.mu.Lock()
 	f.of.size += len(p)
+	f.of.mu.Unlock()
 	f.Reader.Reset(f.data)
 	return len(p), nil
 }
