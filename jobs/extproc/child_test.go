@@ -225,6 +225,8 @@ func TestGrandchildren(t *testing.T) {
 		done := make(chan struct{})
 		go func() { defer close(done); out, rows = r.item(t.Context(), s, do) }()
 		if do == "escape" {
+			for !strings.Contains(<-r.from, `"pid"`) { // its row is read
+			}
 			r.clock.End(drainTime)
 		}
 		<-done
