@@ -36,7 +36,7 @@ func (a *Aggregator) plan(ctx context.Context, job *jobOf) (manifest.Aggregation
 		return none, fmt.Errorf("output.schema: %w", err)
 	}
 	for _, f := range p.unified.Fields {
-		p.whose[f.Name] = "output.schema"
+		p.whose[f.Name] = declaredBy
 	}
 	if columns := job.def.Output.UniqueBy; len(columns) > 0 {
 		keep := job.def.Output.Keep
@@ -210,6 +210,9 @@ func (p *planning) schema(ctx context.Context, res manifest.Result) error {
 	case !errors.Is(err, rows.ErrSchema):
 		return err
 	case p.unlike != nil:
+	case errors.As(err, &clash) && p.whose[clash.Column] == declaredBy:
+		p.unlike = fmt.Errorf("column %q is %s in output.schema and %s in %s, which was written before the schema asked for it: write what the results have, or run again with hayrick run --new: %w",
+			clash.Column, clash.A, clash.B, where, rows.ErrSchema)
 	case errors.As(err, &clash):
 		p.unlike = fmt.Errorf("column %q is %s in %s and %s in %s: let the handler emit one type everywhere, or declare output.schema, and run again: %w",
 			clash.Column, clash.A, p.whose[clash.Column], clash.B, where, rows.ErrSchema)
@@ -218,6 +221,9 @@ func (p *planning) schema(ctx context.Context, res manifest.Result) error {
 	}
 	return nil
 }
+
+// declaredBy is whose column it is that the job file declares.
+const declaredBy = "output.schema"
 
 // declared is the schema that the job file asks for; without one, no columns.
 func declared(o hayrick.Output) (rows.Schema, error) {

@@ -131,7 +131,7 @@ func (a *attemptRun) try(x *item, h *host) *tried {
 // give up, and no goroutine to do it for.
 func (a *attemptRun) trySession(x *item, h *host) *tried {
 	h.ctx = a.hard
-	t := &tried{}
+	t := &tried{declared: a.declared}
 	t.out = a.session.Handle(a.hard, a.handedOut(x, h, t), t.emit)
 	t.close()
 	t.crashed = t.out.Crashed

@@ -90,7 +90,8 @@ func keyColumn(schema *arrow.Schema, o Options) error {
 }
 
 // rows writes each row as one JSON object. What of floating point JSON does not have,
-// NaN and the infinities, is null.
+// NaN and the infinities, is null, and what is whole is 1.0: a handler that passes it on
+// passes on a float, as the column is.
 func (s *sink) rows(rec arrow.RecordBatch) error {
 	var line bytes.Buffer
 	enc := json.NewEncoder(&line)
@@ -100,8 +101,8 @@ func (s *sink) rows(rec arrow.RecordBatch) error {
 		line.Reset()
 		for j, col := range rec.Columns() {
 			v := col.GetOneForMarshal(i)
-			if _, named := v.(string); named && arrow.IsFloating(col.DataType().ID()) {
-				v = nil // "NaN", "+Inf"
+			if arrow.IsFloating(col.DataType().ID()) {
+				v = floating(v)
 			}
 			row[rec.ColumnName(j)] = v
 		}
@@ -127,6 +128,18 @@ func (s *sink) rows(rec arrow.RecordBatch) error {
 		}
 	}
 	return nil
+}
+
+// floating is a number of a column of floats as JSON that says so.
+func floating(v any) any {
+	if _, named := v.(string); named { // "NaN", "+Inf"
+		return nil
+	}
+	b, err := json.Marshal(v)
+	if err != nil || v == nil || bytes.ContainsAny(b, ".e") {
+		return v
+	}
+	return json.RawMessage(append(b, ".0"...))
 }
 
 // noLabel says why a value labels no record; "" = it does.

@@ -256,7 +256,7 @@ func TestParquet(t *testing.T) {
 
 func b64(x byte) string { b, _ := json.Marshal([]byte{0, x}); return strings.Trim(string(b), `"`) }
 
-func number(f float64) string { b, _ := json.Marshal(f); return string(b) }
+func number(f float64) string { return strings.TrimSuffix(fmt.Sprintf("%.1f", f), "") }
 
 func flip(b []byte, at int) []byte {
 	b = bytes.Clone(b)

@@ -123,7 +123,16 @@ type SchemaConflict struct {
 }
 
 func (e *SchemaConflict) Error() string {
-	return fmt.Sprintf("column %q is %s in one place and %s in another: emit one kind everywhere", e.Column, e.A, e.B)
+	return fmt.Sprintf("column %q is %s in one place and %s in another: emit one kind everywhere%s", e.Column, e.A, e.B, e.help())
+}
+
+// help is what else there is for the commonest of them: JSON of some languages has no
+// 1.0, and output.schema makes floats of its ints before they are stored.
+func (e *SchemaConflict) help() string {
+	if (e.A == KindInt && e.B == KindFloat) || (e.A == KindFloat && e.B == KindInt) {
+		return fmt.Sprintf("; or write output.schema, where {name: %s, type: float} takes whole numbers too", e.Column)
+	}
+	return ""
 }
 
 // Unwrap makes it an ErrSchema.
