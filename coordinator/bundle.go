@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -57,6 +58,61 @@ func (c *Coordinator) bundle(ctx context.Context, s Submission, jobID string) (s
 func PackBundle(w io.Writer, dir string, d hayrick.JobDefinition) error {
 	_, err := packBundle(w, dir, notCode(d), MaxBundleBytes)
 	return err
+}
+
+// ChangedCode is the first file of the bundle that a plan names which dir, the job's
+// folder, has with other bytes or has no more; "" when there is none. Files that came
+// into the folder since are no change: reports, logs and data are made there too.
+func (c *Coordinator) ChangedCode(ctx context.Context, p manifest.Plan, dir string) (string, error) {
+	if p.BundleSHA256 == "" {
+		return "", nil
+	}
+	r, err := c.Store.Objects.Open(ctx, manifest.Job(p.JobID).Bundle(p.BundleSHA256), 0, -1)
+	if err != nil {
+		return "", fmt.Errorf("read the bundle of %s: %w", p.JobID, err)
+	}
+	defer r.Close()
+	return changedIn(r, dir)
+}
+
+func changedIn(bundle io.Reader, dir string) (string, error) {
+	z, err := zstd.NewReader(bundle, zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return "", fmt.Errorf("unpack a bundle: %w", err)
+	}
+	defer z.Close()
+	for t := tar.NewReader(z); ; {
+		head, err := t.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return "", nil
+		case err != nil:
+			return "", fmt.Errorf("unpack a bundle: %w", err)
+		case strings.Contains(head.Name, "__pycache__/"): // made from what is beside it
+			continue
+		}
+		same, err := sameBytes(t, filepath.Join(dir, filepath.FromSlash(head.Name)))
+		if err != nil || !same {
+			return head.Name, err
+		}
+	}
+}
+
+// sameBytes says whether the file has exactly what r has.
+func sameBytes(r io.Reader, path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, nil // gone, or not to be read: not what it was
+	}
+	defer f.Close()
+	was, is := sha256.New(), sha256.New()
+	if _, err := io.Copy(was, r); err != nil {
+		return false, fmt.Errorf("unpack a bundle: %w", err)
+	}
+	if _, err := io.Copy(is, f); err != nil {
+		return false, nil
+	}
+	return bytes.Equal(was.Sum(nil), is.Sum(nil)), nil
 }
 
 // notCode names what may lie in the job's folder and is not handler code: the input

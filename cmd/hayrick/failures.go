@@ -138,7 +138,7 @@ func runFailures(ctx context.Context, c *cli, ref string, o failuresOptions) err
 		c.tell("%s written to %s", count(sum.items, "failed item"), o.export)
 		return nil
 	}
-	classes := sum.sorted(k.Definition, k.Plan.JobID, c.again(k.Plan))
+	classes := sum.sorted(k.Definition, k.Plan, c.again(k.Plan))
 	for i := range classes {
 		classes[i].Helps = c.advice(classes[i].Helps)
 	}
@@ -290,10 +290,14 @@ func (s *failureSum) add(f failedItem) {
 }
 
 // sorted is the classes with the most items first.
-func (s *failureSum) sorted(def hayrick.JobDefinition, jobID, again string) []failedClass {
+func (s *failureSum) sorted(def hayrick.JobDefinition, p manifest.Plan, again string) []failedClass {
 	var out []failedClass
+	code := ""
+	if dir := jobFolder(p, def); dir != "" {
+		code = " --code " + shellQuote(dir)
+	}
 	for _, f := range s.by {
-		f.Helps = helps(f.Class, f.State, def, jobID, again)
+		f.Helps = helps(f.Class, f.State, def, p.JobID, again, code)
 		out = append(out, *f)
 	}
 	slices.SortFunc(out, func(a, b failedClass) int {
@@ -305,8 +309,9 @@ func (s *failureSum) sorted(def hayrick.JobDefinition, jobID, again string) []fa
 	return out
 }
 
-// helps says what a person can do about a class; again starts a new run of the job.
-func helps(class, state string, def hayrick.JobDefinition, jobID, again string) string {
+// helps says what a person can do about a class; again starts a new run of the job, and
+// code is the flag that takes a program as it is now, once it has been mended.
+func helps(class, state string, def hayrick.JobDefinition, jobID, again, code string) string {
 	if state == stateFailed {
 		return "waits for the retry planner"
 	}
@@ -315,7 +320,9 @@ func helps(class, state string, def hayrick.JobDefinition, jobID, again string) 
 	case class == hayrick.ClassBadItem:
 		return list + "; mend the input, then " + again
 	case state == statePermanent:
-		return list + "; not tried again, but for hayrick redrive " + jobID + " --class " + class
+		return list + "; not tried again, but for hayrick redrive " + jobID + " --class " + class + code
+	case class == hayrick.ClassCrash, class == hayrick.ClassHandler, class == "handler_protocol":
+		return list + "; hayrick redrive " + jobID + " --class " + class + code
 	case class == hayrick.ClassTimeout:
 		return list + "; hayrick redrive " + jobID + " --class timeout --set run.item_timeout=<longer>"
 	case class == hayrick.ClassRateLimit:

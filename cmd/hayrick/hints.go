@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 
+	"hayrick"
 	"hayrick/manifest"
 )
 
@@ -18,12 +21,22 @@ var commandsIn = regexp.MustCompile(`(?:\bhayrick )?\brun --new\b|\bhayrick (?:r
 // advise makes the commands in a text work as they are pasted; again is the command
 // that starts a new run of the job that the text is about.
 func (c *cli) advise(text, again string) string {
-	return commandsIn.ReplaceAllStringFunc(text, func(found string) string {
-		if strings.HasSuffix(found, "run --new") {
-			return again
+	var out strings.Builder
+	at := 0
+	for _, m := range commandsIn.FindAllStringIndex(text, -1) {
+		found := text[m[0]:m[1]]
+		if m[0] > 0 && strings.ContainsRune("./-_", rune(text[m[0]-1])) {
+			continue // the end of a path, such as that of a store: .hayrick run
 		}
-		return c.command(strings.TrimPrefix(found, "hayrick "))
-	})
+		out.WriteString(text[at:m[0]])
+		at = m[1]
+		if strings.HasSuffix(found, "run --new") {
+			out.WriteString(again)
+		} else {
+			out.WriteString(c.command(strings.TrimPrefix(found, "hayrick ")))
+		}
+	}
+	return out.String() + text[at:]
 }
 
 // advice is advise where no job is known.
@@ -53,6 +66,44 @@ func (c *cli) again(p manifest.Plan) string {
 		store = c.storeDir
 	}
 	return "cd " + shellQuote(p.Job.Folder) + " && hayrick -C " + shellQuote(store) + " run " + job + " --new"
+}
+
+// jobFolder is the folder of a run's job file, as it is named from here; "" when the
+// run has none, or a handler that is not in it.
+func jobFolder(p manifest.Plan, def hayrick.JobDefinition) string {
+	if len(def.Handler.Exec) == 0 || p.Job.ConfigFile == "" || p.BundleSHA256 == "" {
+		return ""
+	}
+	dir := filepath.Dir(p.Job.ConfigFile)
+	if wd, err := os.Getwd(); err == nil && p.Job.Folder != "" && p.Job.Folder != wd && !filepath.IsAbs(dir) {
+		dir = filepath.Join(p.Job.Folder, dir)
+	}
+	return dir
+}
+
+// newCode tells that a run goes on with its handler as it was submitted, where the folder
+// of the job has another by now; next is what takes that one. What cannot be compared is
+// not told of.
+func (c *cli) newCode(ctx context.Context, r *roles, p manifest.Plan, def hayrick.JobDefinition, next func(dir string) string) {
+	dir := jobFolder(p, def)
+	if dir == "" {
+		return
+	}
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return // the job came from another machine
+	}
+	name, err := r.coordinator.ChangedCode(ctx, p, dir)
+	if err != nil || name == "" {
+		return
+	}
+	c.mustTell("%s has changed since %s took its code: the handler runs as it was then. %s", filepath.Join(dir, name), p.JobID, next(shellQuote(dir)))
+}
+
+// restOf is how what is left of an unfinished run is done by its handler as it is now.
+func (c *cli) restOf(p manifest.Plan) func(dir string) string {
+	return func(dir string) string {
+		return fmt.Sprintf("For what is left as it is now: %s %s --yes && %s %s --code %s; for all items: %s", c.command("cancel"), p.JobID, c.command("redrive"), p.JobID, dir, c.again(p))
+	}
 }
 
 // again is the command line of a submission, with --new.

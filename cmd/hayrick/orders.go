@@ -102,6 +102,7 @@ func runResume(ctx context.Context, c *cli, ref string, o resumeOptions) error {
 			}
 		}
 		c.tell("going on with %s, submitted %s", c.paint(bold, id), clock(k.Plan.SubmittedAt.Time))
+		c.newCode(short, r, k.Plan, k.Definition, c.restOf(k.Plan))
 	}
 	if _, err := r.coordinator.Sweep(short, id); err != nil {
 		return ofRun(id, err)

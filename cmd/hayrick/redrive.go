@@ -163,6 +163,9 @@ func runRedrive(ctx context.Context, c *cli, ref string, o redriveOptions) error
 	if p.Items == 0 && o.order == manifest.OrderRedrive {
 		return nothingToRedrive(k, p)
 	}
+	if o.code == "" && p.Items > 0 {
+		c.newCode(short, r, k.Plan, *ask.definitionOr(k), func(dir string) string { return "Add --code " + dir + " to take it as it is now" })
+	}
 	if o.dry {
 		return c.sayRedrive(p, "would open", o)
 	}

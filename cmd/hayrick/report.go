@@ -201,7 +201,7 @@ func (r *roles) reportClasses(ctx context.Context, k *coordinator.Known, again s
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range sum.sorted(k.Definition, k.Plan.JobID, again) {
+	for _, f := range sum.sorted(k.Definition, k.Plan, again) {
 		out = append(out, web.Class{
 			Name: f.Class, State: f.State, Items: f.Items, Tasks: f.Tasks, Helps: f.Helps, Samples: samples[[2]string{f.Class, f.State}],
 			Command: r.command("failures") + " " + k.Plan.JobID + " --class " + f.Class,

@@ -211,6 +211,9 @@ func submit(ctx context.Context, c *cli, o submitOptions) (*roles, coordinator.S
 		return nil, none, errors.Join(err, r.close())
 	}
 	c.tellPlan(r, f, s)
+	if s.Resumed {
+		c.newCode(ctx, r, s.Plan, f.Definition, c.restOf(s.Plan))
+	}
 	return r, s, nil
 }
 
@@ -245,9 +248,6 @@ func (c *cli) load(ctx context.Context, o submitOptions) (jobfile.File, jobs.Han
 	}
 	if err == nil && !o.detach { // what other machines have, they find out
 		err = checkHandler(ctx, f, h)
-	}
-	if err == nil && f.Definition.Input.URI == coordinator.StdinURI && f.Definition.Budget != nil && f.Definition.Budget.USD > 0 && c.onAWS() {
-		err = jobfile.Problems{{Place: f.At("budget.usd"), What: "budget.usd: what the run costs is found out by reading the input first, and standard input can be read once; write it to a file and name that in input.uri"}}
 	}
 	return f, h, err
 }

@@ -526,6 +526,7 @@ func TestAdvice(t *testing.T) {
 		{typed, wd, "hayrick audit; then run --new", "hayrick -C '/my 100%' audit; then hayrick -C '/my 100%' run 'my job.yaml' --new"},
 		{typed, "/else where", "hayrick run --new", "cd '/else where' && hayrick -C '/my 100%' run 'my job.yaml' --new"},
 		{&cli{storeDir: ".hayrick"}, "/e", "hayrick run --new", "cd /e && hayrick -C " + wd + "/.hayrick run 'my job.yaml' --new"},
+		{typed, wd, "cd /e && hayrick -C /e/.hayrick run j --new", "cd /e && hayrick -C /e/.hayrick run j --new"},
 		{typed, wd, "`hayrick help job-file`, the hayrick -C x run", "`hayrick help job-file`, the hayrick -C x run"},
 	} {
 		plan.Job.Folder = x.folder
