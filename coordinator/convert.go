@@ -167,13 +167,20 @@ type fileItem struct {
 	ETag  string        `json:"etag,omitempty"`
 }
 
-// itemsOf makes the objects of a listing the items themselves.
-func (c *Coordinator) itemsOf(ctx context.Context, s Submission, src *source) (*source, error) {
-	uri := s.Definition.Input.URI
+// FileItem is the line of one object of the listing at uri, which may be relative to
+// folder.
+func FileItem(folder, uri, object string, pin manifest.Pin) ([]byte, error) {
 	root := uri
 	if IsGlob(uri) {
 		root = globRoot(uri)
 	}
+	return manifest.EncodeLine(fileItem{
+		URI: manifest.Resolve(folder, object), Name: strings.TrimPrefix(object, root), Size: pin.Size, MTime: pin.MTime, ETag: pin.ETag,
+	})
+}
+
+// itemsOf makes the objects of a listing the items themselves.
+func (c *Coordinator) itemsOf(ctx context.Context, s Submission, src *source) (*source, error) {
 	out := &source{id: src.id}
 	err := c.spoolFrom(ctx, out, func(w io.Writer) error {
 		next := src.list.read()
@@ -185,10 +192,7 @@ func (c *Coordinator) itemsOf(ctx context.Context, s Submission, src *source) (*
 			if err != nil {
 				return fmt.Errorf("read the list of sources: %w", err)
 			}
-			b, err := manifest.EncodeLine(fileItem{
-				URI: manifest.Resolve(s.Folder, line.URI), Name: strings.TrimPrefix(line.URI, root),
-				Size: line.Pin.Size, MTime: line.Pin.MTime, ETag: line.Pin.ETag,
-			})
+			b, err := FileItem(s.Folder, s.Definition.Input.URI, line.URI, line.Pin)
 			if err != nil {
 				return err
 			}

@@ -209,6 +209,20 @@ func (s byScheme) OpenInput(ctx context.Context, jobID string, b manifest.Batch)
 	return r, ofInput(err, b.Object)
 }
 
+// inputsOnly opens inputs where there is no store: to try a handler needs none.
+type inputsOnly struct{ byScheme }
+
+// Clone copies nothing.
+func (inputsOnly) Clone(context.Context, string, string) (bool, error) { return false, nil }
+
+// filesHere are the files of this machine.
+type filesHere struct{ local.Files }
+
+// OpenInput is for batches, and only a store has those.
+func (filesHere) OpenInput(_ context.Context, jobID string, b manifest.Batch) (io.ReadCloser, error) {
+	return nil, fmt.Errorf("read %s of %s without a store: %w", b.BatchID, jobID, hayrick.ErrNotFound)
+}
+
 // awsStore is a store on AWS, whose inputs may lie on this machine too: they are
 // copied into the store, where every worker can read them.
 type awsStore struct{ *aws.Store }

@@ -141,11 +141,14 @@ func (k *keyCheck) all(ctx context.Context, c *cli, sources coordinator.Sources,
 	return err
 }
 
+// isListing says that an input is more than one object.
+func isListing(uri string) bool { return manifest.IsFolder(uri) || coordinator.IsGlob(uri) }
+
 // each calls fn with the objects of the input, in order.
 func (k *keyCheck) each(ctx context.Context, sources coordinator.Sources, fn func(object string) error) error {
 	uri := k.def.Input.URI
 	k.object = 0
-	if !manifest.IsFolder(uri) && !coordinator.IsGlob(uri) {
+	if !isListing(uri) {
 		return fn(uri)
 	}
 	return coordinator.ListSources(ctx, sources, uri, func(object string, _ manifest.Pin) error {
@@ -193,10 +196,25 @@ func (k *keyCheck) read(ctx context.Context, r io.Reader, name string) error {
 			return errEnough
 		}
 	}
+	return eachRecord(ctx, in, r, name, func(line int64, record []byte) error {
+		if err := k.item(name, line, record); err != nil {
+			return err
+		}
+		if k.def.Input.Limit > 0 && k.out.Items == k.def.Input.Limit {
+			return errEnough
+		}
+		return nil
+	})
+}
+
+// eachRecord calls fn with each record of an object, whatever its form, and the line (of
+// Parquet, the row) that it begins on. The record is fn's until it returns; an error of
+// fn's ends the reading.
+func eachRecord(ctx context.Context, in hayrick.Input, r io.Reader, name string, fn func(line int64, record []byte) error) error {
 	o, needed := coordinator.ConversionOf(in, name)
 	if needed {
 		if _, at := r.(io.ReaderAt); o.Format == "parquet" && !at {
-			return &hayrick.UserError{What: name + ": check --keys reads Parquet files of this machine alone", Hint: "fetch it first; or let the handler tell"}
+			return &hayrick.UserError{What: name + ": Parquet is looked into here in files of this machine alone", Hint: "fetch it first; run and plan read it where it is"}
 		}
 		o.Places = o.Format != "jsonl"
 		out, pipe := io.Pipe()
@@ -235,11 +253,8 @@ func (k *keyCheck) read(ctx context.Context, r io.Reader, name string) error {
 			rec = rest
 		}
 		if len(rec) > 0 {
-			if err := k.item(name, at, rec); err != nil {
+			if err := fn(at, rec); err != nil {
 				return err
-			}
-			if k.def.Input.Limit > 0 && k.out.Items == k.def.Input.Limit {
-				return errEnough
 			}
 		}
 		if err == io.EOF {

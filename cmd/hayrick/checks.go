@@ -192,7 +192,7 @@ func (c *cli) checkInput(ctx context.Context, sources coordinator.Sources, def h
 	if def.Input.URI == coordinator.StdinURI || def.Input.Format == coordinator.FormatFiles {
 		return nil // what is read once is checked then; a listing has no lines
 	}
-	if !manifest.IsFolder(def.Input.URI) && !coordinator.IsGlob(def.Input.URI) {
+	if !isListing(def.Input.URI) {
 		return c.checkObject(ctx, sources, def, def.Input.URI)
 	}
 	left, seen := checkedObjects, 0

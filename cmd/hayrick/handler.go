@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -20,6 +19,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"hayrick"
+	"hayrick/coordinator"
+	"hayrick/internal/records"
 	"hayrick/jobfile"
 	"hayrick/jobs"
 	"hayrick/jobs/extproc"
@@ -59,8 +60,8 @@ func handlerTryCommand(c *cli) *cobra.Command {
 	var o tryOptions
 	cmd := &cobra.Command{
 		Use: "try <job>", Short: "Run one item through the handler and print every frame", Args: arguments(1, 1),
-		Long: `Run one item of the job's input (the first, or --item n), or every line of --input,
-through the handler, one after the other, and print every frame: > to the handler,
+		Long: `Run one item of the job's input (the first, or --item n), whatever its form, or every
+line of --input, through the handler, one after the other, and print every frame: > to the handler,
 < from it, | what it writes to stderr. No store is touched, no rate is waited for.
 
 --record keeps the frames of an external handler in a file. --replay sends what such a
@@ -165,9 +166,9 @@ func (c *cli) tryItems(ctx context.Context, f jobfile.File, h jobs.Handler, o tr
 	case was != nil:
 		return was.items(), nil
 	case o.input == "-":
-		return readItems(os.Stdin, "stdin", def, 0, -1)
+		return readItems(ctx, c.in, "stdin", def)
 	case o.input != "":
-		return fileItems(o.input, "--input", def, 0, -1)
+		return fileItems(ctx, o.input, def)
 	case def.Input.Items:
 		l, ok := h.(jobs.Lister)
 		if !ok {
@@ -189,53 +190,101 @@ func (c *cli) tryItems(ctx context.Context, f jobfile.File, h jobs.Handler, o tr
 			return nil, &hayrick.UserError{What: fmt.Sprintf("there is no item %d: the handler lists %s", o.item, count(n, "item")), Hint: "ordinals count from 0", Exit: exitNotFound}
 		}
 		return out, nil
-	case def.Input.Format != "jsonl" || strings.Contains(def.Input.URI, "://") || manifest.IsFolder(def.Input.URI):
-		return nil, &hayrick.UserError{What: fmt.Sprintf("handler try reads one local file of JSON lines; the input is %s %s", def.Input.Format, def.Input.URI), Hint: "give the items with --input: a JSON object a line, as the handler gets them"}
 	}
-	return fileItems(def.Input.URI, "input.uri", def, o.item, 1)
+	return c.inputItem(ctx, inputsOnly{newByScheme(ctx, c, filesHere{})}, def, o.item)
 }
 
-func fileItems(path, what string, def hayrick.JobDefinition, from, most int64) ([]jobs.Item, error) {
+// inputItem reads the item of an ordinal from the job's input, as a submission would.
+func (c *cli) inputItem(ctx context.Context, sources coordinator.Sources, def hayrick.JobDefinition, ordinal int64) ([]jobs.Item, error) {
+	in := def.Input
+	in.Limit, in.OnBadItem = 0, "skip" // a bad record before it counts, and is not in the way
+	n := int64(0)
+	var out []jobs.Item
+	take := func(name string, line int64, record []byte) error {
+		if n++; n <= ordinal {
+			return nil
+		}
+		what, bad := records.Bad(record)
+		if !bad {
+			if what, _ = damage(record, def); what != "" {
+				what = fmt.Sprintf("%s:%d: %s", name, line, what)
+			}
+		}
+		if what != "" {
+			return &hayrick.UserError{What: what, Hint: "a handler gets only what is an item: mend the record"}
+		}
+		out = append(out, itemOf(def, ordinal, bytes.Clone(record)))
+		return errEnough
+	}
+	object := func(uri string, pin manifest.Pin) error {
+		if in.Format == coordinator.FormatFiles {
+			wd, err := os.Getwd()
+			if err != nil {
+				return fmt.Errorf("find the working directory: %w", err)
+			}
+			record, err := coordinator.FileItem(wd, in.URI, uri, pin)
+			if err != nil {
+				return err
+			}
+			return take(uri, 1, bytes.TrimSuffix(record, []byte("\n")))
+		}
+		r, _, err := sources.OpenSource(ctx, uri)
+		if errors.Is(err, hayrick.ErrNotFound) {
+			return &hayrick.UserError{What: fmt.Sprintf("input.uri: there is no file %s", uri), Hint: "a path is relative to the working directory, and the name of a folder ends in a slash", Exit: exitNotFound}
+		}
+		if err != nil {
+			return fmt.Errorf("read the input %s: %w", uri, err)
+		}
+		defer r.Close()
+		return eachRecord(ctx, in, r, uri, func(line int64, record []byte) error { return take(uri, line, record) })
+	}
+	var err error
+	switch {
+	case in.URI == coordinator.StdinURI:
+		err = eachRecord(ctx, in, c.in, "standard input", func(line int64, record []byte) error { return take("standard input", line, record) })
+	case isListing(in.URI):
+		err = coordinator.ListSources(ctx, sources, in.URI, object)
+	default:
+		err = object(in.URI, manifest.Pin{})
+	}
+	switch {
+	case len(out) > 0:
+		return out, nil
+	case errors.Is(err, hayrick.ErrNotFound) && !errors.As(err, new(*hayrick.UserError)), err == nil && n == 0 && isListing(in.URI):
+		return nil, &hayrick.UserError{What: fmt.Sprintf("there is nothing below the input %s", in.URI), Hint: "check input.uri; names that begin with . or _ do not count", Exit: exitNotFound}
+	case err != nil:
+		return nil, err
+	}
+	return nil, &hayrick.UserError{What: fmt.Sprintf("there is no item %d: %s has %s", ordinal, in.URI, count(n, "item")), Hint: "ordinals count from 0", Exit: exitNotFound}
+}
+
+// fileItems are the items of --input.
+func fileItems(ctx context.Context, path string, def hayrick.JobDefinition) ([]jobs.Item, error) {
 	r, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &hayrick.UserError{What: fmt.Sprintf("%s: there is no file %s", what, path), Hint: "a path is relative to the working directory", Exit: exitNotFound}
+		return nil, &hayrick.UserError{What: fmt.Sprintf("--input: there is no file %s", path), Hint: "a path is relative to the working directory", Exit: exitNotFound}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	defer r.Close()
-	return readItems(r, path, def, from, most)
+	return readItems(ctx, r, path, def)
 }
 
-// readItems reads records from ordinal from on; most < 0 = all.
-func readItems(r io.Reader, name string, def hayrick.JobDefinition, from, most int64) ([]jobs.Item, error) {
-	in := bufio.NewReaderSize(r, 64<<10)
+// readItems reads JSON lines.
+func readItems(ctx context.Context, r io.Reader, name string, def hayrick.JobDefinition) ([]jobs.Item, error) {
 	var out []jobs.Item
-	ordinal := int64(0)
-	for line := 1; ; line++ {
-		text, err := in.ReadBytes('\n')
-		if rec := manifest.TrimRecord(bytes.TrimPrefix(bytes.TrimSuffix(text, []byte("\n")), []byte("\xef\xbb\xbf"))); len(rec) > 0 {
-			if ordinal >= from && (most < 0 || ordinal < from+most) {
-				if what, _ := damage(rec, def); what != "" {
-					return nil, &hayrick.UserError{What: fmt.Sprintf("%s:%d: %s", name, line, what), Hint: "a handler gets only what is an item: mend the line"}
-				}
-				out = append(out, itemOf(def, ordinal, bytes.Clone(rec)))
-			}
-			if ordinal++; most >= 0 && ordinal >= from+most {
-				return out, nil
-			}
+	err := eachRecord(ctx, hayrick.Input{Format: "jsonl", Compression: "none"}, r, name, func(line int64, record []byte) error {
+		if what, _ := damage(record, def); what != "" {
+			return &hayrick.UserError{What: fmt.Sprintf("%s:%d: %s", name, line, what), Hint: "a handler gets only what is an item: mend the line"}
 		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", name, err)
-		}
+		out = append(out, itemOf(def, int64(len(out)), bytes.Clone(record)))
+		return nil
+	})
+	if err == nil && len(out) == 0 {
+		err = &hayrick.UserError{What: name + " has no items", Hint: "write a JSON object a line", Exit: exitNotFound}
 	}
-	if len(out) == 0 {
-		return nil, &hayrick.UserError{What: fmt.Sprintf("there is no item %d: %s has %s", from, name, count(ordinal, "item")), Hint: "ordinals count from 0", Exit: exitNotFound}
-	}
-	return out, nil
+	return out, err
 }
 
 func itemOf(def hayrick.JobDefinition, ordinal int64, data []byte) jobs.Item {
