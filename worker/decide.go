@@ -95,8 +95,11 @@ type Next struct {
 // the upstream's Retry-After; a Retry-After beyond in_task.max is left to the retry
 // planner, whose groups can wait longer.
 func NextTry(p hayrick.Retry, t Try, jitter float64) Next {
-	class := t.Outcome.Class
+	class, message := t.Outcome.Class, t.Outcome.Message
 	if !hayrick.ValidClass(class) {
+		if class != "" {
+			message = fmt.Sprintf("%s (the handler's class %q is none: 1 to 40 of a-z, 0-9 and _)", message, shortClass(class))
+		}
 		class = "other"
 	}
 	if t.Crashed {
@@ -109,7 +112,7 @@ func NextTry(p hayrick.Retry, t Try, jitter float64) Next {
 	if !t.Crashed { // the host's word on a crash stands
 		class, d = p.Judge(hayrick.Said{Class: class, Disposition: t.Outcome.Disposition, Status: t.Outcome.Status, Message: t.Outcome.Message})
 	}
-	n := Next{Failure: hayrick.Failure{Class: class, Disposition: d, Message: oneLine(t.Outcome.Message)}}
+	n := Next{Failure: hayrick.Failure{Class: class, Disposition: d, Message: oneLine(message)}}
 	switch {
 	case d.Final():
 		n.Because = string(d)
@@ -122,6 +125,15 @@ func NextTry(p hayrick.Retry, t Try, jitter float64) Next {
 		n.Wait = max(time.Duration(jitter*float64(backoff(p.InTask, t.InTask))), t.Outcome.RetryAfter)
 	}
 	return n
+}
+
+// shortClass is what can be told of a class that is none.
+func shortClass(class string) string {
+	const most = 60
+	if len(class) > most {
+		return strings.ToValidUTF8(class[:most], "") + "..."
+	}
+	return class
 }
 
 // backoff is initial * 2^(tries-1), at most max.

@@ -184,3 +184,18 @@ func TestMessagesOfFailures(t *testing.T) {
 		}
 	}
 }
+
+// A class that is none is not passed over in silence: what the handler called it is in
+// the message.
+func TestClassThatIsNone(t *testing.T) {
+	for class, want := range map[string]string{
+		"Bad-Amount":              `n/a (the handler's class "Bad-Amount" is none: 1 to 40 of a-z, 0-9 and _)`,
+		strings.Repeat("x", 1000): `n/a (the handler's class "` + strings.Repeat("x", 60) + `..." is none: 1 to 40 of a-z, 0-9 and _)`,
+		"":                        "n/a",
+	} {
+		n := worker.NextTry(hayrick.Retry{}, worker.Try{Outcome: jobs.Outcome{Class: class, Message: "n/a"}, InTask: 1}, 0)
+		if n.Failure.Class != "other" || n.Failure.Message != want {
+			t.Errorf("%s: %q, want %q", n.Failure.Class, n.Failure.Message, want)
+		}
+	}
+}

@@ -162,6 +162,10 @@ func poor(res result, n map[string]int) string {
 	return fmt.Sprintf("%s, most of them with class %s", what, worst)
 }
 
+// shownParts is how many parts of a dataset are told by name: partition_by can make
+// thousands.
+const shownParts = 20
+
 func (c *cli) sayResult(res result, took time.Duration, again string) {
 	colour, word := green, "done"
 	switch {
@@ -177,12 +181,16 @@ func (c *cli) sayResult(res result, took time.Duration, again string) {
 	if res.Output == nil {
 		return
 	}
-	for _, p := range res.Output.Parts {
+	parts := res.Output.Parts
+	for _, p := range parts[:min(len(parts), shownParts)] {
 		sum := ""
 		if p.SHA256 != "" {
 			sum = "   sha256 " + short(p.SHA256)
 		}
 		c.print("  %s   %s   %s%s", p.Path, count(p.Rows, "row"), size(p.Bytes), sum)
+	}
+	if more := len(parts) - shownParts; more > 0 {
+		c.print("  ... and %s in %s; all of them: hayrick status %s --json", count(int64(more), "more part"), res.Output.URI, res.JobID)
 	}
 	for _, l := range res.Output.Lists {
 		c.print("  %s   %s", l.Path, count(l.Count, "item"))
