@@ -65,9 +65,16 @@ type Input struct {
 
 // Batches says how the input is cut.
 type Batches struct {
-	Items int   `json:"items"`           // items a batch
-	Bytes Bytes `json:"bytes,omitempty"` // a batch also ends with the item in which it reaches so many bytes of JSON lines; 0 = items alone decide
+	Items int    `json:"items"`           // items a batch
+	Bytes Bytes  `json:"bytes,omitempty"` // a batch also ends with the item in which it reaches so many bytes of JSON lines; 0 = items alone decide
+	Order string `json:"order,omitempty"` // input (as they stand there) | shuffle (spread over all batches); "" = input
 }
+
+// The values of batch.order.
+const (
+	OrderInput   = "input"
+	OrderShuffle = "shuffle"
+)
 
 // Run bounds the execution.
 type Run struct {

@@ -45,6 +45,7 @@ func (a *Aggregator) lists(ctx context.Context, job *jobOf) ([]manifest.List, er
 				w = manifest.NewListWriter(temp)
 				writers[name] = w
 			}
+			l.Ordinal = job.plan.InputOrdinal(l.Ordinal)
 			return w.Add(l)
 		}); err != nil {
 			return nil, err

@@ -98,7 +98,7 @@ type auditor struct {
 	inputs  inputs           // of the aggregation plan at hand
 	pinned  []*inputs        // of all aggregation plans, beside the tasks
 	in      total            // rows of the results
-	dropped total            // rows that the merges dropped
+	dropped total            // rows that the merges of the generation at hand dropped
 	byBatch map[string]int64 // rows of the first results, for the manifest
 	files   []string         // likewise
 	unified rows.Schema      // of the results, when decoded

@@ -101,6 +101,9 @@ func (a *auditor) readPlan(ctx context.Context) error {
 		a.lost(CodeForm, rel, "it is the plan of %s", p.JobID)
 		return errTorn
 	}
+	if p.Shuffle != nil && *p.Shuffle != *manifest.ShuffleOf(p.JobID) {
+		a.broken(CodeForm, rel, "its order is of the seed %q, that of %s is %q", p.Shuffle.Seed, p.JobID, manifest.ShuffleOf(p.JobID).Seed)
+	}
 	a.submitted, a.planSHA = p, manifest.SHA256(raw)
 	a.plan = p
 	a.checked.Commits++
@@ -330,6 +333,9 @@ func (a *auditor) readDefinition(ctx context.Context) error {
 	}
 	a.checked.Data++
 	a.definition = d
+	if a.n == 0 && (d.Batch.Order == hayrick.OrderShuffle) != (a.plan.Shuffle != nil) {
+		a.broken(CodeForm, a.job.Rel(a.job.Plan()), "its definition says batch.order: %q, and it does not", d.Batch.Order)
+	}
 	var columns [][2]string
 	for _, c := range d.Output.Schema {
 		columns = append(columns, [2]string{c.Name, c.Type})

@@ -311,6 +311,7 @@ func (c *closing) giveUp(e *taskEnd, f *failure, v verdict, list int) {
 	}
 	c.a.closeItem(v.list, f.Ordinal, end)
 	s := c.a.lists[name]
+	l.Ordinal = c.a.plan.InputOrdinal(l.Ordinal)
 	s.add(l)
 	c.a.lists[name] = s
 }

@@ -70,7 +70,7 @@ func (a *auditor) walkLists(ctx context.Context) error {
 		var got multiset
 		ref := manifest.Ref{Key: list.Key, SHA256: list.SHA256, Count: list.Count}
 		for line := range lines[manifest.ListLine](ctx, a.look, nil, &ref) {
-			if e, _ := a.ledger.at(line.Ordinal); e != want && !a.blind {
+			if e, _ := a.ledger.at(a.plan.PlaceOf(line.Ordinal)); e != want && !a.blind {
 				a.broken(CodeItem, list.Key, "item %d is listed, and ended %s", line.Ordinal, e)
 			}
 			got.add(line)

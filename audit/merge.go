@@ -107,6 +107,7 @@ func (a *auditor) walkAggregation(ctx context.Context) error {
 		return err
 	}
 	nodes := []int64{int64(len(outputs))}
+	a.dropped = total{} // each generation merges all results anew
 	for _, m := range outputs {
 		a.dropped.add(m.drop.rows, m.drop.hash)
 	}

@@ -241,6 +241,7 @@ func (t *taking) keeps(p prior, v verdict, list int) {
 		name = "exhausted"
 	}
 	s := t.a.lists[name]
+	v.line.Ordinal = t.a.plan.InputOrdinal(v.line.Ordinal)
 	s.add(v.line)
 	t.a.lists[name] = s
 }

@@ -90,24 +90,9 @@ func (c *Coordinator) convert(ctx context.Context, s Submission, src *source) (e
 		return err
 	}
 	defer body.Close()
-	var in io.Reader = body
-	if _, ok := body.(io.ReaderAt); o.Format == "parquet" && !ok {
-		whole, err := c.scratchFile("parquet")
-		if err != nil {
-			return err
-		}
-		defer whole.Close()
-		if _, err := io.Copy(whole, body); err != nil {
-			return fmt.Errorf("read the input %s: %w", src.id.URI, err)
-		}
-		in = whole
-	}
 	if err := c.spoolFrom(ctx, src, func(w io.Writer) error {
-		if err := records.Write(ctx, w, in, o); err != nil {
-			if p := (*records.Problem)(nil); errors.As(err, &p) {
-				return err
-			}
-			return fmt.Errorf("read the input %s: %w", src.id.URI, err)
+		if err := c.writeLines(ctx, w, body, src.id.URI, o); err != nil {
+			return err
 		}
 		return c.unchanged(ctx, src, "read")
 	}); err != nil {
@@ -117,6 +102,26 @@ func (c *Coordinator) convert(ctx context.Context, s Submission, src *source) (e
 		return noItems(src, s.Definition.Input.Format)
 	}
 	return nil
+}
+
+// writeLines writes what an object holds as JSON lines.
+func (c *Coordinator) writeLines(ctx context.Context, w io.Writer, body io.Reader, uri string, o records.Options) error {
+	if _, ok := body.(io.ReaderAt); o.Format == "parquet" && !ok {
+		whole, err := c.scratchFile("parquet")
+		if err != nil {
+			return err
+		}
+		defer whole.Close()
+		if _, err := io.Copy(whole, body); err != nil {
+			return fmt.Errorf("read the input %s: %w", uri, err)
+		}
+		body = whole
+	}
+	err := records.Write(ctx, w, body, o)
+	if p := (*records.Problem)(nil); err != nil && !errors.As(err, &p) {
+		return fmt.Errorf("read the input %s: %w", uri, err)
+	}
+	return err
 }
 
 // noItems refuses an input without any.
@@ -230,7 +235,7 @@ func (c *Coordinator) stdin(ctx context.Context, s Submission) (*source, error) 
 		return nil, fmt.Errorf("read standard input: %w", err)
 	}
 	src.id.Bytes = 0 // the pin is of what is stored
-	src.id.Pin = manifest.Pin{Size: src.size, ETag: "sha256:" + src.id.SHA256}
+	src.id.Pin = manifest.Pin{Size: src.size, ETag: digestTag + src.id.SHA256}
 	return src, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"hayrick"
+	"hayrick/internal/records"
 	"hayrick/manifest"
 )
 
@@ -49,6 +50,10 @@ type Submission struct {
 
 	New   bool   // start a new run, whatever is unfinished
 	JobID string // run under this id; "" = derived
+
+	// Check, unless nil, judges the JSON lines of an input that is shuffled, as a worker
+	// would: their places are known only as long as they are read in order.
+	Check records.Check
 
 	// Admit, unless nil, is asked before a new run is planned; its error refuses the
 	// run, and nothing of it exists then.
@@ -98,6 +103,14 @@ func (c *Coordinator) Submit(ctx context.Context, s Submission) (Submitted, erro
 				return Submitted{}, err
 			}
 		}
+		arranged, err := c.shuffled(ctx, s, run.jobID, src)
+		if err != nil {
+			return Submitted{}, fmt.Errorf("plan %s: %w", run.jobID, err)
+		}
+		if arranged != src {
+			defer arranged.close()
+			src = arranged
+		}
 		if src.list == nil { // what cannot be read leaves nothing behind
 			if err := c.convert(ctx, s, src); err != nil {
 				return Submitted{}, fmt.Errorf("plan %s: %w", run.jobID, err)
@@ -144,7 +157,7 @@ func (c *Coordinator) plan(ctx context.Context, s Submission, run jobRun, defini
 	if err != nil {
 		return manifest.Plan{}, err
 	}
-	return manifest.Plan{
+	p := manifest.Plan{
 		Schema: manifest.SchemaPlan, JobID: run.jobID, DefinitionSHA256: digest, BundleSHA256: bundle, CodeVersion: code,
 		Job: manifest.JobFields{
 			JobType: s.Definition.Name, Handler: s.Definition.Handler.Label(), GitCommit: s.GitCommit, GitDirty: s.GitDirty,
@@ -152,7 +165,11 @@ func (c *Coordinator) plan(ctx context.Context, s Submission, run jobRun, defini
 		},
 		Input: []manifest.InputID{src.id}, Items: group.Items, Group: group,
 		SubmittedAt: manifest.At(c.World.Clock.Now()),
-	}, nil
+	}
+	if s.Definition.Batch.Order == hayrick.OrderShuffle {
+		p.Shuffle = manifest.ShuffleOf(run.jobID)
+	}
+	return p, nil
 }
 
 // index takes the snapshot of the input, cuts it and writes the initial group. A

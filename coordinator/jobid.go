@@ -32,9 +32,15 @@ type InputIdentity struct {
 	SHA256 string `json:"sha256"`
 }
 
+// digestTag before a SHA-256 makes it the ETag of an input that has no other.
+const digestTag = "sha256:"
+
 // InputIdentityOf reduces an input as a plan names it.
 func InputIdentityOf(in manifest.InputID) InputIdentity {
 	if in.URI == "" {
+		if sha, ok := strings.CutPrefix(in.Pin.ETag, digestTag); ok { // what is stored stands in another order
+			return InputIdentity{SHA256: sha}
+		}
 		return InputIdentity{SHA256: in.SHA256}
 	}
 	id := InputIdentity{URI: in.URI, Size: in.Pin.Size, ETag: in.Pin.ETag}

@@ -80,6 +80,15 @@ func (n *length) Write(p []byte) (int, error) { *n += length(len(p)); return len
 func (c *Coordinator) previewIndex(ctx context.Context, s Submission, src *source, look io.Writer, p *Preview) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// Where batches end depends on the order, as far as batch.bytes decides.
+	whole, err := c.shuffled(ctx, s, p.JobID, src)
+	if err != nil {
+		return err
+	}
+	if whole != src {
+		defer whole.close()
+		src = whole
+	}
 	x := c.newIndexing(s, p.JobID, src)
 	defer x.close()
 	x.look = look
@@ -93,7 +102,7 @@ func (c *Coordinator) previewIndex(ctx context.Context, s Submission, src *sourc
 		return c.openSource(ctx, src)
 	}
 	x.add = func(context.Context, manifest.Batch) error { return nil }
-	err := x.all(ctx)
+	err = x.all(ctx)
 	p.Items, p.Tasks = src.id.Items, x.tasks
 	return err
 }

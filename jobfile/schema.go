@@ -110,6 +110,7 @@ func (r *reader) definition(n *node, d *hayrick.JobDefinition) {
 			r.object(n, path, fields{
 				"items": whole(r, &d.Batch.Items, 1, maxBatchItems),
 				"bytes": r.unit(&d.Batch.Bytes, "16MiB"),
+				"order": r.oneOf(&d.Batch.Order, hayrick.OrderInput, hayrick.OrderShuffle),
 			})
 		},
 		"run": func(n *node, path string) {

@@ -20,6 +20,7 @@ type Plan struct {
 	Input            []InputID `json:"input"`
 	Items            int64     `json:"items"`
 	Group            Group     `json:"group"`
+	Shuffle          *Shuffle  `json:"shuffle,omitempty"` // nil: items stand as in the input
 	SubmittedAt      Time      `json:"submitted_at"`
 }
 

@@ -141,7 +141,7 @@ func (t *tally) add(f failed, v verdict) error {
 
 // whole turns the items of a batch that could not run into failures: infra, one
 // more loss each, no try charged.
-func whole(items []manifest.BatchItem, keyField string, e *manifest.TaskError) []failed {
+func whole(items []manifest.BatchItem, label func(manifest.BatchItem) string, e *manifest.TaskError) []failed {
 	why := manifest.TaskError{Class: hayrick.ClassBatchFailed, Message: "the batch could not run"}
 	if e != nil {
 		why.Message = e.Message
@@ -153,7 +153,7 @@ func whole(items []manifest.BatchItem, keyField string, e *manifest.TaskError) [
 	for i, it := range items {
 		out[i] = failed{
 			FailureLine: manifest.FailureLine{
-				Ordinal: it.Ordinal, Key: it.Label(keyField), Class: why.Class, Disposition: string(hayrick.Infra),
+				Ordinal: it.Ordinal, Key: label(it), Class: why.Class, Disposition: string(hayrick.Infra),
 				Message: why.Message, Tries: it.Tries, Losses: it.Losses + 1,
 			},
 			classes: it.Classes, infra: it.Infra,

@@ -175,7 +175,7 @@ func (c *conversation) failed(id string) []failed {
 	switch end {
 	case "", "DONE":
 	case "FAILED":
-		return whole(items, "key", &manifest.TaskError{Class: spec, Message: "why"})
+		return whole(items, func(it manifest.BatchItem) string { return it.Label("key") }, &manifest.TaskError{Class: spec, Message: "why"})
 	default:
 		c.t.Fatalf("%s=%s?", id, end)
 	}

@@ -267,7 +267,7 @@ func (c *closing) readTask(ctx context.Context, t manifest.BlockTask, b manifest
 		if err != nil {
 			return taskEnd{}, err
 		}
-		fs, records = whole(items, c.definition.Input.Key, end.why), byOrdinal(items)
+		fs, records = whole(items, c.label, end.why), byOrdinal(items)
 	} else {
 		// A retry's batch says what its items have spent; the input's is read only where
 		// an item of it runs again.

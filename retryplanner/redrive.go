@@ -68,6 +68,7 @@ func (p *Planner) redriveBy(ctx context.Context, jobID string, order manifest.Co
 	}
 	c.firstTask = plan.Group.FirstTask + plan.Group.Tasks
 	c.policy.retry, c.redrive = c.definition.Retry, r
+	c.label = func(it manifest.BatchItem) string { return plan.Label(it, c.definition.Input.Key) }
 	return c, nil
 }
 
@@ -242,11 +243,11 @@ func (c *closing) leftOver(ctx context.Context, tasks []manifest.BlockTask, batc
 		case end.missing:
 			for _, it := range items {
 				fs = append(fs, failed{FailureLine: manifest.FailureLine{
-					Ordinal: it.Ordinal, Key: it.Label(c.definition.Input.Key), Class: hayrick.ClassUnfinished, Tries: it.Tries, Losses: it.Losses,
+					Ordinal: it.Ordinal, Key: c.label(it), Class: hayrick.ClassUnfinished, Tries: it.Tries, Losses: it.Losses,
 				}})
 			}
 		case end.whole:
-			fs = whole(items, c.definition.Input.Key, end.why)
+			fs = whole(items, c.label, end.why)
 		}
 		records := byOrdinal(items)
 		for _, f := range fs {

@@ -126,6 +126,7 @@ type closing struct {
 	group      string
 
 	definition hayrick.JobDefinition
+	label      func(manifest.BatchItem) string
 	opened     manifest.Group
 	opener     manifest.Link // the plan that opened it
 	orders     int           // that the opener had applied
@@ -156,6 +157,7 @@ func (p *Planner) open(ctx context.Context, jobID string, generation int, group 
 	}
 	c.firstTask = c.opened.FirstTask + c.opened.Tasks
 	c.policy.retry = c.definition.Retry
+	c.label = func(it manifest.BatchItem) string { return plan.Label(it, c.definition.Input.Key) }
 	// Groups are counted anew in each generation: back along the plans to the one that
 	// opened the generation's first.
 	for at := group; ; {

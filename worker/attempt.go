@@ -70,7 +70,8 @@ type attemptRun struct {
 
 // item is one record of the batch and what is known of it.
 type item struct {
-	in manifest.BatchItem
+	in     manifest.BatchItem
+	number int64 // of the record in the input: what the handler knows it by
 	Entry
 	rateKeys []string     // one for each of the attempt's auto rates
 	schema   *rows.Schema // of its rows; nil = none
@@ -250,6 +251,7 @@ func (a *attemptRun) open(ctx context.Context) (v Verdict, ok bool, err error) {
 		a.items[i] = item{in: it}
 		x := &a.items[i]
 		x.reset()
+		x.number = a.job.Plan.InputOrdinal(it.Ordinal)
 		x.check(def.Input.Key, a.auto)
 		if x.bad != "" && !skip {
 			where := fmt.Sprintf("%s:%d", a.batch.Object, it.Line)
@@ -278,7 +280,7 @@ func (x *item) reset() {
 // check finds the item's keys and says why the record is no item.
 func (x *item) check(keyField string, auto []hayrick.Rate) {
 	const notObject = "the line is not one JSON object"
-	x.Key = strconv.FormatInt(x.in.Ordinal, 10)
+	x.Key = strconv.FormatInt(x.number, 10)
 	if why, bad := records.Bad(x.in.Data); bad {
 		x.bad = why // the input said so when it was read
 		return

@@ -106,7 +106,9 @@ func (a *attemptRun) putRows(ctx context.Context, res *manifest.Result) error {
 	}
 	if err := a.eachRows(ctx, func(ordinal int64, body []byte) error {
 		if len(unique) > 0 && len(body) > 0 {
-			w.Item(ordinal) // "first" and "last" are by item, and a retry's items are not in the order of its file
+			// "first" and "last" are by record of the input: a retry's items are not in the
+			// order of its file, and those of a shuffled run in an order of their own.
+			w.Item(a.job.Plan.InputOrdinal(ordinal))
 		}
 		for r, err := range rows.Rows(body) {
 			if err != nil {

@@ -126,7 +126,7 @@ func (h *host) Mark(cursor json.RawMessage) error {
 func (h *host) Log(text string) {
 	l := jobs.LogLine{Text: text}
 	if h.item != nil {
-		l.Items = []int64{h.item.in.Ordinal}
+		l.Items = []int64{h.item.number}
 	}
 	h.a.keepLine(l)
 }

@@ -145,7 +145,7 @@ func (a *attemptRun) trySession(x *item, h *host) *tried {
 func (a *attemptRun) handedOut(x *item, h *host, t *tried) jobs.Item {
 	h.try = t
 	it := jobs.Item{
-		Ordinal: x.in.Ordinal, Key: x.Key, Data: slices.Clip(x.in.Data), Try: x.Tries + 1, Host: h,
+		Ordinal: x.number, Key: x.Key, Data: slices.Clip(x.in.Data), Try: x.Tries + 1, Host: h,
 		Left: a.job.Definition.Run.ItemTimeout.D(), Alone: x.Crashes > 0,
 	}
 	if x.Cursor != nil {

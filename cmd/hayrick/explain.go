@@ -212,7 +212,7 @@ func (e *explaining) batch(ctx context.Context, task, batch string) error {
 		} else {
 			why = "new"
 		}
-		x.Items = append(x.Items, itemWhy{Ordinal: it.Ordinal, Key: it.Label(e.k.Definition.Input.Key), Because: why})
+		x.Items = append(x.Items, itemWhy{Ordinal: e.k.Plan.InputOrdinal(it.Ordinal), Key: e.k.Plan.Label(it, e.k.Definition.Input.Key), Because: why})
 	}
 	if e.json {
 		return e.printJSON(x)
@@ -293,7 +293,7 @@ func (e *explaining) item(ctx context.Context, ref string) error {
 					Schema string `json:"schema"`
 					JobID  string `json:"job_id"`
 					itemWhy
-				}{"hayrick.explain/v1", h.JobID, itemWhy{ordinal, h.Key, why, t.TaskID, end}})
+				}{"hayrick.explain/v1", h.JobID, itemWhy{h.Ordinal, h.Key, why, t.TaskID, end}})
 				if err != nil {
 					return err
 				}
@@ -302,7 +302,7 @@ func (e *explaining) item(ctx context.Context, ref string) error {
 		if e.json {
 			continue
 		}
-		e.print("%s  ordinal %d  %s", e.paintOut(bold, h.Key), ordinal, h.State)
+		e.print("%s  ordinal %d  %s", e.paintOut(bold, h.Key), h.Ordinal, h.State)
 		if err := e.table(rows); err != nil {
 			return err
 		}

@@ -179,7 +179,7 @@ func (r *roles) eachFailure(ctx context.Context, k *coordinator.Known, fn func(f
 				continue
 			}
 			err := manifest.ReadLines(ctx, r.manifests, k.Plan.JobID, *l.ref, func(x manifest.ListLine) error {
-				return fn(failedItem{"", x.Ordinal, x.Key, x.Class, l.state, x.Message, x.TaskID, x.Tries, x.Losses})
+				return fn(failedItem{"", k.Plan.InputOrdinal(x.Ordinal), x.Key, x.Class, l.state, x.Message, x.TaskID, x.Tries, x.Losses})
 			})
 			if err != nil {
 				return fmt.Errorf("read %s: %w", l.ref.Key, err)
@@ -227,7 +227,7 @@ func (r *roles) blockFailures(ctx context.Context, k *coordinator.Known, m *mani
 			continue
 		}
 		err := r.failureLines(ctx, *res, func(l manifest.FailureLine) error {
-			return fn(failedItem{"", l.Ordinal, l.Key, l.Class, stateFailed, l.Message, res.TaskID, l.Tries, l.Losses})
+			return fn(failedItem{"", k.Plan.InputOrdinal(l.Ordinal), l.Key, l.Class, stateFailed, l.Message, res.TaskID, l.Tries, l.Losses})
 		})
 		if err != nil {
 			return err

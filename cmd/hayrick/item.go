@@ -104,7 +104,7 @@ func (c *cli) sayItem(h itemHistory) error {
 }
 
 func (r *roles) history(ctx context.Context, k *coordinator.Known, ordinal int64) (itemHistory, error) {
-	h := itemHistory{Schema: "hayrick.item/v1", JobID: k.Plan.JobID, Ordinal: ordinal, State: endOpen, Tasks: []itemTask{}}
+	h := itemHistory{Schema: "hayrick.item/v1", JobID: k.Plan.JobID, Ordinal: k.Plan.InputOrdinal(ordinal), State: endOpen, Tasks: []itemTask{}}
 	groups, generations, err := r.groupsOf(ctx, k)
 	if err != nil {
 		return h, err
@@ -117,14 +117,14 @@ func (r *roles) history(ctx context.Context, k *coordinator.Known, ordinal int64
 		if err != nil {
 			return h, err
 		}
-		task, batch, ok, err := r.taskOf(ctx, m, h.Ordinal)
+		task, batch, ok, err := r.taskOf(ctx, m, ordinal)
 		if err != nil {
 			return h, err
 		}
 		if !ok {
 			continue // it had its end before this group, and perhaps runs again in a later one
 		}
-		t, it, err := r.itemIn(ctx, k, g.Name, task, batch, h.Ordinal)
+		t, it, err := r.itemIn(ctx, k, g.Name, task, batch, ordinal)
 		if err != nil {
 			return h, err
 		}
@@ -133,12 +133,12 @@ func (r *roles) history(ctx context.Context, k *coordinator.Known, ordinal int64
 		}
 		h.gone = cmp.Or(h.gone, t.gone)
 		if h.Key == "" && it.Data != nil {
-			h.Key = it.Label(k.Definition.Input.Key)
+			h.Key = k.Plan.Label(*it, k.Definition.Input.Key)
 		}
 		h.Key = cmp.Or(h.Key, t.key)
 		h.Tasks = append(h.Tasks, t)
 	}
-	h.Key = cmp.Or(h.Key, strconv.FormatInt(ordinal, 10))
+	h.Key = cmp.Or(h.Key, strconv.FormatInt(h.Ordinal, 10))
 	if n := len(h.Tasks); n > 0 && h.Tasks[n-1].End == endOK {
 		h.State = endOK
 		return h, nil
@@ -247,7 +247,7 @@ const keyPrefix = "key:"
 // key is looked for in what the run wrote down of its failures and retries.
 func (r *roles) findItem(ctx context.Context, k *coordinator.Known, ref string) (found []int64, gone string, err error) {
 	if n, err := strconv.ParseInt(ref, 10, 64); err == nil && n >= 0 && n < k.Plan.Items {
-		return []int64{n}, "", nil
+		return []int64{k.Plan.PlaceOf(n)}, "", nil
 	}
 	none := &hayrick.UserError{
 		What: fmt.Sprintf("%s has no item %s", k.Plan.JobID, ref),
@@ -267,7 +267,7 @@ func (r *roles) findItem(ctx context.Context, k *coordinator.Known, ref string) 
 	}
 	err = r.eachFailure(ctx, k, func(f failedItem) error {
 		if f.Key == key {
-			found = append(found, f.Ordinal)
+			found = append(found, k.Plan.PlaceOf(f.Ordinal))
 		}
 		return nil
 	})
@@ -295,7 +295,7 @@ func (r *roles) findItem(ctx context.Context, k *coordinator.Known, ref string) 
 // every batch could be read.
 func (r *roles) findKey(ctx context.Context, k *coordinator.Known, group manifest.Group, key string) (found []int64, gone string, err error) {
 	gone, err = r.eachItem(ctx, k, group, func(it manifest.BatchItem) {
-		if it.Label(k.Definition.Input.Key) == key {
+		if k.Plan.Label(it, k.Definition.Input.Key) == key {
 			found = append(found, it.Ordinal)
 		}
 	})

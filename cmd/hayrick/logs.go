@@ -93,6 +93,7 @@ type logReader struct {
 	o logsOptions
 
 	items   []int64 // with --item: their ordinals
+	number  func(ordinal int64) int64
 	printed map[string]bool
 	counts  map[[2]string]int  // by group and block: tasks of it that were read
 	over    map[[2]string]bool // likewise: it had ended when it was read
@@ -109,7 +110,7 @@ func runLogs(ctx context.Context, c *cli, o logsOptions) error {
 	}
 	defer r.close()
 	id := k.Plan.JobID
-	l := &logReader{cli: c, r: r, o: o, printed: map[string]bool{}, counts: map[[2]string]int{}, over: map[[2]string]bool{}}
+	l := &logReader{cli: c, r: r, o: o, number: k.Plan.InputOrdinal, printed: map[string]bool{}, counts: map[[2]string]int{}, over: map[[2]string]bool{}}
 	if o.task != "" {
 		if err := l.isTask(ctx, k); err != nil {
 			return ofRun(id, err)
@@ -266,15 +267,16 @@ func (l *logReader) result(ctx context.Context, res manifest.Result) error {
 	if l.o.class != "" || l.o.item != "" {
 		wanted = map[int64]bool{}
 		for _, n := range l.items {
-			wanted[n] = true
+			wanted[l.number(n)] = true
 		}
 		err := l.r.failureLines(ctx, res, func(f manifest.FailureLine) error {
+			n := l.number(f.Ordinal)
 			if l.o.class == f.Class {
-				wanted[f.Ordinal] = true
+				wanted[n] = true
 			}
-			if wanted[f.Ordinal] && f.Detail != "" {
+			if wanted[n] && f.Detail != "" {
 				for text := range strings.Lines(f.Detail) {
-					last = append(last, manifest.LogLine{At: res.Task.EndTime, Items: []int64{f.Ordinal}, Text: strings.TrimRight(text, "\r\n")})
+					last = append(last, manifest.LogLine{At: res.Task.EndTime, Items: []int64{n}, Text: strings.TrimRight(text, "\r\n")})
 				}
 			}
 			return nil

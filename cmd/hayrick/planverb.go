@@ -306,7 +306,7 @@ func reasons(def hayrick.JobDefinition, found coordinator.Preview, o submitOptio
 // copies says that the input is copied into the store, and read from there.
 func (c *cli) copies(def hayrick.JobDefinition) bool {
 	_, converted := coordinator.ConversionOf(def.Input, def.Input.URI)
-	return c.onAWS() && (def.Input.Items || onThisMachine(def.Input.URI) || converted || def.Input.Snapshot == "copy")
+	return c.onAWS() && (def.Input.Items || onThisMachine(def.Input.URI) || converted || def.Batch.Order == hayrick.OrderShuffle || def.Input.Snapshot == "copy")
 }
 
 // readPrices reads a table of prices, the built-in one for no file.

@@ -470,7 +470,7 @@ func (r *roles) refuseOK(ctx context.Context, k *coordinator.Known, keys map[str
 		if n >= 0 && n < k.Plan.Items {
 			found = []int64{n}
 		}
-		if err := judge(strconv.FormatInt(n, 10), found); err != nil {
+		if err := judge(strconv.FormatInt(k.Plan.InputOrdinal(n), 10), found); err != nil {
 			return err
 		}
 	}
@@ -501,7 +501,7 @@ func firstFew(words []string) []string {
 func (r *roles) findKeys(ctx context.Context, k *coordinator.Known, keys map[string]bool) (map[string][]int64, string, error) {
 	out := map[string][]int64{}
 	gone, err := r.eachItem(ctx, k, k.Plan.Group, func(it manifest.BatchItem) {
-		if key := it.Label(k.Definition.Input.Key); keys[key] {
+		if key := k.Plan.Label(it, k.Definition.Input.Key); keys[key] {
 			out[key] = append(out[key], it.Ordinal)
 		}
 	})
@@ -520,7 +520,7 @@ func (r *roles) readKeys(k *coordinator.Known, o redriveOptions) (keys map[strin
 		if err != nil {
 			return &hayrick.UserError{What: fmt.Sprintf("%s: %q is no ordinal, and the job file has no input.key", where, word), Hint: "name items by their place in the input, from 0"}
 		}
-		ordinals[n] = false
+		ordinals[k.Plan.PlaceOf(n)] = false
 		return nil
 	}
 	for _, word := range o.keys {
@@ -554,7 +554,7 @@ func (r *roles) readKeys(k *coordinator.Known, o redriveOptions) (keys map[strin
 			if err := json.Unmarshal([]byte(line), &l); err != nil || l.Ordinal == nil {
 				return nil, nil, &hayrick.UserError{What: where + ": a JSON object without an ordinal", Hint: "write a key a line, or lines as hayrick failures --export writes them"}
 			}
-			ordinals[*l.Ordinal] = false
+			ordinals[k.Plan.PlaceOf(*l.Ordinal)] = false
 		default:
 			if err := add(line, where); err != nil {
 				return nil, nil, err

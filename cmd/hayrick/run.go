@@ -272,6 +272,7 @@ func (c *cli) submission(ctx context.Context, f jobfile.File, h jobs.Handler, o 
 	ask := coordinator.Submission{
 		Definition: f.Definition, ConfigFile: f.Path, ConfigTime: f.ModTime, SubmittedBy: submitter(c), CodeVersion: codeVersion(),
 		New: o.fresh, JobID: o.jobID,
+		Check: func(record []byte) (string, int) { return damage(record, f.Definition) },
 	}
 	wd, err := os.Getwd()
 	if err != nil {

@@ -26,7 +26,12 @@ type Options struct {
 	Limit   int64    // only the first n records; 0 = all
 	Most    int64    // the longest record, in bytes
 	Places  bool     // each line begins with the line (of Parquet, the row) that its record begins on, and a tab; not of jsonl
+	Check   Check    // of jsonl: nil = the lines are not looked at, and blank ones and those behind the limit stay
 }
+
+// Check says what is wrong with a JSON line, "" for nothing, and at which of its bytes,
+// from 1; 0 = as a whole.
+type Check func(record []byte) (what string, at int)
 
 // badMark begins the line of a record that is none. No JSON text begins with it.
 const badMark = "!record "
@@ -85,7 +90,11 @@ func Write(ctx context.Context, w io.Writer, src io.Reader, o Options) (err erro
 	case "lines":
 		err = writeLines(out, in)
 	case "jsonl":
-		_, err = io.Copy(out.w, &watched{ctx, in})
+		if o.Check != nil {
+			err = writeJSONL(out, in)
+		} else {
+			_, err = io.Copy(out.w, &watched{ctx, in})
+		}
 	default:
 		return &Problem{Name: o.Name, What: fmt.Sprintf("the format %q is not read", o.Format), Hint: "one of jsonl, csv, tsv, lines, parquet"}
 	}
@@ -175,6 +184,51 @@ func writeLines(out *sink, in *bufio.Reader) error {
 	if k := out.o.Key; k != "" && k != "line" {
 		return noColumn(out.o, 0, []string{"line"})
 	}
+	return eachLine(out.o, in, func(n int, line []byte) error {
+		text := bytes.TrimRight(line, "\r\n")
+		if len(bytes.TrimSpace(text)) == 0 {
+			return nil
+		}
+		if i := invalid(text); i >= 0 {
+			return out.bad(notUTF8(out.o, n, i+1))
+		}
+		out.begin(n)
+		out.w.WriteString(`{"line":`)
+		out.text(string(text))
+		out.w.WriteByte('}')
+		return out.end()
+	})
+}
+
+// writeJSONL makes a record of each line that holds more than white space, and looks
+// at it.
+func writeJSONL(out *sink, in *bufio.Reader) error {
+	if err := skipMark(in); err != nil {
+		return err
+	}
+	return eachLine(out.o, in, func(n int, line []byte) error {
+		const space = " \t\r\n"
+		record := bytes.TrimLeft(line, space)
+		before := len(line) - len(record)
+		if record = bytes.TrimRight(record, space); len(record) == 0 {
+			return nil
+		}
+		if _, marked := Bad(record); !marked { // it was looked at when it was marked
+			if what, at := out.o.Check(record); what != "" {
+				p := &Problem{Name: out.o.Name, Line: n, What: what, Hint: "mend it, or write input.on_bad_item: skip, which lists such items as permanent"}
+				if at > 0 {
+					p.Col = before + utf8.RuneCount(record[:at-1]) + 1
+				}
+				return out.bad(p)
+			}
+		}
+		out.w.Write(record)
+		return out.end()
+	})
+}
+
+// eachLine calls fn for each line, from 1, with its end. It holds one.
+func eachLine(o Options, in *bufio.Reader, fn func(n int, line []byte) error) error {
 	var line []byte
 	for n := 1; ; n++ {
 		line = line[:0]
@@ -183,8 +237,8 @@ func writeLines(out *sink, in *bufio.Reader) error {
 			var part []byte
 			part, err = in.ReadSlice('\n')
 			line = append(line, part...)
-			if int64(len(line)) > out.o.Most {
-				return long(out.o, n)
+			if int64(len(line)) > o.Most {
+				return long(o, n)
 			}
 			if err != bufio.ErrBufferFull {
 				break
@@ -193,20 +247,8 @@ func writeLines(out *sink, in *bufio.Reader) error {
 		if err != nil && err != io.EOF {
 			return err
 		}
-		if text := bytes.TrimRight(line, "\r\n"); len(bytes.TrimSpace(text)) > 0 {
-			var fail error
-			if i := invalid(text); i >= 0 {
-				fail = out.bad(notUTF8(out.o, n, i+1))
-			} else {
-				out.begin(n)
-				out.w.WriteString(`{"line":`)
-				out.text(string(text))
-				out.w.WriteByte('}')
-				fail = out.end()
-			}
-			if fail != nil {
-				return fail
-			}
+		if failed := fn(n, line); failed != nil {
+			return failed
 		}
 		if err == io.EOF {
 			return nil
