@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -218,9 +219,16 @@ func numbered(ts *testscript.TestScript, _ bool, args []string) {
 
 // parquet <file> <id>...: writes a Parquet file with a row for each id, null for -.
 func parquetFile(ts *testscript.TestScript, _ bool, args []string) {
+	f, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Check(writeParquet(f, args[1:]))
+}
+
+// writeParquet writes a row for each id, and its number; f is closed.
+func writeParquet(f io.WriteCloser, ids []string) error {
 	schema := arrow.NewSchema([]arrow.Field{{Name: "id", Type: arrow.BinaryTypes.String, Nullable: true}, {Name: "n", Type: arrow.PrimitiveTypes.Int64}}, nil)
 	b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
-	for i, id := range args[1:] {
+	for i, id := range ids {
 		if id == "-" {
 			b.Field(0).AppendNull()
 		} else {
@@ -228,10 +236,9 @@ func parquetFile(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		b.Field(1).(*array.Int64Builder).Append(int64(i))
 	}
-	f, err := os.Create(ts.MkAbs(args[0]))
-	ts.Check(err)
 	w, err := pqarrow.NewFileWriter(schema, f, nil, pqarrow.DefaultWriterProps())
-	ts.Check(err)
-	ts.Check(w.Write(b.NewRecordBatch()))
-	ts.Check(w.Close())
+	if err != nil {
+		return err
+	}
+	return errors.Join(w.Write(b.NewRecordBatch()), w.Close())
 }
