@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -48,7 +49,7 @@ func (j *Job) unpacked(ctx context.Context) (dir string, err error) {
 		return "", gone(fmt.Errorf("read the bundle of %s: %w", j.Plan.JobID, err))
 	}
 	defer r.Close()
-	if err := unpack(r, sha, temp); err != nil {
+	if err := unpack(r, sha, temp, maxUnpacked); err != nil {
 		return "", fmt.Errorf("unpack the bundle of %s: %w", j.Plan.JobID, err)
 	}
 	if err := os.Rename(temp, dir); err != nil {
@@ -63,10 +64,27 @@ func (j *Job) unpacked(ctx context.Context) (dir string, err error) {
 // maxUnpacked is a little above what a bundle may hold.
 const maxUnpacked = 300 << 20
 
-// unpack writes the files of a bundle below dir. Nothing lands outside of it.
-func unpack(r io.Reader, sha, dir string) error {
+// maxWindow bounds what a bundle may ask its reader to hold; those of this tool ask for
+// 8 MiB.
+const maxWindow = 32 << 20
+
+// unpack writes the files of a bundle below dir. Nothing lands outside of it, and no more
+// than most bytes. hayrick.ErrCorrupt: it is not the one that was planned, or none.
+func unpack(r io.Reader, sha, dir string, most int64) error {
 	h := newHashing(r)
-	z, err := zstd.NewReader(h, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(256<<20))
+	failed := unpackFiles(h, dir, most)
+	// Whatever stands in the way of its files, what is not the planned one is to blame.
+	if _, err := io.Copy(io.Discard, h); err != nil {
+		return err
+	}
+	if got := h.sum(); got != sha {
+		return fmt.Errorf("its SHA-256 is %s, planned %s: %w", manifest.Short(got), manifest.Short(sha), hayrick.ErrCorrupt)
+	}
+	return failed
+}
+
+func unpackFiles(r *hashing, dir string, most int64) error {
+	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
 	if err != nil {
 		return err
 	}
@@ -76,29 +94,59 @@ func unpack(r io.Reader, sha, dir string) error {
 		return err
 	}
 	defer root.Close()
-	t := tar.NewReader(io.LimitReader(z, maxUnpacked))
+	// What goes wrong in reading is damage, in writing not.
+	damaged := func(err error) error {
+		if r.err != nil {
+			return r.err // the store does not answer
+		}
+		return fmt.Errorf("%v: %w", err, hayrick.ErrCorrupt)
+	}
+	bound := &bounded{z, most}
+	t := tar.NewReader(bound)
 	for {
 		head, err := t.Next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("%v: %w", err, hayrick.ErrCorrupt)
+			return damaged(err)
 		}
-		if err := unpackFile(root, head, t); err != nil {
-			return fmt.Errorf("%s: %w", head.Name, err)
+		if err := unpackFile(root, head, readOnly{t, damaged}); err != nil {
+			return fmt.Errorf("%q: %w", head.Name, err)
 		}
 	}
-	if _, err := io.Copy(io.Discard, z); err != nil {
-		return err
-	}
-	if _, err := io.Copy(io.Discard, h); err != nil {
-		return err
-	}
-	if got := h.sum(); got != sha {
-		return fmt.Errorf("SHA-256 %s, planned %s: %w", manifest.Short(got), manifest.Short(sha), hayrick.ErrCorrupt)
+	if _, err := io.Copy(io.Discard, bound); err != nil {
+		return damaged(err)
 	}
 	return nil
+}
+
+// bounded fails where more than left bytes come.
+type bounded struct {
+	io.Reader
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, errors.New("it holds more than a bundle may")
+	}
+	return n, err
+}
+
+// readOnly marks the errors of reading.
+type readOnly struct {
+	io.Reader
+	damaged func(error) error
+}
+
+func (r readOnly) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		err = r.damaged(err)
+	}
+	return n, err
 }
 
 func unpackFile(root *os.Root, head *tar.Header, from io.Reader) error {
@@ -110,25 +158,43 @@ func unpackFile(root *os.Root, head *tar.Header, from io.Reader) error {
 		return fmt.Errorf("outside of the bundle: %w", hayrick.ErrCorrupt)
 	}
 	if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		return err
+		return unfit(err)
 	}
-	f, err := root.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, fs.FileMode(head.Mode)&0o755)
+	f, err := root.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_EXCL, fs.FileMode(head.Mode)&0o755)
 	if err != nil {
-		return err
+		return unfit(err)
 	}
 	_, err = io.Copy(f, from)
 	return errors.Join(err, f.Close())
 }
 
-// hashing reads and hashes.
-type hashing struct {
-	io.Reader
-	h hash.Hash
+// unfit is damage where a name is at fault: it is there twice, goes through a file, or no
+// system has such.
+func unfit(err error) error {
+	for _, fault := range []error{fs.ErrExist, syscall.ENOTDIR, syscall.EISDIR, syscall.EINVAL, syscall.ENAMETOOLONG} {
+		if errors.Is(err, fault) {
+			return fmt.Errorf("%v: %w", err, hayrick.ErrCorrupt)
+		}
+	}
+	return err
 }
 
-func newHashing(r io.Reader) *hashing {
-	h := sha256.New()
-	return &hashing{io.TeeReader(r, h), h}
+// hashing reads and hashes.
+type hashing struct {
+	r   io.Reader
+	h   hash.Hash
+	err error // of r, io.EOF left out
+}
+
+func newHashing(r io.Reader) *hashing { return &hashing{r: r, h: sha256.New()} }
+
+func (h *hashing) Read(p []byte) (int, error) {
+	n, err := h.r.Read(p)
+	h.h.Write(p[:n])
+	if err != nil && err != io.EOF {
+		h.err = err
+	}
+	return n, err
 }
 
 func (h *hashing) sum() string { return hex.EncodeToString(h.h.Sum(nil)) }
