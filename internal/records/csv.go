@@ -126,9 +126,9 @@ func writeCSV(out *sink, in *bufio.Reader, comma rune) error {
 				sep = '{'
 			}
 			out.w.WriteByte(sep)
-			out.text(columns[i])
+			text(out, columns[i])
 			out.w.WriteByte(':')
-			out.text(f)
+			text(out, f)
 		}
 		out.w.WriteByte('}')
 		if err := out.end(); err != nil {

@@ -167,13 +167,27 @@ func (s *sink) bad(p *Problem) error {
 	return s.end()
 }
 
-// text writes s as a JSON string.
-func (s *sink) text(v string) {
-	s.buf.Reset()
-	e := json.NewEncoder(&s.buf)
-	e.SetEscapeHTML(false)
-	e.Encode(v) // a string always can
-	s.w.Write(bytes.TrimSuffix(s.buf.Bytes(), []byte("\n")))
+// textPiece is how much of a string is made JSON at a time: one of 100 MB needs no more
+// memory beside itself.
+const textPiece = 64 << 10
+
+// text writes v as a JSON string. Whatever stands for a character stands by itself, so
+// that a string can be written in pieces of whole characters.
+func text[T string | []byte](s *sink, v T) {
+	s.w.WriteByte('"')
+	for len(v) > 0 {
+		n := min(len(v), textPiece)
+		for k := 0; n < len(v) && k < utf8.UTFMax-1 && !utf8.RuneStart(v[n]); k++ {
+			n--
+		}
+		s.buf.Reset()
+		e := json.NewEncoder(&s.buf)
+		e.SetEscapeHTML(false)
+		e.Encode(string(v[:n])) // a string always can
+		s.w.Write(s.buf.Bytes()[1 : s.buf.Len()-2])
+		v = v[n:]
+	}
+	s.w.WriteByte('"')
 }
 
 // writeLines makes a record of each line that holds more than white space.
@@ -185,16 +199,16 @@ func writeLines(out *sink, in *bufio.Reader) error {
 		return noColumn(out.o, 0, []string{"line"})
 	}
 	return eachLine(out.o, in, func(n int, line []byte) error {
-		text := bytes.TrimRight(line, "\r\n")
-		if len(bytes.TrimSpace(text)) == 0 {
+		line = bytes.TrimRight(line, "\r\n")
+		if len(bytes.TrimSpace(line)) == 0 {
 			return nil
 		}
-		if i := invalid(text); i >= 0 {
+		if i := invalid(line); i >= 0 {
 			return out.bad(notUTF8(out.o, n, i+1))
 		}
 		out.begin(n)
 		out.w.WriteString(`{"line":`)
-		out.text(string(text))
+		text(out, line)
 		out.w.WriteByte('}')
 		return out.end()
 	})
