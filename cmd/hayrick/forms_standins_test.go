@@ -110,10 +110,6 @@ output: {uri: ./out/$(run.id)/}
 	return r
 }
 
-type nopCloser struct{ io.Writer }
-
-func (nopCloser) Close() error { return nil }
-
 // run runs the job under an id of its own, here or on the stand-ins, and audits it.
 func (r *formsRig) run(t *testing.T, at, id string, set ...string) finished {
 	t.Helper()

@@ -285,8 +285,11 @@ func noKey(o Options, line int, what, value string) *Problem {
 }
 
 func long(o Options, line int) *Problem {
-	return &Problem{Name: o.Name, Line: line, What: fmt.Sprintf("the record that begins here is longer than %d bytes", o.Most),
-		Hint: "check for a quote that is not closed, and that there are newlines"}
+	hint := "check that there are newlines"
+	if o.Format == "csv" || o.Format == "tsv" {
+		hint = "check for a quote that is not closed, and that there are newlines"
+	}
+	return &Problem{Name: o.Name, Line: line, What: fmt.Sprintf("the record that begins here is longer than %d bytes", o.Most), Hint: hint}
 }
 
 func notUTF8(o Options, line, col int) *Problem {
