@@ -27,7 +27,7 @@ import (
 // that scripts run, signal and kill real processes, and the function's bootstrap.
 func TestMain(m *testing.M) {
 	command := func() { os.Exit(realMain()) }
-	handlers[countedName], handlers[stubbornName] = counted, newStubborn
+	handlers[countedName], handlers[stubbornName], handlers["tall"] = counted, newStubborn, newTall
 	testscript.Main(m, map[string]func(){"hayrick": command, bootstrap: command})
 }
 
