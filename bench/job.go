@@ -67,10 +67,18 @@ func benchUnique(ctx context.Context, b *bench) error {
 }
 
 // benchMany aggregates 10,000 results and 1,000 of the same size, and compares the
-// time a file.
+// time a file: of one row each, where all is overhead and one merge takes them all, and
+// of a hundred, where merges of level 1 share the cores.
 func benchMany(ctx context.Context, b *bench) error {
-	many, few := b.scaled(10_000), b.scaled(1_000)
-	const each = 100 // rows a file
+	for _, each := range []int{1, 100} {
+		if err := b.many(ctx, b.scaled(10_000), b.scaled(1_000), each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) many(ctx context.Context, many, few int64, each int) error {
 	var all []contender
 	res := map[int64]*aggregated{}
 	peak := map[int64]int64{}
@@ -86,14 +94,14 @@ func benchMany(ctx context.Context, b *bench) error {
 			return res[n].Seconds / float64(n), err
 		}})
 	}
-	took, err := b.interleave(3, all...)
+	took, err := b.interleave(5, all...)
 	if err != nil {
 		return err
 	}
 	b.report.addRatio(row{
-		What: fmt.Sprintf("aggregation of %d results, a file", many), Unit: "s", Value: took[strconv.FormatInt(many, 10)],
-		PeerOf: fmt.Sprintf("of %d", few), Peer: took[strconv.FormatInt(few, 10)],
-		Note: fmt.Sprintf("%d rows a file; from the plan to the outcome, %s and %s; CPU a file %s and %s", each, bytesOf(float64(peak[many])), bytesOf(float64(peak[few])),
+		What: fmt.Sprintf("aggregation of %s results of %d rows, a file", thousands(float64(many)), each), Unit: "s", Value: took[strconv.FormatInt(many, 10)],
+		PeerOf: "of " + thousands(float64(few)), Peer: took[strconv.FormatInt(few, 10)],
+		Note: fmt.Sprintf("from the plan to the outcome, %s and %s; CPU a file %s and %s", bytesOf(float64(peak[many])), bytesOf(float64(peak[few])),
 			quantity(res[many].CPU/float64(many), "s"), quantity(res[few].CPU/float64(few), "s")),
 	}, atMost(1.1))
 	return nil
