@@ -135,6 +135,7 @@ type Output struct {
 	Compression string `json:"compression"` // zstd; of csv and jsonl also gzip or none
 	IfExists    string `json:"if_exists"`   // error | overwrite | append
 	// Columns by whose values the dataset is cut into folders: column=value/column=value.
+	// At most 10,000 of them; with more the run ends FAILED, code partition.
 	PartitionBy []string `json:"partition_by,omitempty"`
 	// The columns of the dataset, in order. A row that has another one, or a value of
 	// another type, fails its item. Left out: whatever the rows have.

@@ -16,8 +16,8 @@ import (
 	"hayrick/manifest"
 )
 
-// Aggregator plans and runs the merge of a generation. All exported fields but Left are
-// required.
+// Aggregator plans and runs the merge of a generation. All exported fields but Left, Memory
+// and Busy are required.
 type Aggregator struct {
 	Store  *manifest.Store
 	State  State
@@ -35,6 +35,9 @@ type Aggregator struct {
 	// Memory is what the process may take, by which merges run fewer at a time and hold
 	// less each; 0 = nothing is said. One row must fit several times.
 	Memory int64
+	// Busy is told when the first merge begins that decodes, and when the last one has
+	// ended: meanwhile most of what the process holds is rows. nil = nobody asks.
+	Busy func(bool)
 
 	mu   sync.Mutex
 	last *merging // guarded by mu: the generation that a merge was last run for
@@ -66,14 +69,18 @@ func (a *Aggregator) enter() bool {
 	if a.busy >= most {
 		return false
 	}
-	a.busy++
+	if a.busy++; a.busy == 1 && a.Busy != nil {
+		a.Busy(true)
+	}
 	return true
 }
 
 func (a *Aggregator) leave() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.busy--
+	if a.busy--; a.busy == 0 && a.Busy != nil {
+		a.Busy(false)
+	}
 }
 
 // Do carries out a message of role aggregator: a merge task, or a trigger.

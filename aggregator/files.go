@@ -16,6 +16,23 @@ import (
 // part of each.
 const MaxPartitions = 10_000
 
+var errPartitions = fmt.Errorf("more than %d partitions", MaxPartitions)
+
+// notPartitioned says why a dataset cannot have the partitions that are asked for.
+func notPartitioned(o hayrick.Output, why error) string {
+	return fmt.Sprintf("output.partition_by %v: %v; partition by fewer columns, or by one with fewer values", o.PartitionBy, why)
+}
+
+// tooMany says that outputs lie in more partitions than a dataset may have, though no
+// merge had that many.
+func tooMany(outputs []Source) bool {
+	seen := map[string]bool{}
+	for _, o := range outputs {
+		seen[o.Partition] = true
+	}
+	return len(seen) > MaxPartitions
+}
+
 // finalError ends a merge in a way that another run would repeat; code is that of the
 // outcome.
 type finalError struct {
@@ -117,10 +134,10 @@ func (f *files) finish() error {
 			}
 			folder, err := folderOf(f.batch, 0, f.m.schema, f.m.def.Output.PartitionBy)
 			if err == nil && len(f.res.Files) == MaxPartitions {
-				err = fmt.Errorf("more than %d partitions", MaxPartitions)
+				err = errPartitions
 			}
 			if err != nil {
-				return &finalError{manifest.CodePartition, fmt.Sprintf("output.partition_by %v: %v; partition by fewer columns, or by one with fewer values", f.m.def.Output.PartitionBy, err)}
+				return &finalError{manifest.CodePartition, notPartitioned(f.m.def.Output, err)}
 			}
 			if err := f.open(folder); err != nil {
 				return err

@@ -198,17 +198,24 @@ func TestPartitions(t *testing.T) {
 // More partitions than a dataset may have, or a value that no folder can be called by,
 // end the run by name.
 func TestPartitionsThatCannotBe(t *testing.T) {
-	var many task
-	many.ok = 1
+	many, half, rest := task{ok: 1}, task{ok: 1}, task{ok: 1}
 	for n := range 10_001 {
 		many.rows = append(many.rows, row("n", n))
 	}
-	for want, tasks := range map[string][]task{
-		"more than 10000 partitions": {many},
-		"a folder name of 301 bytes": {one(row("n", strings.Repeat("x", 299)))},
-		`no row has a column "n"`:    {one(row("m", 1))},
+	half.rows, rest.rows = many.rows[:5000], many.rows[5000:]
+	for _, c := range []struct {
+		want  string
+		tasks []task
+	}{
+		{"more than 10000 partitions", []task{many}},
+		{"more than 10000 partitions", []task{half, rest}}, // of two merges
+		{"a folder name of 301 bytes", []task{one(row("n", strings.Repeat("x", 299)))}},
+		{`no row has a column "n"`, []task{one(row("m", 1))}},
 	} {
-		j := build(t, shape{def: func(d *hayrick.JobDefinition) { d.Output.PartitionBy = []string{"n"} }}, tasks)
+		want := c.want
+		j := build(t, shape{def: func(d *hayrick.JobDefinition) {
+			d.Output.PartitionBy, d.Merge.FanIn, d.Merge.ByCount = []string{"n"}, 1, true
+		}}, c.tasks)
 		o := j.aggregate()
 		if o.Status != "FAILED" || !strings.Contains(o.Message, want) || !strings.Contains(o.Message, "output.partition_by") {
 			t.Errorf("%s %s %s, want %s", o.Status, o.Code, o.Message, want)

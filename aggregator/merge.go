@@ -440,7 +440,10 @@ func (a *Aggregator) some(ctx context.Context, m *merging, inputs []manifest.Mer
 	for _, in := range inputs {
 		total += in.Rows
 	}
-	w, err := rows.NewWriter(temp, m.schema, a.writerOptions(m, total))
+	// The hash of what is read back stands for that of what was written.
+	opts := a.writerOptions(m, total)
+	opts.Unhashed = m.readsBack()
+	w, err := rows.NewWriter(temp, m.schema, opts)
 	if err != nil {
 		return sum, 0, 0, err
 	}
@@ -466,6 +469,9 @@ func (a *Aggregator) some(ctx context.Context, m *merging, inputs []manifest.Mer
 	if sum, err = w.Close(); err != nil {
 		return sum, 0, 0, err
 	}
+	if opts.Unhashed {
+		sum.RowHash = want
+	}
 	if sum.Rows != count || sum.RowHash != want {
 		return sum, 0, 0, fmt.Errorf("%d rows with hash %s were read, %d with %s written: %w", count, want, sum.Rows, sum.RowHash, hayrick.ErrCorrupt)
 	}
@@ -479,7 +485,7 @@ func (a *Aggregator) writerOptions(m *merging, total int64) rows.WriterOptions {
 		target = rows.DefaultGroupRows
 	}
 	_, hold := a.share()
-	return rows.WriterOptions{GroupRows: GroupRows(total, target), GroupBytes: hold, Dictionary: m.def.Merge.Dictionary}
+	return rows.WriterOptions{GroupRows: GroupRows(total, target), GroupBytes: hold, Dictionary: m.def.Merge.Dictionary, Rows: total}
 }
 
 // readsBack says that what is written is to be read again.
@@ -515,6 +521,7 @@ const wholeBytes = 16 << 20
 type reader struct {
 	blobs Blobs
 	buf   []byte
+	scan  *rows.Scanner // of the last one: its memory
 }
 
 // taker is asked of every file what takes its rows.
@@ -534,7 +541,7 @@ func (r *reader) copyRows(ctx context.Context, key string, in manifest.MergeInpu
 	if err != nil {
 		return none, damaged(in.File, in.TaskID, err)
 	}
-	h, err := decodeRows(ctx, body, in, schema, take)
+	h, err := r.decodeRows(ctx, body, in, schema, take)
 	if unmergeable(err) && body == io.ReaderAt(blob) {
 		// It was read a second time: it may have been damaged since the first.
 		if _, err := r.checked(blob, in); err != nil {
@@ -548,16 +555,17 @@ func (r *reader) copyRows(ctx context.Context, key string, in manifest.MergeInpu
 }
 
 // decodeRows reads the rows of a file, all bytes of which are the named ones.
-func decodeRows(ctx context.Context, body io.ReaderAt, in manifest.MergeInput, schema rows.Schema, take taker) (rows.Hash, error) {
+func (r *reader) decodeRows(ctx context.Context, body io.ReaderAt, in manifest.MergeInput, schema rows.Schema, take taker) (rows.Hash, error) {
 	var none rows.Hash
 	f, err := rows.Open(body, in.Bytes)
 	if err != nil {
 		return none, err
 	}
-	sc, err := f.Scan(schema)
+	sc, err := f.Rescan(schema, r.scan)
 	if err != nil {
 		return none, err
 	}
+	r.scan = sc
 	each, err := take(f)
 	if err != nil {
 		return none, err

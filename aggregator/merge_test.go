@@ -385,19 +385,56 @@ func TestWithoutReadBack(t *testing.T) {
 	j.whole(j.aggregate())
 }
 
-// A merge whose scratch file does not give back what was written FAILS.
+// A merge whose scratch file does not give back what was written FAILS, on either
+// level and whatever it writes.
 func TestMergeReadsBack(t *testing.T) {
-	j, a, ds := planned(t)
-	a.Temp = func() (manifest.Temp, error) {
-		temp, err := j.temps.new()
-		return &rotten{temp}, err
-	}
-	v, err := a.Do(j.ctx("p"), ds[0])
-	if v.Ack || err != nil {
-		t.Fatalf("%+v, %v", v, err)
-	}
-	if r := j.result("agg-0-1-0000"); r.Status != "FAILED" || !strings.Contains(r.Task.Error.Message, "read back") {
-		t.Errorf("%+v", r)
+	for name, c := range map[string]struct {
+		def   func(*hayrick.Output)
+		group string // whose scratch is rotten
+	}{
+		"rows":            {func(o *hayrick.Output) {}, hayrick.GroupAggregation},
+		"a run":           {func(o *hayrick.Output) { o.UniqueBy = []string{"a"} }, hayrick.GroupAggregation},
+		"a range of keys": {func(o *hayrick.Output) { o.UniqueBy = []string{"a"} }, hayrick.GroupRanges},
+		"a partition":     {func(o *hayrick.Output) { o.PartitionBy = []string{"a"} }, hayrick.GroupAggregation},
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := build(t, shape{def: func(d *hayrick.JobDefinition) { c.def(&d.Output) }}, []task{one(row("a", 1), row("a", 2))})
+			a := j.process("p")
+			j.must(a.Advance(t.Context(), jobID, 0))
+			for range 10 {
+				ds, err := j.mem.Receive(t.Context(), hayrick.QueueTasks, 1, time.Minute, 0)
+				j.must(err)
+				if len(ds) == 0 {
+					break
+				}
+				if rotting := ds[0].TaskID != "" && ds[0].Group == c.group; rotting {
+					a.Temp = func() (manifest.Temp, error) {
+						temp, err := j.temps.new()
+						return &rotten{temp}, err
+					}
+					if v, err := a.Do(j.ctx("p"), ds[0]); v.Ack || err != nil {
+						t.Fatalf("%+v, %v", v, err)
+					}
+					r := j.result(ds[0].TaskID)
+					if r.Status != "FAILED" || !strings.Contains(r.Task.Error.Message, "read back") {
+						t.Fatalf("%+v", r)
+					}
+					a.Temp = j.temps.new
+					j.clock.Sleep(t.Context(), 2*time.Minute)
+					j.must(j.drain(a)) // and the next run of it is sound
+					if o := j.outcome(); o.Status != "SUCCEEDED" || o.RowCount != 2 {
+						t.Fatalf("%+v", o)
+					}
+					return
+				}
+				v, err := a.Do(j.ctx("p"), ds[0])
+				if err != nil || !v.Ack {
+					t.Fatalf("%+v, %v", v, err)
+				}
+				j.must(j.mem.Ack(t.Context(), hayrick.QueueTasks, ds[0]))
+			}
+			t.Fatal("no such merge")
+		})
 	}
 }
 

@@ -290,6 +290,9 @@ func (a *Aggregator) store(ctx context.Context, m *merging, in entries, most int
 	if err != nil || sum.Rows == 0 {
 		return err
 	}
+	if err := m.readBack(temp, sum); err != nil {
+		return err
+	}
 	return a.putParquet(ctx, m, temp, sum, res)
 }
 

@@ -132,6 +132,9 @@ func (a *Aggregator) root(ctx context.Context, job *jobOf, plan manifest.Aggrega
 	if m.failed != "" {
 		return a.fail(ctx, job, m.code, m.failed, m.chain)
 	}
+	if tooMany(m.outputs) {
+		return a.fail(ctx, job, manifest.CodePartition, notPartitioned(job.def.Output, errPartitions), m.chain)
+	}
 	agg := &manifest.Aggregation{Schema: manifest.SchemaAggregation, JobID: job.id, Phase: string(hayrick.PhaseAggregation)}
 	var err error
 	if agg.Parts, agg.OutputHash, err = a.parts(ctx, job, m.outputs); err != nil {

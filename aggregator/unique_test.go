@@ -2,6 +2,7 @@ package aggregator_test
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -289,4 +290,96 @@ func TestUniqueModel(t *testing.T) {
 		}
 		j.checkUnique(o, all)
 	})
+}
+
+// A run that is not the one that level 1 committed stops every merge of level 2 that
+// needs it, by name, and nothing is dropped or published for it; restored, the job ends as
+// if nothing had been.
+func TestTamperedRuns(t *testing.T) {
+	tasks := []task{
+		one(row("a", 1, "b", "x"), row("a", 3, "b", "x")),
+		one(row("a", 2, "b", "y"), row("a", 3, "b", "y")),
+		one(row("a", 1, "b", "z"), row("a", 4, "b", "z")),
+	}
+	fresh := func() (*jobRig, []string) {
+		j := build(t, shape{def: func(d *hayrick.JobDefinition) {
+			d.Merge.FanIn, d.Merge.ByCount, d.Merge.TargetRows, d.Output.UniqueBy = 1, true, 2, []string{"a"}
+		}}, tasks)
+		a := j.process("level 1")
+		j.must(a.Advance(t.Context(), jobID, 0))
+		for {
+			ds, err := j.mem.Receive(t.Context(), hayrick.QueueTasks, 1, time.Minute, 0)
+			j.must(err)
+			if len(ds) == 0 || ds[0].TaskID == "" { // the trigger, once level 1 is full
+				break
+			}
+			if _, err := a.Do(j.ctx("level 1"), ds[0]); err != nil {
+				t.Fatal(err)
+			}
+			j.must(j.mem.Ack(t.Context(), hayrick.QueueTasks, ds[0]))
+		}
+		var runs []string
+		for key := range j.mem.Snapshot() {
+			if strings.HasSuffix(key, ".run") {
+				runs = append(runs, key)
+			}
+		}
+		slices.Sort(runs)
+		if len(runs) != len(tasks) {
+			t.Fatalf("level 1 left %q", runs)
+		}
+		return j, runs
+	}
+	j, runs := fresh()
+	size := len(j.mem.Snapshot()[runs[0]])
+	type tamper struct {
+		name string
+		with func(all map[string][]byte) map[string][]byte // nil = gone
+	}
+	to := func(name string, f func(b []byte) []byte) tamper {
+		return tamper{name, func(all map[string][]byte) map[string][]byte { return map[string][]byte{runs[0]: f(all[runs[0]])} }}
+	}
+	all := []tamper{
+		to("deleted", func([]byte) []byte { return nil }),
+		to("emptied", func([]byte) []byte { return []byte{} }),
+		to("truncated", func(b []byte) []byte { return b[:len(b)-1] }),
+		to("its first half", func(b []byte) []byte { return b[:len(b)/2] }),
+		{"swapped", func(all map[string][]byte) map[string][]byte {
+			return map[string][]byte{runs[0]: all[runs[1]], runs[1]: all[runs[0]]}
+		}},
+	}
+	for _, at := range flips(size) {
+		all = append(all, to(fmt.Sprintf("byte %d", at), func(b []byte) []byte { return flipped(b, at) }))
+	}
+	for _, x := range all {
+		j, runs = fresh()
+		sound := j.mem.Snapshot()
+		for key, body := range x.with(sound) {
+			j.mem.Damage(key, body)
+		}
+		// An hour of deliveries, by processes that do not know what the one before read.
+		named := false
+		for n := range 60 {
+			a := j.process(fmt.Sprint("p-", n))
+			_, err := j.step(a)
+			if err != nil {
+				for _, key := range runs[:2] {
+					named = named || strings.Contains(err.Error(), job.Rel(key)) && errors.Is(err, hayrick.ErrCorrupt)
+				}
+			}
+			j.clock.Sleep(t.Context(), time.Minute)
+		}
+		if _, _, err := j.store.Outcome(t.Context(), jobID, 0); !errors.Is(err, hayrick.ErrNotFound) {
+			t.Fatalf("%s: the run has ended: %v", x.name, err)
+		}
+		if !named {
+			t.Fatalf("%s: no error named the run", x.name)
+		}
+		for key := range x.with(sound) {
+			j.mem.Damage(key, sound[key])
+		}
+		j.must(j.mem.Send(t.Context(), hayrick.QueueTasks, hayrick.Outgoing{Message: hayrick.Message{JobID: jobID, Role: hayrick.RoleAggregator}}))
+		j.must(j.drain(j.process("after")))
+		j.checkUnique(j.outcome(), places(tasks))
+	}
 }

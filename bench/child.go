@@ -117,6 +117,8 @@ var childTasks = map[string]func(args []string) (any, error){
 
 	"job":        childJob,
 	"aggregate":  childAggregate,
+	"duckcopy":   childDuckCopy,
+	"duckscan":   childDuckScan,
 	"duckunique": childDuckUnique,
 	"ducksame":   childDuckSame,
 }

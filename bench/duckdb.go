@@ -12,8 +12,8 @@ import (
 	_ "github.com/duckdb/duckdb-go/v2"
 )
 
-// childDuckDB is `child duckdb <copy|same> <store> <files> <out>`: copy merges the
-// first files of the corpus into out, same says whether out has their rows.
+// childDuckDB is `child duckdb same <store> <files> <out>`: whether out has the rows of
+// the first files of the corpus.
 func childDuckDB(args []string) (any, error) {
 	c, err := openCorpus(args[1])
 	if err != nil {
@@ -28,14 +28,51 @@ func childDuckDB(args []string) (any, error) {
 		return nil, err
 	}
 	defer db.Close()
-	if args[0] == "same" {
-		return nil, duckDBSame(db, c.pathsOf(n), args[3])
+	return nil, duckDBSame(db, c.pathsOf(n), args[3])
+}
+
+// childDuckCopy is `child duckcopy <dir> <out>`: DuckDB merges the files of an ended job,
+// in their order.
+func childDuckCopy(args []string) (any, error) {
+	files, err := endedFiles(args[0])
+	if err != nil {
+		return nil, err
 	}
-	var res merged
-	start := time.Now()
-	_, err = db.Exec(fmt.Sprintf("COPY (FROM read_parquet(%s)) TO %s (FORMAT parquet, COMPRESSION zstd)", sqlList(c.pathsOf(n)), sqlText(args[3])))
-	res.Seconds = time.Since(start).Seconds()
-	return res, err
+	db, err := sql.Open("duckdb", "")
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	start, cpu := time.Now(), cpuSeconds()
+	_, err = db.Exec(fmt.Sprintf("COPY (FROM read_parquet(%s)) TO %s (FORMAT parquet, COMPRESSION zstd)", sqlList(files), sqlText(args[1])))
+	return aggregated{Seconds: time.Since(start).Seconds(), CPU: cpuSeconds() - cpu}, err
+}
+
+// scanned is what childDuckScan answers.
+type scanned struct {
+	Seconds float64 `json:"seconds"` // of the fastest scan
+	Sums    string  `json:"sums"`
+}
+
+// childDuckScan is `child duckscan <file>`: DuckDB reads every value of every column.
+func childDuckScan(args []string) (any, error) {
+	db, err := sql.Open("duckdb", "")
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	q := "SELECT concat_ws(' ', count(*), sum(strlen(uri)), sum(epoch_us(\"at\")), sum(seq), sum(strlen(record)), sum(strlen(\"lang\")), sum(score)) FROM read_parquet(" + sqlText(args[0]) + ")"
+	var res scanned
+	for range 5 {
+		start := time.Now()
+		if err := db.QueryRow(q).Scan(&res.Sums); err != nil {
+			return nil, err
+		}
+		if took := time.Since(start).Seconds(); res.Seconds == 0 || took < res.Seconds {
+			res.Seconds = took
+		}
+	}
+	return res, nil
 }
 
 // sameRows lets DuckDB read a Parquet file and compares it with the first n of the

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -107,7 +106,7 @@ func newFunction(ctx context.Context, get func(string) string, log *slog.Logger)
 		return nil, &hayrick.UserError{What: "this process is to have several invocations at a time", Hint: "set the function's concurrency of an execution environment to 1: a task's scratch and memory are all of it"}
 	}
 	c.world = hayrick.RealWorld(sandboxName(get))
-	limitMemory(get)
+	c.limitMemory(memoryOf(get))
 	if err := clearScratch(c.scratchBase()); err != nil { // of a process that was here before
 		return nil, err
 	}
@@ -179,13 +178,14 @@ func sandboxName(get func(string) string) string {
 	return workerName()
 }
 
-// limitMemory tells Go how much there is: beyond it Lambda ends the process without a
-// word. Some is left to what Go does not count.
-func limitMemory(get func(string) string) {
-	mib, err := strconv.ParseInt(get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"), 10, 64)
-	if err == nil && get("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(mib << 20 * 85 / 100)
+// memoryOf is what the function may take; 0 = Lambda does not say. Beyond it Lambda ends
+// the process without a word.
+func memoryOf(get func(string) string) hayrick.Bytes {
+	mib, err := strconv.ParseInt(get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"), 10, 32)
+	if err != nil || mib < 0 {
+		return 0
 	}
+	return hayrick.Bytes(mib) << 20
 }
 
 // clearScratch removes what earlier invocations left in the sandbox's /tmp: the

@@ -187,6 +187,15 @@ func arguments(least, most int) cobra.PositionalArgs {
 	}
 }
 
+// limitMemory says what this process may take: to Go, unless GOMEMLIMIT does, and to
+// the merges, which hold less and wait for each other. 0 = nothing is said.
+func (c *cli) limitMemory(most hayrick.Bytes) {
+	c.memoryMax = most
+	if most > 0 && c.get("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(int64(most) * 85 / 100) // some is left to what Go does not count
+	}
+}
+
 // prepare makes what the flags decide.
 func (c *cli) prepare() error {
 	if c.storeDir == "" {
@@ -202,7 +211,7 @@ func (c *cli) prepare() error {
 		if err := c.memoryMax.UnmarshalText([]byte(c.memory)); err != nil || c.memoryMax < 128<<20 {
 			return &hayrick.UserError{What: fmt.Sprintf("--memory %s", c.memory), Hint: "write 128MiB or more, such as 512MiB"}
 		}
-		debug.SetMemoryLimit(int64(c.memoryMax) * 85 / 100) // some is left to what Go does not count
+		c.limitMemory(c.memoryMax)
 	}
 	switch {
 	case c.quiet:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"hayrick"
@@ -109,8 +110,21 @@ func (r *roles) work(scratch string) {
 	}
 	r.planner = &retryplanner.Planner{Store: r.manifests, Inputs: st, Queue: st, World: c.world, Log: c.log, Scratch: scratch}
 	r.aggregator = &aggregator.Aggregator{
-		Store: r.manifests, State: st, Queue: st, Blobs: st, Output: st, World: c.world, Log: c.log, CodeVersion: codeVersion(), Memory: int64(c.memoryMax),
+		Store: r.manifests, State: st, Queue: st, Blobs: st, Output: st, World: c.world, Log: c.log, CodeVersion: codeVersion(), Memory: int64(c.memoryMax), Busy: c.collectMore,
 		Temp: func() (manifest.Temp, error) { return unnamedFile(scratch) },
+	}
+}
+
+// collectMore has the collector leave half as much garbage as usual while files are
+// merged: the heap is then a few large pieces without pointers, which cost nothing to
+// mark and much to have twice.
+func (c *cli) collectMore(merging bool) {
+	switch {
+	case c.get("GOGC") != "":
+	case merging:
+		debug.SetGCPercent(50)
+	default:
+		debug.SetGCPercent(100)
 	}
 }
 

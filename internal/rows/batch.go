@@ -126,6 +126,27 @@ func (b *Batch) Reset() {
 	}
 }
 
+// grow makes room for so many times the rows that are in the batch, and some more:
+// values differ in length.
+func (b *Batch) grow(times float64) {
+	more := func(have int) int { return max(0, int(float64(have)*(times-1))) }
+	for i := range b.Cols {
+		c := &b.Cols[i]
+		c.Valid = slices.Grow(c.Valid, more(len(c.Valid)))
+		c.Nums = slices.Grow(c.Nums, more(len(c.Nums)))
+		c.Ends = slices.Grow(c.Ends, more(len(c.Ends)))
+		c.Data = slices.Grow(c.Data, more(len(c.Data)+len(c.Data)/32))
+	}
+}
+
+// capacity is how many bytes of strings and bytes fit into the batch's memory.
+func (b *Batch) capacity() (n int) {
+	for i := range b.Cols {
+		n += cap(b.Cols[i].Data)
+	}
+	return n
+}
+
 // Append copies rows [from, to) of src, a batch of the same schema.
 func (b *Batch) Append(src *Batch, from, to int) {
 	for i := range b.Cols {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
@@ -31,7 +32,7 @@ type Scanner struct {
 	hasher *batchHasher
 	rows   int64
 	hash   Hash
-	values valueScratch
+	values *valueScratch
 	err    error
 }
 
@@ -39,11 +40,23 @@ type Scanner struct {
 // file has no such column. A column of the file that want lacks, or has with
 // another kind, is refused: rows would lose values. The zero Schema means the
 // file's own.
-func (f *File) Scan(want Schema) (*Scanner, error) {
+func (f *File) Scan(want Schema) (*Scanner, error) { return f.Rescan(want, nil) }
+
+// keptBytes is how much memory of a batch is worth keeping for the next file.
+const keptBytes = 2 * batchBytes
+
+// Rescan is Scan with the memory of a scanner that is done with; nil = of none.
+func (f *File) Rescan(want Schema, old *Scanner) (*Scanner, error) {
 	if want.Fields == nil {
 		want = f.schema
 	}
-	s := &Scanner{f: f, batch: NewBatch(want), hasher: newBatchHasher(want), step: 1}
+	s := &Scanner{f: f, step: 1}
+	if old != nil && slices.Equal(old.batch.Schema.Fields, want.Fields) && old.batch.capacity() <= keptBytes {
+		old.batch.Reset()
+		s.batch, s.hasher, s.values = old.batch, old.hasher, old.values
+	} else {
+		s.batch, s.hasher, s.values = NewBatch(want), newBatchHasher(want), &valueScratch{}
+	}
 	found := 0
 	for _, field := range want.Fields {
 		at := f.schema.Index(field.Name)

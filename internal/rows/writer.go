@@ -19,6 +19,9 @@ const (
 	DefaultGroupRows  = 122_880  // what DuckDB writes, and scans fastest
 	DefaultGroupBytes = 64 << 20 // of values, before encoding
 
+	// reserveAfter is how many rows show how large rows are.
+	reserveAfter = 1024
+
 	pageBytes = 256 << 10 // of values in a page, before compression: what a reader holds a column
 	// zstdLevel is the library's fastest: half the time of the next one, for files some
 	// percent larger. What workers write is read once.
@@ -38,6 +41,12 @@ type WriterOptions struct {
 	// Keys are columns of which some keys are noted in the Summary, for who cuts ranges
 	// of them. One that the schema lacks is null in all rows.
 	Keys []string
+	// Rows is about how many rows will come; 0 = nobody knows. Memory for a row group is
+	// then taken in one piece, once its first rows show how large it gets.
+	Rows int64
+	// Unhashed leaves the row hash out of the Summary, for who reads the file back and
+	// takes it from there.
+	Unhashed bool
 }
 
 // Summary is what a file holds; it is what a commit vouches for.
@@ -74,6 +83,8 @@ type Writer struct {
 	items  *itemCounts
 	keys   *sampler
 	err    error // the first failure of the sink; every later call returns it
+
+	reserved bool // the group has the memory that it will need
 }
 
 // placed is a value and its column.
@@ -209,7 +220,20 @@ func (w *Writer) AppendRecord(rec []byte) error {
 	return w.flushIfFull()
 }
 
+// reserve makes room in the group for as many rows as will come, after the first ones.
+// A column that grows bit by bit is copied several times over.
+func (w *Writer) reserve() {
+	have := int64(w.group.Rows)
+	if w.reserved || have < reserveAfter {
+		return
+	}
+	w.reserved = true
+	rows := float64(min(w.opts.Rows, w.opts.GroupRows))
+	w.group.grow(min(rows/float64(have), float64(w.opts.GroupBytes)/float64(w.bytes)))
+}
+
 func (w *Writer) flushIfFull() error {
+	w.reserve()
 	if int64(w.group.Rows) < w.opts.GroupRows && w.bytes < w.opts.GroupBytes {
 		return nil
 	}
@@ -218,7 +242,9 @@ func (w *Writer) flushIfFull() error {
 
 // flush writes the group out as a row group and starts the next.
 func (w *Writer) flush() error {
-	w.sum.RowHash = w.sum.RowHash.Add(w.hasher.rows(w.group, 0, w.group.Rows))
+	if !w.opts.Unhashed {
+		w.sum.RowHash = w.sum.RowHash.Add(w.hasher.rows(w.group, 0, w.group.Rows))
+	}
 	w.sum.Rows += int64(w.group.Rows)
 	if w.keys != nil {
 		w.keys.add(w.group)
