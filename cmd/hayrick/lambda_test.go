@@ -471,3 +471,25 @@ func TestZipRefuses(t *testing.T) {
 		t.Error("half a binary is zipped")
 	}
 }
+
+// What a function may take is what its merges go by.
+func TestFunctionMemory(t *testing.T) {
+	t.Chdir(t.TempDir())
+	t.Setenv("AWS_REGION", "us-east-1")
+	t.Setenv("AWS_ACCESS_KEY_ID", "test")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "test")
+	for size, want := range map[string]int64{"512": 512 << 20, "": 0, "lots": 0} {
+		env := map[string]string{
+			"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": size, "HAYRICK_STORE": "s3://lab-hayrick",
+			"GOMEMLIMIT": "1TiB", // that of this process stays
+		}
+		f, err := newFunction(t.Context(), func(name string) string { return env[name] }, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.aggregator.Memory != want {
+			t.Errorf("%q: merges go by %d", size, f.aggregator.Memory)
+		}
+		must(t, f.close())
+	}
+}

@@ -2,10 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -182,4 +184,74 @@ func TestKillsChangeNothing(t *testing.T) {
 		}
 		proven(t, dir)
 	})
+}
+
+// Merges that decode, on both levels and into partitions, are killed again and again,
+// each time when they have stored something more; the dataset is that of a run that
+// nobody disturbed.
+func TestKilledMergesChangeNothing(t *testing.T) {
+	t.Parallel()
+	for name, output := range map[string][]string{
+		"unique":              {"output.unique_by=[ordinal]"},
+		"partitions":          {"output.partition_by=[row]"},
+		"unique, partitioned": {"output.unique_by=[row]", "output.partition_by=[row]", "output.keep=last"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			job := "version: 1\nname: merged\nhandler: {builtin: noop, params: {items: 48, rows: 3}}\ninput: {items: true}\nbatch: {items: 2}\n" +
+				"merge: {fan_in: 2, by_count: true, target_rows: 16}\noutput: {uri: ./out/}\n"
+			args := []string{"run", "job.yaml", "--json", "-q"}
+			for _, s := range output {
+				args = append(args, "--set", s)
+			}
+			folder := func() string {
+				dir := t.TempDir()
+				if err := os.WriteFile(filepath.Join(dir, "job.yaml"), []byte(job), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return dir
+			}
+			one := start(t, folder(), args...)
+			want := one.result(t, <-one.ended)
+			if want.Status != "SUCCEEDED" || want.Items != 48 || want.Rows == 0 {
+				t.Fatalf("the undisturbed run: %+v", want)
+			}
+			dir := folder()
+			stored := func() int {
+				found, err := filepath.Glob(filepath.Join(dir, ".hayrick", "jobs", "*", "tasks", "agg-*", "*"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return len(found)
+			}
+			kills, points := 0, map[int]bool{}
+			for rng := rand.New(rand.NewPCG(3, 0)); ; {
+				c := start(t, dir, args...)
+				next := stored() + 1 + rng.IntN(16)
+				var ended bool
+				var err error
+				for !ended && (stored() < next || kills == 12) {
+					select {
+					case err = <-c.ended:
+						ended = true
+					case <-time.After(time.Millisecond):
+					}
+				}
+				if ended {
+					if got := c.result(t, err); got != want {
+						t.Errorf("after %d kills: %+v, want %+v", kills, got, want)
+					}
+					break
+				}
+				points[stored()] = true
+				c.kill()
+				kills++
+			}
+			if len(points) == 0 {
+				t.Error("nothing was killed")
+			}
+			t.Logf("killed with %v files of merges stored", slices.Sorted(maps.Keys(points)))
+			proven(t, dir)
+		})
+	}
 }
