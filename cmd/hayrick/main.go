@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"hayrick/internal/processtree"
 )
 
 func main() { os.Exit(realMain()) }
@@ -23,6 +25,9 @@ func main() { os.Exit(realMain()) }
 // and leaves the rest for later, the second ends the process. A terminal that goes
 // away is an interrupt too; whoever is kept by nohup from hearing of it goes on.
 func realMain() int {
+	if processtree.Supervising(os.Args) {
+		return processtree.Supervise(os.Args)
+	}
 	if startedByLambda(os.Args, os.Getenv) {
 		return serveLambda(context.Background(), os.Getenv, os.Stderr)
 	}

@@ -26,7 +26,7 @@ import (
 var handlers = jobs.Registry{
 	backfill.Name: backfill.Factory,
 	noop.Name:     noop.Factory,
-	jobs.External: extproc.Factory,
+	jobs.External: extproc.Supervised,
 }
 
 // roles is the whole of Hayrick on one store, wired as the diagram of the design:

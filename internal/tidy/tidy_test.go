@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"manifest":           {""},
 	"jobs":               {"", "internal/rows"},
 	"jobs/noop":          {"", "jobs"},
-	"jobs/extproc":       {"", "jobs", "internal/rows"},
+	"jobs/extproc":       {"", "jobs", "internal/rows", "internal/processtree"},
 	"jobs/backfill":      {"", "jobs", "internal/rows", "jobs/backfill"},
 	"jobfile":            {""},
 	"schema":             {},
@@ -53,13 +53,14 @@ var mayImport = map[string][]string{
 	"internal/lambdatest": {"infra"},
 	"internal/wirelog":    {"infra", "internal/wireproxy"},
 
-	"sim":                {"", "manifest", "jobs", "ratelimit", "internal/rows", "mem", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
-	"internal/storetest": {"", "manifest", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
-	"internal/keysort":   {},
-	"internal/tidy":      {},
-	"internal/wirecount": {"internal/wireproxy"},
-	"internal/wireproxy": {},
-	"cmd/hayrick":        {"", "manifest", "jobs", "jobs/noop", "jobs/extproc", "jobs/backfill", "jobfile", "schema", "ratelimit", "internal/rows", "internal/records", "internal/keysort", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor", "cost", "web"},
+	"sim":                  {"", "manifest", "jobs", "ratelimit", "internal/rows", "mem", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
+	"internal/storetest":   {"", "manifest", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
+	"internal/keysort":     {},
+	"internal/processtree": {},
+	"internal/tidy":        {},
+	"internal/wirecount":   {"internal/wireproxy"},
+	"internal/wireproxy":   {},
+	"cmd/hayrick":          {"", "manifest", "jobs", "jobs/noop", "jobs/extproc", "jobs/backfill", "jobfile", "schema", "ratelimit", "internal/rows", "internal/records", "internal/processtree", "internal/keysort", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor", "cost", "web"},
 }
 
 // impure is what a decide.go or plan.go may not import: the world.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hayrick"
+	"hayrick/internal/processtree"
 	"hayrick/jobs"
 )
 
@@ -164,13 +165,17 @@ func (c *child) lateOutcome(k *call, what string) jobs.Outcome {
 }
 
 // settle gives every call that has no end the result that follows from the child's.
-func (c *child) settle() {
+func (c *child) settle(end processtree.End) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	st := c.proc.cmd.ProcessState
-	c.exit = exitText(st.Sys().(syscall.WaitStatus))
-	own := c.killed == ""
-	if own && c.bye {
+	c.exit = exitText(end.Status)
+	own := c.killed == "" || c.tooBig != ""
+	switch {
+	case c.tooBig != "":
+		c.exit = c.tooBig
+	case end.Lost:
+		c.exit = "lost its supervisor, which " + c.exit
+	case own && c.bye:
 		c.exit = "said bye and " + c.exit
 	}
 	all := make([]*call, 0, len(c.calls))
@@ -185,8 +190,8 @@ func (c *child) settle() {
 			out = c.lateOutcome(k, "the handler "+c.exit)
 		case own && k.running:
 			text := "the handler " + c.exit + " with the item in hand"
-			if peak := peakMemory(st); peak > 0 && st.Sys().(syscall.WaitStatus).Signaled() {
-				text += fmt.Sprintf(", its peak memory %d MiB", (peak+1<<19)>>20)
+			if end.Peak > 0 && end.Status.Signaled() && c.tooBig == "" {
+				text += fmt.Sprintf(", its peak memory %d MiB", (end.Peak+1<<19)>>20)
 			}
 			if line := lastLine(string(c.tail)); line != "" {
 				text += ": " + line

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"syscall"
 	"time"
 
 	"hayrick/jobs"
@@ -46,6 +45,7 @@ type child struct {
 	sess    *Session // whose items it has
 	listing *listing // what it lists
 	killed  string   // why the host ends it; "" = it does not
+	tooBig  string   // it ended it for its memory
 	exit    string   // how it ended
 	said    bool     // it has said ready
 	bye     bool     // it has said bye
@@ -88,6 +88,9 @@ func (h *Handler) start(ctx context.Context, task jobs.Task, n int) (*child, err
 		return nil, err
 	}
 	h.world.Go("handler deadlines", c.deadlines)
+	if s.memory > 0 {
+		h.world.Go("handler memory", func() { c.watchMemory(int64(s.memory)) })
+	}
 	return c, nil
 }
 
@@ -217,10 +220,10 @@ func (c *child) condemn(why string) {
 	c.closing = true
 	c.rouse()
 	c.h.log.Debug("handler process ended", "child", c.n, "because", why)
-	c.proc.signal(syscall.SIGTERM)
+	c.proc.tree.Terminate()
 	c.h.world.Go("handler kill", func() {
 		if c.h.world.Clock.Sleep(c.ctx, TermTime) == nil {
-			c.proc.signal(syscall.SIGKILL)
+			c.proc.tree.Kill()
 		}
 	})
 }
@@ -241,11 +244,32 @@ func (c *child) stop() {
 	})
 }
 
+// memoryEvery is how often the memory of a child and what it has forked is looked at.
+const memoryEvery = time.Second
+
+// watchMemory ends the child when it and what it has forked have more in memory than
+// one may allocate. It is killed at once: what asks first may take the machine along.
+func (c *child) watchMemory(limit int64) {
+	for c.h.world.Clock.Sleep(c.ctx, memoryEvery) == nil {
+		has := c.proc.tree.Memory(limit)
+		if has <= limit {
+			continue
+		}
+		c.mu.Lock()
+		if c.killed == "" {
+			c.tooBig = fmt.Sprintf("was ended: its processes have %d MiB in memory together, handler.memory is %d MiB", has>>20, limit>>20)
+			c.condemn("it has too much memory")
+		}
+		c.mu.Unlock()
+		c.proc.tree.Kill()
+		return
+	}
+}
+
 // watch waits for the program's end, ends what it left behind, and settles its calls
 // when all that it had written is read.
 func (c *child) watch(readers *sync.WaitGroup) {
-	c.proc.cmd.Wait()
-	c.proc.signal(syscall.SIGKILL) // what it forked
+	end := c.proc.tree.Wait()
 	draining, drained := context.WithCancel(context.Background())
 	c.h.world.Go("handler pipes", func() {
 		if c.h.world.Clock.Sleep(draining, drainTime) == nil {
@@ -256,7 +280,7 @@ func (c *child) watch(readers *sync.WaitGroup) {
 	drained()
 	c.end()
 	c.proc.close()
-	c.settle()
+	c.settle(end)
 	c.h.died(c)
 	close(c.gone)
 }

@@ -53,10 +53,14 @@ func newRig(t *testing.T, mode string, edit func(*hayrick.Handler)) *rig {
 	}
 	world := hayrick.RealWorld("test")
 	world.Clock = r.clock
-	r.h = New(jobs.Env{
+	h, err := Supervised(t.Context(), jobs.Env{
 		World: world, Log: slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})), Handler: def, Timeout: hayrick.Duration(itemTime), Run: "run-1",
 		Dir: func(context.Context) (string, error) { return r.dir, nil },
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.h = h.(*Handler)
 	r.h.Trace = func(fromHost bool, line []byte) {
 		if !fromHost && len(line) < 1000 {
 			select {
@@ -215,16 +219,24 @@ func TestWhatProgramsDo(t *testing.T) {
 	}
 }
 
-// What a program forks ends with it, and cannot hold its pipes for ever.
+// What a program forks ends with it, also what has left its group. Without a supervisor
+// that is not found, and yet cannot hold its pipes for ever.
 func TestGrandchildren(t *testing.T) {
-	for _, do := range []string{"fork", "escape"} {
+	for _, x := range []struct {
+		do         string
+		supervised bool
+	}{{"fork", true}, {"escape", true}, {"fork", false}, {"escape", false}} {
+		do, survives := x.do, x.do == "escape" && !x.supervised
 		r := newRig(t, "items", nil)
+		if !x.supervised {
+			r.h.self = ""
+		}
 		s := r.open()
 		var out jobs.Outcome
 		var rows string
 		done := make(chan struct{})
 		go func() { defer close(done); out, rows = r.item(t.Context(), s, do) }()
-		if do == "escape" {
+		if survives {
 			for !strings.Contains(<-r.from, `"pid"`) { // its row is read
 			}
 			r.clock.End(drainTime)
@@ -237,12 +249,12 @@ func TestGrandchildren(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		switch do {
-		case "fork":
+		switch {
+		case !survives:
 			for !gone(pid) { // it has its signal, and closed its pipes
 				runtime.Gosched()
 			}
-		case "escape":
+		case survives:
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 				t.Errorf("end process %d: %v", pid, err)
 			}
@@ -419,6 +431,38 @@ for line in sys.stdin:
 	s := r.open()
 	out, _ := r.item(t.Context(), s, "x")
 	if !out.Crashed || !strings.HasSuffix(out.Message, ": MemoryError") || !strings.Contains(out.Detail, "Traceback") {
+		t.Errorf("%+v", out)
+	}
+	r.close(s)
+}
+
+// What a program and its children have together is bounded too: each of them is within
+// the limit of a process.
+func TestMemoryOfATree(t *testing.T) {
+	r := newRig(t, "", func(h *hayrick.Handler) {
+		h.Exec = []string{"python3", "-c", `
+import os, sys, time
+print('{"t":"ready"}', flush=True)
+for line in sys.stdin:
+    if '"item"' in line:
+        for n in range(3):
+            if os.fork() == 0: break
+        x = bytearray(b"x") * (40 << 20)
+        print('{"t":"beat","id":1}', flush=True)
+        time.sleep(1000)
+`}
+		h.Env = nil
+		h.Memory = 100 << 20
+	})
+	s := r.open()
+	done := make(chan jobs.Outcome)
+	go func() { out, _ := r.item(t.Context(), s, "x"); done <- out }()
+	for range 4 {
+		<-r.beats
+	}
+	r.clock.End(memoryEvery)
+	out := <-done
+	if !out.Crashed || !strings.Contains(out.Message, "MiB in memory together, handler.memory is 100 MiB with the item in hand") {
 		t.Errorf("%+v", out)
 	}
 	r.close(s)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"hayrick"
+	"hayrick/internal/processtree"
 	"hayrick/jobs"
 )
 
@@ -31,6 +32,7 @@ type Handler struct {
 	run     string
 	dir     func(context.Context) (string, error)
 	arrow   bool
+	self    string // the binary with processtree.Supervise; "" = programs have no supervisor
 	strays  sync.Once
 
 	mu     sync.Mutex // guards what follows
@@ -49,6 +51,7 @@ var (
 
 // settings are what every start of the program needs.
 type settings struct {
+	self     string
 	exec     []string
 	dir      string
 	env      []string
@@ -58,9 +61,22 @@ type settings struct {
 	memory   hayrick.Bytes
 }
 
-// Factory builds the handler of handler.exec. It starts nothing.
+// Factory builds the handler of handler.exec. It starts nothing. What a program leaves
+// behind outside of its process group is not ended with it: Supervised does that.
 func Factory(_ context.Context, env jobs.Env) (jobs.Handler, error) {
 	return New(env), nil
+}
+
+// Supervised is Factory for a binary whose main begins with processtree.Supervise: it
+// starts itself once more for each program.
+func Supervised(_ context.Context, env jobs.Env) (jobs.Handler, error) {
+	self, err := processtree.Self()
+	if err != nil {
+		return nil, fmt.Errorf("find this program's file: %w", err)
+	}
+	h := New(env)
+	h.self = self
+	return h, nil
 }
 
 // New is Factory, for who needs the type.
@@ -99,7 +115,7 @@ func (h *Handler) settings(ctx context.Context) (*settings, error) {
 		return nil, err
 	}
 	h.set = &settings{
-		exec: h.def.Exec, dir: dir, env: environment(h.def, h.run, os.Environ()), params: h.def.Params,
+		self: h.self, exec: h.def.Exec, dir: dir, env: environment(h.def, h.run, os.Environ()), params: h.def.Params,
 		inFlight: h.def.ItemsInFlight, arrow: h.arrow, memory: h.def.Memory,
 	}
 	return h.set, nil

@@ -16,12 +16,17 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/ipc"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"go.uber.org/goleak"
+
+	"hayrick/internal/processtree"
 )
 
 // envMode makes of the test's binary a handler that does what programs do.
 const envMode = "HAYRICK_TEST_MODE"
 
 func TestMain(m *testing.M) {
+	if processtree.Supervising(os.Args) {
+		os.Exit(processtree.Supervise(os.Args))
+	}
 	if mode := os.Getenv(envMode); mode != "" {
 		program(mode)
 		return

@@ -2,14 +2,13 @@ package extproc
 
 import (
 	"fmt"
-	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // limitMemory bounds what a process may allocate: its heap and private mappings
-// (RLIMIT_DATA), of each process it forks too, but not of all together. Address space
+// (RLIMIT_DATA), of each process it forks too, but not of all together: that is seen to
+// by watching (child.memory). Address space
 // that is only reserved, as Node and Go do, does not count.
 func limitMemory(pid int, bytes int64) error {
 	limit := unix.Rlimit{Cur: uint64(bytes), Max: uint64(bytes)}
@@ -17,15 +16,6 @@ func limitMemory(pid int, bytes int64) error {
 		return fmt.Errorf("limit process %d to %d bytes: %w", pid, bytes, err)
 	}
 	return nil
-}
-
-// peakMemory is the most that a process that has ended had in memory, in bytes. It is
-// never less than what the worker had when it forked it.
-func peakMemory(s *os.ProcessState) int64 {
-	if u, ok := s.SysUsage().(*syscall.Rusage); ok {
-		return u.Maxrss << 10
-	}
-	return 0
 }
 
 // unread is how many bytes a pipe holds.

@@ -2,18 +2,12 @@
 
 package extproc
 
-import (
-	"errors"
-	"os"
-)
+import "errors"
 
 // limitMemory: only Linux changes the limits of another process.
 func limitMemory(int, int64) error {
 	return errors.New("the memory of a process can be limited on Linux only")
 }
-
-// peakMemory is not known here: systems count it in different units.
-func peakMemory(*os.ProcessState) int64 { return 0 }
 
 // unread is not asked for here: the last lines of a log may be missing.
 func unread(int) int { return 0 }

@@ -5,20 +5,19 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 
 	"hayrick"
+	"hayrick/internal/processtree"
 )
 
-// process is a program with its pipes. It leads a process group of its own, so that
-// whatever it forks can be ended with it, and an interrupt from the terminal does not
-// reach it.
+// process is a program with its pipes. It leads a process group of its own, so that an
+// interrupt from the terminal does not reach it.
 type process struct {
-	cmd                         *exec.Cmd
+	tree                        *processtree.Tree
 	stdin, stdout, stderr, rows *os.File // our ends; rows is nil without rows: arrow
 }
 
@@ -31,56 +30,46 @@ func startProcess(s *settings) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{cmd: &exec.Cmd{
-		Path: path, Args: s.exec, Dir: s.dir, Env: s.env, SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
-	}}
+	p := &process{}
 	var theirs []*os.File
 	defer func() {
 		for _, f := range theirs {
 			f.Close()
 		}
 	}()
-	pipe := func(ours **os.File, write bool) *os.File {
+	ours := []**os.File{&p.stdin, &p.stdout, &p.stderr}
+	if s.arrow {
+		ours = append(ours, &p.rows) // becomes rowsFD
+	}
+	for i, at := range ours {
 		r, w, e := os.Pipe()
 		if e != nil {
-			err = errors.Join(err, e)
-			return nil
+			err = e
+			break
 		}
-		if write {
+		if i == 0 {
 			r, w = w, r
 		}
-		*ours = r
+		*at = r
 		theirs = append(theirs, w)
-		return w
-	}
-	if in := pipe(&p.stdin, true); in != nil {
-		p.cmd.Stdin = in
-	}
-	if out := pipe(&p.stdout, false); out != nil {
-		p.cmd.Stdout = out
-	}
-	if e := pipe(&p.stderr, false); e != nil {
-		p.cmd.Stderr = e
-	}
-	if s.arrow {
-		if rows := pipe(&p.rows, false); rows != nil {
-			p.cmd.ExtraFiles = []*os.File{rows}
-		}
 	}
 	if err != nil {
 		p.close()
 		return nil, fmt.Errorf("make the pipes of %s: %w", s.exec[0], err)
 	}
-	if err := p.cmd.Start(); err != nil {
+	p.tree, err = processtree.Start(processtree.Spec{
+		Self: s.self, Path: path, Args: s.exec, Dir: s.dir, Env: s.env, Files: theirs, Grace: TermTime,
+	})
+	if err != nil {
 		p.close()
 		return nil, cannotStart(s, path, err)
 	}
 	if s.memory > 0 {
 		// A program cannot allocate much between its start and this line.
-		if err := limitMemory(p.cmd.Process.Pid, int64(s.memory)); err != nil {
-			p.signal(syscall.SIGKILL)
-			p.cmd.Wait()
+		if err := limitMemory(p.tree.Pid(), int64(s.memory)); err != nil {
+			p.tree.Kill()
 			p.close()
+			p.tree.Wait()
 			return nil, &hayrick.UserError{What: fmt.Sprintf("handler.memory: %v", err), Hint: "leave handler.memory out on this machine"}
 		}
 	}
@@ -94,12 +83,6 @@ func (p *process) close() {
 			f.Close()
 		}
 	}
-}
-
-// signal sends a signal to the process group. What has left the group (setsid) does
-// not get it; it loses the pipes.
-func (p *process) signal(sig syscall.Signal) {
-	syscall.Kill(-p.cmd.Process.Pid, sig) // nobody left in the group is what was wanted
 }
 
 // find looks a program up as a shell would: a name in PATH, a path from dir.
