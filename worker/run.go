@@ -349,8 +349,9 @@ func (a *attemptRun) fit(s rows.Schema) (*rows.Schema, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.schema, a.lastSchema = u, &s
-	return &s, nil
+	kept := s // not &s, which would put every item's schema on the heap
+	a.schema, a.lastSchema = u, &kept
+	return &kept, nil
 }
 
 // end records the end of an item: ok with the rows of its try t, or failed with f

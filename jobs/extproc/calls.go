@@ -53,7 +53,8 @@ func (c *child) submit(ctx context.Context, it *jobs.Item, emit jobs.Emit) *call
 		c.traced(appendItem(nil, k.id, it))
 	}
 	c.out = appendItem(c.out, k.id, it)
-	c.rouse()
+	c.held++
+	c.feed()
 	return k
 }
 
@@ -71,6 +72,7 @@ func (c *child) finish(k *call, out jobs.Outcome) {
 	}
 	k.ended = true
 	delete(c.calls, k.id)
+	c.feed()
 	if k.stopNeeds != nil {
 		k.stopNeeds()
 	}

@@ -36,6 +36,7 @@ type child struct {
 
 	mu      sync.Mutex // guards what follows
 	out     []byte     // frames to write
+	held    int        // items among them that nobody has told the writer of
 	closing bool       // stdin ends behind them
 	lastID  int64
 	calls   map[int64]*call
@@ -157,7 +158,18 @@ func (c *child) queue(lines []byte) {
 	c.rouse()
 }
 
+// feed has items written when the program is short of them: as long as it has more than
+// it runs at once, and half of what may be sent ahead, the next ones are kept until there
+// are enough for a write that is worth its price on both sides. Called with mu held.
+func (c *child) feed() {
+	if c.held > 0 && len(c.calls)-c.held < max(c.atOnce, c.h.def.ItemsInFlight/2) {
+		c.rouse()
+	}
+}
+
+// rouse has what is queued written. Called with mu held.
 func (c *child) rouse() {
+	c.held = 0
 	select {
 	case c.wake <- struct{}{}:
 	default:
