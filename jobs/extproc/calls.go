@@ -33,6 +33,9 @@ type call struct {
 	stopNeeds context.CancelFunc
 }
 
+// sent is an item that a child was sent.
+type sent struct{ id, ordinal int64 }
+
 // submit sends an item; nil when the child takes none any more.
 func (c *child) submit(ctx context.Context, it *jobs.Item, emit jobs.Emit) *call {
 	k := &call{ordinal: it.Ordinal, ctx: ctx, host: it.Host, emit: emit, left: it.Left, done: make(chan jobs.Outcome, 1), awaits: -1}
@@ -44,6 +47,7 @@ func (c *child) submit(ctx context.Context, it *jobs.Item, emit jobs.Emit) *call
 	c.lastID++
 	k.id = c.lastID
 	c.calls[k.id] = k
+	c.recent[k.id%int64(len(c.recent))] = sent{k.id, k.ordinal}
 	if c.running < c.atOnce {
 		c.begin(k)
 	} else {
@@ -81,7 +85,7 @@ func (c *child) finish(k *call, out jobs.Outcome) {
 		return // it is passed over where it waits
 	}
 	c.running--
-	for c.running < c.atOnce && len(c.waiting) > 0 {
+	for c.killed == "" && c.running < c.atOnce && len(c.waiting) > 0 { // what is being ended begins nothing
 		next := c.waiting[0]
 		c.waiting[0] = nil
 		c.waiting = c.waiting[1:]

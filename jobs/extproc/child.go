@@ -40,6 +40,7 @@ type child struct {
 	closing bool       // stdin ends behind them
 	lastID  int64
 	calls   map[int64]*call
+	recent  []sent  // the last ones, by id: for lines of the log that name theirs
 	waiting []*call // sent ahead, not yet running; ended ones are passed over
 	running int
 	atOnce  int
@@ -65,7 +66,7 @@ func (h *Handler) start(ctx context.Context, task jobs.Task, n int) (*child, err
 	}
 	c := &child{
 		h: h, n: n, proc: p, wake: make(chan struct{}, 1), ready: make(chan frame, 1), gone: make(chan struct{}),
-		calls: map[int64]*call{}, atOnce: 1,
+		calls: map[int64]*call{}, recent: make([]sent, 2*s.inFlight), atOnce: 1,
 	}
 	c.logged = sync.NewCond(&c.logging)
 	c.ctx, c.end = context.WithCancel(context.Background())

@@ -179,6 +179,8 @@ func TestWhatProgramsDo(t *testing.T) {
 		{do: "exit0", class: hayrick.ClassCrash, message: "exited with status 0 with the item in hand"},
 		{do: "bye", class: hayrick.ClassCrash, message: "said bye and exited with status 0 with the item in hand"},
 		{do: "flood", strays: 1, survives: true},
+		{do: "flood and frame", class: classProtocol, message: `a frame behind other text where frames are: {"t":"row"`, strays: 2},
+		{do: "cut", class: hayrick.ClassCrash, message: "exited with status 1 with the item in hand"},
 		{do: "endless stderr", survives: true},
 		{do: "long frame", class: classProtocol, message: "a line longer than 16 MiB where frames are", final: true, strays: 1, survives: true},
 		{do: "print", strays: 2, survives: true},
@@ -530,6 +532,116 @@ func TestEndOfAttempt(t *testing.T) {
 		t.Errorf("%+v", out)
 	}
 	r.close(s)
+}
+
+// The items behind one that is given up do not begin while its process is ended: nobody
+// charges them with its time.
+func TestBehindOneGivenUp(t *testing.T) {
+	r := newRig(t, "", func(h *hayrick.Handler) {
+		h.Exec = []string{"python3", "-c", `
+import signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print('{"t":"ready"}', flush=True)
+for line in sys.stdin:
+    if '"item"' in line:
+        print('{"t":"beat","id":1}', flush=True)
+        time.sleep(1000)
+`}
+		h.Env = nil
+	})
+	s := r.open()
+	outs := make(chan jobs.Outcome)
+	run := func() { out, _ := r.item(t.Context(), s, "x"); outs <- out }
+	go run()
+	<-r.beats
+	c := s.(*Session).places[0].child
+	go run()
+	for n := 0; n < 2; runtime.Gosched() {
+		c.mu.Lock()
+		n = len(c.calls)
+		c.mu.Unlock()
+	}
+	r.clock.End(itemTime)
+	r.clock.End(CancelTime)
+	if out := <-outs; out.Class != hayrick.ClassTimeout {
+		t.Errorf("the one: %+v", out)
+	}
+	c.mu.Lock()
+	if n := c.running; n != 0 {
+		t.Errorf("%d items run in a process that is being ended", n)
+	}
+	c.mu.Unlock()
+	r.clock.End(TermTime)
+	if out := <-outs; !out.NotTried {
+		t.Errorf("the other: %+v", out)
+	}
+	r.close(s)
+}
+
+// A program that deletes the folder it works in does not take it from the next one.
+func TestDeletedFolder(t *testing.T) {
+	r := newRig(t, "items", nil)
+	base := t.TempDir()
+	r.h.dir = func(context.Context) (string, error) {
+		dir := filepath.Join(base, "bundle")
+		return dir, os.MkdirAll(dir, 0o755)
+	}
+	s := r.open()
+	for range 3 {
+		if out, _ := r.item(t.Context(), s, "delete"); !out.OK() {
+			t.Errorf("%+v", out)
+		}
+		r.close(s)
+		r.h.closed = false
+		s = r.open()
+	}
+	r.close(s)
+	r.h.dir = func(context.Context) (string, error) { return filepath.Join(base, "nowhere"), nil }
+	r.h.set = nil
+	var u *hayrick.UserError
+	if err := r.h.Check(t.Context()); !errors.As(err, &u) || !strings.Contains(u.What, "works in is not there") {
+		t.Errorf("%v", err)
+	}
+}
+
+// A line of the log is its item's: of the only one there is, or of the one it names.
+func TestLinesOfAnItem(t *testing.T) {
+	r := newRig(t, "items", func(h *hayrick.Handler) { h.ItemsInFlight = 1 })
+	s := r.open()
+	for n := range 50 {
+		do := []string{"log", "log by id"}[n%2]
+		if out, _ := r.item(t.Context(), s, do, func(it *jobs.Item) { it.Ordinal, it.Key = int64(n), fmt.Sprint(n) }); !out.OK() {
+			t.Errorf("%+v", out)
+		}
+	}
+	r.close(s)
+	if len(r.lines) != 50 {
+		t.Errorf("%d lines", len(r.lines))
+	}
+	for n, l := range r.lines {
+		if !strings.Contains(l.Text, fmt.Sprintf("of %d", n)) || !slices.Equal(l.Items, []int64{int64(n)}) {
+			t.Errorf("%+v", l)
+		}
+	}
+	// With many at once only a line that names its item is sure to have it.
+	r = newRig(t, "items", nil)
+	s = r.open()
+	var wg sync.WaitGroup
+	for n := range 40 {
+		wg.Go(func() {
+			r.item(t.Context(), s, "log by id", func(it *jobs.Item) { it.Ordinal, it.Key = int64(n), fmt.Sprint(n) })
+		})
+	}
+	wg.Wait()
+	r.close(s)
+	for _, l := range r.lines {
+		if len(l.Items) != 1 || !strings.Contains(l.Text, fmt.Sprintf(`"of %d"`, l.Items[0])) {
+			t.Errorf("%+v", l)
+		}
+	}
+	if len(r.lines) != 40 {
+		t.Errorf("%d lines", len(r.lines))
+	}
 }
 
 // A program that heeds neither stop nor SIGTERM is killed.

@@ -105,7 +105,10 @@ func (h *Handler) settings(ctx context.Context) (*settings, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.set != nil {
-		return h.set, nil
+		if _, err := os.Stat(h.set.dir); h.set.dir == "" || err == nil {
+			return h.set, nil
+		}
+		h.set = nil // a program has deleted the folder it worked in: another gets it again
 	}
 	dir, err := h.dir(ctx)
 	if err != nil {

@@ -31,7 +31,7 @@ func (c *child) read() {
 	in := lines{from: c.proc.stdout, max: MaxFrame}
 	for {
 		line, err := in.next()
-		if err != nil && !errors.Is(err, errLong) {
+		if err != nil && !errors.Is(err, errLong) && !errors.Is(err, errSwallowed) {
 			return
 		}
 		line = bytes.TrimSuffix(line, []byte("\r"))
@@ -42,8 +42,11 @@ func (c *child) read() {
 		if err == nil {
 			f, ok = parse(line)
 		}
+		if !ok && in.cut {
+			return // it ended in the middle of a line, which its end explains
+		}
 		if !ok {
-			c.noFrame(line, err != nil)
+			c.noFrame(line, err)
 			continue
 		}
 		c.handle(&f)
@@ -55,18 +58,18 @@ var idOf = regexp.MustCompile(`^\{.{0,200}?"id"\s*:\s*([0-9]{1,18})\b`)
 
 // noFrame judges a line that is no frame. A stray print is passed over; what took a
 // frame with it is not.
-func (c *child) noFrame(line []byte, long bool) {
+func (c *child) noFrame(line []byte, err error) {
 	if len(bytes.TrimSpace(line)) == 0 {
 		return
 	}
 	shown := strings.ToValidUTF8(string(line[:min(len(line), 200)]), "?")
 	what := "a line that is not JSON"
-	if long {
-		what = "a line longer than 16 MiB"
+	if err != nil {
+		what = err.Error()
 	}
-	broken := line[0] == '{' && (long || !json.Valid(line))
-	if i := bytes.Index(line, []byte(`{"t":`)); i > 0 {
-		broken, what = true, "a frame behind other text"
+	broken := line[0] == '{' && (err != nil || !json.Valid(line))
+	if i := bytes.Index(line, mark); i > 0 {
+		broken, what = true, errSwallowed.Error()
 	}
 	if !broken {
 		c.stray(shown)
@@ -80,7 +83,7 @@ func (c *child) noFrame(line []byte, long bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out.Detail = string(c.tail)
-	if m := idOf.FindSubmatch(line); m != nil {
+	if m := idOf.FindSubmatch(line); m != nil && what != errSwallowed.Error() { // what is in front of it may have been frames too
 		id, _ := strconv.ParseInt(string(m[1]), 10, 64)
 		if k := c.calls[id]; k != nil {
 			out.Disposition = hayrick.Permanent // another try would write it again
@@ -139,6 +142,9 @@ func (c *child) handle(f *frame) {
 	case "ok", "err", "row", "need", "back", "beat", "mark":
 	default:
 		return // of a later version of the protocol
+	}
+	if f.t == "ok" || f.t == "err" {
+		c.logBefore()
 	}
 	c.mu.Lock()
 	k := c.calls[f.id]

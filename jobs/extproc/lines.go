@@ -9,8 +9,16 @@ import (
 // MaxFrame bounds a line on stdin and stdout, in bytes without the newline.
 const MaxFrame = 16 << 20
 
-// errLong is a line beyond the limit; what it began with is in the line.
-var errLong = errors.New("a line longer than 16 MiB")
+// errLong is a line beyond the limit; what it began with is in the line. When the rest
+// of it, which is passed over, held what looks like a frame, errSwallowed follows with
+// the beginning of that.
+var (
+	errLong      = errors.New("a line longer than 16 MiB")
+	errSwallowed = errors.New("a frame behind other text")
+)
+
+// mark is how a frame begins, as far as one can be found in other text.
+var mark = []byte(`{"t":`)
 
 // lines cuts a stream into lines. It holds max bytes at most, whatever comes: of a
 // longer line it keeps the start and passes over the rest.
@@ -22,6 +30,9 @@ type lines struct {
 	start, end int // what is not yet handed out
 	seen       int // bytes from start that hold no newline
 	skipping   bool
+	hunting    bool   // for a frame in what is skipped
+	swallowed  []byte // what was found
+	cut        bool   // the last line had no newline
 	err        error
 }
 
@@ -33,37 +44,61 @@ const chunk = 64 << 10
 // newline; then the stream's error follows.
 func (l *lines) next() ([]byte, error) {
 	for {
+		if l.swallowed != nil && !l.skipping {
+			line := l.swallowed
+			l.swallowed = nil
+			return line, errSwallowed
+		}
 		if i := bytes.IndexByte(l.buf[l.start+l.seen:l.end], '\n'); i >= 0 {
 			line := l.buf[l.start : l.start+l.seen+i]
 			l.start += len(line) + 1
 			l.seen = 0
 			if l.skipping {
+				l.hunt(line)
 				l.skipping = false
 				continue
 			}
 			if len(line) > l.max {
-				return line[:min(len(line), l.max)], errLong
+				l.hunting = line[0] != '{'
+				l.hunt(line[l.max-min(l.max, len(mark)-1):])
+				return line[:l.max], errLong
 			}
 			return line, nil
 		}
 		l.seen = l.end - l.start
 		switch {
 		case l.skipping:
-			l.start, l.end, l.seen = 0, 0, 0
+			l.hunt(l.buf[l.start:l.end])
+			keep := min(l.seen, len(mark)-1) // a mark may come in two reads
+			l.end = copy(l.buf, l.buf[l.end-keep:l.end])
+			l.start, l.seen = 0, l.end
 		case l.seen > l.max:
 			line := l.buf[l.start : l.start+l.max]
-			l.skipping = true
-			return line, errLong // what is there of it goes with the next read
+			l.skipping, l.hunting = true, line[0] != '{'
+			l.start += l.max - min(l.max, len(mark)-1) // the rest is passed over
+			l.seen = 0
+			return line, errLong
 		}
 		if l.err != nil {
 			line := l.buf[l.start:l.end]
 			l.start, l.end, l.seen = 0, 0, 0
 			if len(line) > 0 && !l.skipping {
+				l.cut = true
 				return line, nil
 			}
 			return nil, l.err
 		}
 		l.fill()
+	}
+}
+
+// hunt looks for a frame in what is passed over.
+func (l *lines) hunt(text []byte) {
+	if !l.hunting || l.swallowed != nil {
+		return
+	}
+	if i := bytes.Index(text, mark); i >= 0 {
+		l.swallowed = bytes.Clone(text[i:min(len(text), i+200)])
 	}
 }
 

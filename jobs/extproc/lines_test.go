@@ -9,7 +9,8 @@ import (
 	"testing/iotest"
 )
 
-// all reads a stream to its end: its lines, and "!" before those that were too long.
+// all reads a stream to its end: its lines, "!" before those that were too long, and "?"
+// behind one of these that had a frame in what is passed over.
 func all(r io.Reader, limit int) (out []string, held int) {
 	l := lines{from: r, max: limit}
 	for {
@@ -18,6 +19,8 @@ func all(r io.Reader, limit int) (out []string, held int) {
 		switch {
 		case errors.Is(err, errLong):
 			out = append(out, "!"+string(line))
+		case errors.Is(err, errSwallowed):
+			out = append(out, "?")
 		case err != nil:
 			return out, held
 		default:
@@ -36,6 +39,10 @@ func TestLines(t *testing.T) {
 		{"123456789\nx\n", "!12345678|x"},
 		{"1234567890123456789012\nx\n", "!12345678|x"},
 		{"1234567890123456789012", "!12345678"},
+		{"123456789{\"t\":\"ok\"}\nx\n", "!12345678|?|x"},
+		{"12345{\"t\":\"ok\"}\nx\n", "!12345{\"t|?|x"},
+		{"123456789012345678901234567890{\"t\":\"ok\"}{\"t\":\"ok\"}\n123456789\nx\n", "!12345678|?|!12345678|x"},
+		{"{23456789{\"t\":\"ok\"}\nx\n", "!{2345678|x"}, // a frame that is too long may hold anything
 	} {
 		for name, r := range map[string]io.Reader{"at once": strings.NewReader(x.in), "by byte": iotest.OneByteReader(strings.NewReader(x.in))} {
 			got, _ := all(r, 8)
@@ -69,7 +76,7 @@ func (zeros) Read(b []byte) (int, error) {
 // FuzzLines: however a stream is cut into reads, its lines are the same, and the same
 // as a split.
 func FuzzLines(f *testing.F) {
-	for _, seed := range []string{"", "a\nb", "123456789\n", "{\"t\":\"ok\"}\n\n\n", strings.Repeat("x", 40) + "\ny\n"} {
+	for _, seed := range []string{"", "a\nb", "123456789\n", "{\"t\":\"ok\"}\n\n\n", "1234567890123456789{\"t\":\"ok\"}\nx\n", strings.Repeat("x", 40) + "\ny\n"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -79,7 +86,11 @@ func FuzzLines(f *testing.F) {
 		for len(rest) > 0 {
 			line, after, _ := bytes.Cut(rest, []byte("\n"))
 			if rest = after; len(line) > max {
-				line = append([]byte("!"), line[:max]...)
+				want = append(want, "!"+string(line[:max]))
+				if ended := len(line) < len(in) && (len(after) > 0 || bytes.HasSuffix(in, []byte("\n"))); ended && line[0] != '{' && bytes.Contains(line[max-4:], mark) {
+					want = append(want, "?")
+				}
+				continue
 			}
 			want = append(want, string(line))
 		}

@@ -173,6 +173,25 @@ func do(what string, id int64, key string, say func(string, ...any), out *bufio.
 		}
 		out.WriteString("\n")
 		ok()
+	case "flood and frame":
+		out.WriteString(strings.Repeat("x", 18<<20))
+		say(`{"t":"row","id":%d,"row":{"x":1}}`, id)
+		ok()
+	case "cut":
+		out.WriteString(`{"t":"row","id":1,"row":{`)
+		out.Flush()
+		os.Exit(1)
+	case "delete":
+		wd, _ := os.Getwd()
+		os.RemoveAll(wd)
+		ok()
+		os.Exit(0)
+	case "log":
+		fmt.Fprintf(os.Stderr, "of %s\n", key)
+		ok()
+	case "log by id":
+		fmt.Fprintf(os.Stderr, `{"msg":"of %s","id":%d}`+"\n", key, id)
+		ok()
 	case "endless stderr":
 		junk := strings.Repeat("y", 1<<20)
 		for range 4 {

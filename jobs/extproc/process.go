@@ -154,10 +154,17 @@ func cannotStart(s *settings, path string, err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOEXEC):
 		return &hayrick.UserError{What: fmt.Sprintf("handler.exec: %s is no program of this machine, or a script without #!", name), Hint: fmt.Sprintf("name its interpreter, such as [python3, %s]", name), Err: err}
+	case errors.Is(err, fs.ErrNotExist) && !isFolder(s.dir):
+		return &hayrick.UserError{What: fmt.Sprintf("handler.exec: the folder %s that %s works in is not there", s.dir, name), Hint: "whatever deletes it, perhaps the program itself, has to leave it"}
 	case errors.Is(err, fs.ErrNotExist): // the file is there: its interpreter is not
 		return &hayrick.UserError{What: fmt.Sprintf("handler.exec: the interpreter that %s names is not on this machine%s", name, shebang(path)), Hint: "install it where the workers run, or name another in handler.exec", Err: errMissing}
 	}
 	return &hayrick.UserError{What: fmt.Sprintf("handler.exec: %s cannot be started: %v", name, err), Hint: "try it by hand in the job's folder"}
+}
+
+func isFolder(dir string) bool {
+	st, err := os.Stat(dir)
+	return dir == "" || err == nil && st.IsDir()
 }
 
 // shebang is the first line of a script, for a message.

@@ -1,8 +1,10 @@
 package extproc
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -38,9 +40,13 @@ func (c *child) line(text string) {
 	c.mu.Lock()
 	s := c.sess
 	l := jobs.LogLine{Child: c.n, Text: text}
-	for _, k := range c.inHand() {
-		if l.Items = append(l.Items, k.ordinal); len(l.Items) == maxLogItems {
-			break
+	if ordinal, ok := c.named(text); ok {
+		l.Items = []int64{ordinal}
+	} else {
+		for _, k := range c.inHand() {
+			if l.Items = append(l.Items, k.ordinal); len(l.Items) == maxLogItems {
+				break
+			}
 		}
 	}
 	c.mu.Unlock()
@@ -133,6 +139,38 @@ func (p *logPipe) Read(b []byte) (n int, err error) {
 		p.c.tail = append(p.c.tail[:0], p.c.tail[over:]...)
 	}
 	return n, nil
+}
+
+// named is the item that a line says it is about: a JSON object with the id of its
+// frame. Called with mu held.
+func (c *child) named(text string) (ordinal int64, ok bool) {
+	if !strings.HasPrefix(text, "{") || !strings.Contains(text, `"id"`) || !json.Valid([]byte(text)) {
+		return 0, false
+	}
+	var id int64
+	members([]byte(text), func(name string, v []byte) bool {
+		if name == "id" {
+			id, _ = strconv.ParseInt(string(v), 10, 64)
+		}
+		return true
+	})
+	if id < 1 {
+		return 0, false
+	}
+	at := c.recent[id%int64(len(c.recent))]
+	return at.ordinal, at.id == id
+}
+
+// logBefore has what an item wrote in the log before the item ends, where it is the
+// only one that the program has: then each of its lines is told as its own. With more of
+// them the next one has begun when a line is read, and two pipes have no order.
+func (c *child) logBefore() {
+	c.mu.Lock()
+	lone := len(c.calls) == 1
+	c.mu.Unlock()
+	if lone {
+		c.settleLog()
+	}
 }
 
 // settleLog waits until what the program has written to stderr so far is in the log. A
