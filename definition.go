@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // JobDefinition is a resolved job file: profile applied, defaults filled, secrets
@@ -57,10 +58,17 @@ type Input struct {
 	Format      string   `json:"format"`                // jsonl | csv | tsv | lines | parquet | files (an item a file)
 	Compression string   `json:"compression,omitempty"` // none | gzip | zstd; "" = by the suffix of each name
 	Columns     []string `json:"columns,omitempty"`     // of csv and tsv whose first record does not name them
+	Delimiter   string   `json:"delimiter,omitempty"`   // between the fields of csv: one character, such as ";"; "" = a comma
 	Key         string   `json:"key,omitempty"`         // the field that labels an item; "" = the ordinal
 	Limit       int64    `json:"limit,omitempty"`       // only the first n items; 0 = all
 	OnBadItem   string   `json:"on_bad_item"`           // fail (pause and say where) | skip (permanent, class bad_item)
 	Snapshot    string   `json:"snapshot"`              // auto (clone where it costs no bytes, else pin) | copy
+}
+
+// IsDelimiter says that s can stand between the fields of a CSV.
+func IsDelimiter(s string) bool {
+	r, size := utf8.DecodeRuneInString(s)
+	return size == len(s) && r != utf8.RuneError && !strings.ContainsRune("\"\r\n\ufeff\x00", r)
 }
 
 // Batches says how the input is cut.

@@ -69,7 +69,7 @@ func ListSources(ctx context.Context, sources Sources, uri string, fn func(strin
 // what is that already.
 func ConversionOf(in hayrick.Input, name string) (o records.Options, needed bool) {
 	o = records.Options{
-		Name: name, Format: in.Format, Packed: in.Compression, Columns: in.Columns,
+		Name: name, Format: in.Format, Packed: in.Compression, Columns: in.Columns, Delimiter: in.Delimiter,
 		Key: in.Key, Skip: in.OnBadItem == "skip", Limit: in.Limit, Most: MaxLineBytes,
 	}
 	if o.Packed == "" {

@@ -71,6 +71,8 @@ func (c *checker) input(in hayrick.Input) {
 	pattern := !folder && hayrick.IsPattern(in.URI)
 	c.rule(!in.Items || in.Format == "jsonl", "input.format", "%s, and the handler lists its items as JSON; leave format out", quoted(in.Format))
 	c.rule(len(in.Columns) == 0 || text, "input.columns", "names the columns of csv and tsv, and input.format is %s; leave columns out", in.Format)
+	c.rule(in.Delimiter == "" || in.Format == "csv", "input.delimiter", "stands between the fields of csv, and input.format is %s; leave delimiter out", in.Format)
+	c.rule(in.Delimiter == "" || hayrick.IsDelimiter(in.Delimiter), "input.delimiter", "%s; write one character, such as \";\" or \"|\", and neither a quote nor a line break", quoted(in.Delimiter))
 	seen := map[string]bool{}
 	for i, name := range in.Columns {
 		at := fmt.Sprintf("input.columns[%d]", i)

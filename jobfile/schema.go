@@ -96,6 +96,7 @@ func (r *reader) definition(n *node, d *hayrick.JobDefinition) {
 				"format":      r.oneOf(&d.Input.Format, "jsonl", "csv", "tsv", "lines", "parquet", "files"),
 				"compression": r.oneOf(&d.Input.Compression, "none", "gzip", "zstd"),
 				"columns":     r.texts(&d.Input.Columns),
+				"delimiter":   r.text(&d.Input.Delimiter),
 				"key":         r.text(&d.Input.Key),
 				"limit":       whole(r, &d.Input.Limit, 0, 1<<62),
 				"on_bad_item": r.oneOf(&d.Input.OnBadItem, "fail", "skip"),

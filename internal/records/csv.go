@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -34,6 +35,15 @@ func writeCSV(out *sink, in *bufio.Reader, comma rune) error {
 		return err
 	}
 	o := out.o
+	head, _ := in.Peek(4 << 10)
+	divided := func(header string, line int) *Problem {
+		other := otherDelimiter(header)
+		if other == "" || o.Format != "csv" || o.Delimiter != "" {
+			return nil
+		}
+		return &Problem{Name: o.Name, Line: line, What: fmt.Sprintf("the first record has no comma, and %s in it: its fields seem to be divided by that", other),
+			Hint: fmt.Sprintf(`write input.delimiter: %s; or input.delimiter: "," if it is one column`, other)}
+	}
 	// The parser reads ahead as much as its buffer holds.
 	limit := &bounded{r: in, most: o.Most + 8<<10, left: o.Most + 8<<10}
 	r := csv.NewReader(limit)
@@ -74,6 +84,10 @@ func writeCSV(out *sink, in *bufio.Reader, comma rune) error {
 				p.What = "a quoted field does not end with its quote"
 			}
 			if columns == nil {
+				first, _, _ := strings.Cut(string(head), "\n")
+				if other := divided(first, syntax.StartLine); other != nil { // "a";"b" is no field of another
+					return other
+				}
 				return p
 			}
 			if err := out.bad(p); err != nil {
@@ -97,6 +111,9 @@ func writeCSV(out *sink, in *bufio.Reader, comma rune) error {
 		switch {
 		case errors.As(err, &bad):
 		case columns == nil:
+			if p := divided(strings.Join(fields, ","), line); p != nil {
+				return p
+			}
 			if columns, err = header(o, slices.Clone(fields), line); err != nil {
 				return err
 			}
@@ -137,6 +154,20 @@ func writeCSV(out *sink, in *bufio.Reader, comma rune) error {
 	}
 }
 
+// otherDelimiter is what seems to divide a header without a comma, as YAML writes it;
+// "" = nothing.
+func otherDelimiter(header string) string {
+	if strings.Contains(header, ",") {
+		return ""
+	}
+	for _, d := range []string{";", "\t", "|"} {
+		if strings.Contains(header, d) {
+			return strconv.Quote(d)
+		}
+	}
+	return ""
+}
+
 func fieldCount(n int) string {
 	if n == 1 {
 		return "1 field"
@@ -146,7 +177,7 @@ func fieldCount(n int) string {
 
 // header checks the names of the columns.
 func header(o Options, names []string, line int) ([]string, error) {
-	hint := "name each column once in the first record; or write input.columns: [a, b] where the file has no such record"
+	hint := "name each column once in the first record; or write input.columns: [a, b], for a file without such a record: tail -n +2 leaves it out"
 	seen := map[string]bool{}
 	for i, name := range names {
 		names[i] = strings.TrimSpace(name)

@@ -17,16 +17,17 @@ import (
 
 // Options say what an input is.
 type Options struct {
-	Name    string   // of the input, for messages
-	Format  string   // jsonl | csv | tsv | lines | parquet
-	Packed  string   // none | gzip | zstd
-	Columns []string // of csv and tsv without a first record that names them
-	Key     string   // the column that labels a record; "" = none
-	Skip    bool     // a record that is none becomes a line of its own
-	Limit   int64    // only the first n records; 0 = all
-	Most    int64    // the longest record, in bytes
-	Places  bool     // each line begins with the line (of Parquet, the row) that its record begins on, and a tab; not of jsonl
-	Check   Check    // of jsonl: nil = the lines are not looked at, and blank ones and those behind the limit stay
+	Name      string   // of the input, for messages
+	Format    string   // jsonl | csv | tsv | lines | parquet
+	Packed    string   // none | gzip | zstd
+	Columns   []string // of csv and tsv without a first record that names them
+	Delimiter string   // of csv; "" = a comma, and a header that seems to have another is refused
+	Key       string   // the column that labels a record; "" = none
+	Skip      bool     // a record that is none becomes a line of its own
+	Limit     int64    // only the first n records; 0 = all
+	Most      int64    // the longest record, in bytes
+	Places    bool     // each line begins with the line (of Parquet, the row) that its record begins on, and a tab; not of jsonl
+	Check     Check    // of jsonl: nil = the lines are not looked at, and blank ones and those behind the limit stay
 }
 
 // Check says what is wrong with a JSON line, "" for nothing, and at which of its bytes,
@@ -84,7 +85,11 @@ func Write(ctx context.Context, w io.Writer, src io.Reader, o Options) (err erro
 	}
 	switch o.Format {
 	case "csv":
-		err = writeCSV(out, in, ',')
+		comma := ','
+		if o.Delimiter != "" {
+			comma, _ = utf8.DecodeRuneInString(o.Delimiter)
+		}
+		err = writeCSV(out, in, comma)
 	case "tsv":
 		err = writeCSV(out, in, '\t')
 	case "lines":
