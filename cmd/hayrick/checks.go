@@ -250,7 +250,32 @@ func (c *cli) checkObject(ctx context.Context, sources coordinator.Sources, def 
 		return nil
 	}
 	defer stop()
-	bad, whole, err := damagedLines(lined, def)
+	return c.checkLines(lined, def, uri, false)
+}
+
+// checkStdin reads the first items of standard input where they are JSON lines, and takes
+// none of them away: other forms are judged as they are converted.
+func (c *cli) checkStdin(in *bufio.Reader, def hayrick.JobDefinition) error {
+	if _, needed := coordinator.ConversionOf(def.Input, coordinator.StdinURI); needed {
+		return nil
+	}
+	head, err := in.Peek(in.Size())
+	if err == nil { // there is more; the last line may be cut
+		head = head[:bytes.LastIndexByte(head, '\n')+1]
+	}
+	return c.checkLines(bytes.NewReader(head), def, "standard input", err == nil)
+}
+
+// checkLines judges the first items; more says that r is not all there is.
+func (c *cli) checkLines(r io.Reader, def hayrick.JobDefinition, uri string, more bool) error {
+	in := bufio.NewReaderSize(r, checkedBytes)
+	if def.Input.Format == "jsonl" {
+		if p := records.Refuse(in, records.Options{Name: uri, Packed: "none"}); p != nil {
+			return p
+		}
+	}
+	bad, whole, err := damagedLines(in, def)
+	whole = whole && !more
 	if user := (*records.Problem)(nil); errors.As(err, &user) {
 		return err
 	}
@@ -293,9 +318,35 @@ func (c *cli) checkObject(ctx context.Context, sources coordinator.Sources, def 
 	}
 	return &hayrick.UserError{
 		What: what,
-		Hint: "mend them, or write input.on_bad_item: skip, which lists them as permanent",
+		Hint: formHint(def, uri, bad),
 	}
 }
+
+// formHint is what mends lines that are none: often the file has another form.
+func formHint(def hayrick.JobDefinition, uri string, bad []badLine) string {
+	first := bad[0]
+	if named := hayrick.FormatOf(uri); def.Input.Format == "jsonl" && named != "" && named != "jsonl" {
+		return "write input.format: " + named + ", if that is what the file is"
+	}
+	if def.Input.Format == "jsonl" && first.line == 1 {
+		switch first.value {
+		case '[':
+			return "an input is one JSON object a line; of an array, jq -c '.[]' makes that"
+		case '{':
+			if strings.HasSuffix(first.what, cutShort) {
+				return "an input is one JSON object a line; jq -c . puts each on a line of its own"
+			}
+		default:
+			if hayrick.FormatOf(uri) == "" { // which would have said it
+				return "write input.format, such as csv or lines, if that is what it is; or mend them"
+			}
+		}
+	}
+	return "mend them, or write input.on_bad_item: skip, which lists them as permanent"
+}
+
+// cutShort ends what is said of a line that ends within its object.
+const cutShort = "it ends in the middle"
 
 // converted reads the first items of an object as JSON lines; ok is false for one that
 // only the submission can look into.
@@ -362,6 +413,7 @@ type badLine struct {
 	col  int // in characters, from 1; 0 = the line as a whole
 	what string
 
+	value  byte // how its record begins
 	placed bool // what begins with the place
 }
 
@@ -379,8 +431,7 @@ const checkedBytes = 1 << 20
 
 // damagedLines judges the first lines as a worker judges items; whole says that these
 // are all that the run would have.
-func damagedLines(r io.Reader, def hayrick.JobDefinition) (bad []badLine, whole bool, err error) {
-	in := bufio.NewReaderSize(r, checkedBytes)
+func damagedLines(in *bufio.Reader, def hayrick.JobDefinition) (bad []badLine, whole bool, err error) {
 	if bom, _ := in.Peek(3); string(bom) == "\xef\xbb\xbf" {
 		in.Discard(3)
 	}
@@ -402,7 +453,7 @@ func damagedLines(r io.Reader, def hayrick.JobDefinition) (bad []badLine, whole 
 				if at > 0 {
 					col = utf8.RuneCount(text[:bytes.Index(text, rec)]) + utf8.RuneCount(rec[:at-1]) + 1
 				}
-				bad = append(bad, badLine{line: line, col: col, what: what})
+				bad = append(bad, badLine{line: line, col: col, what: what, value: rec[0]})
 			}
 			if items++; items == def.Input.Limit {
 				return bad, true, nil
@@ -446,7 +497,7 @@ func noObject(record []byte) (what string, at int) {
 	case strings.Contains(syntax.Error(), "max depth"):
 		return "the line is nested too deep: more than 10,000 levels of JSON", int(syntax.Offset)
 	case int(syntax.Offset) >= len(record) && strings.HasPrefix(syntax.Error(), "unexpected end"):
-		return "the line is not one JSON object: it ends in the middle", len(record) + 1
+		return "the line is not one JSON object: " + cutShort, len(record) + 1
 	default:
 		return "the line is not one JSON object: " + syntax.Error(), int(syntax.Offset)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -287,6 +288,12 @@ func (c *cli) submission(ctx context.Context, f jobfile.File, h jobs.Handler, o 
 	}
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		ask.Stdin = os.Stdin
+	}
+	if f.Definition.Input.URI == coordinator.StdinURI && ask.Stdin != nil {
+		in := bufio.NewReaderSize(os.Stdin, checkedBytes)
+		if ask.Stdin, err = in, c.checkStdin(in, f.Definition); err != nil {
+			return ask, err
+		}
 	}
 	ask.GitCommit, ask.GitDirty = gitState(ctx, f.Dir)
 	ask.Admit = func(ctx context.Context, jobID string) error { return outputFree(ctx, out, f.Definition, jobID) }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -402,7 +403,7 @@ func TestDamagedLines(t *testing.T) {
 		{strings.Repeat(good+"\n", checkedLines), ""},
 		{strings.Repeat(good+"\n", checkedLines) + "x\n", "..."},
 	} {
-		bad, whole, err := damagedLines(strings.NewReader(x.in), def)
+		bad, whole, err := damagedLines(bufio.NewReaderSize(strings.NewReader(x.in), checkedBytes), def)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -418,7 +419,7 @@ func TestDamagedLines(t *testing.T) {
 		}
 	}
 	def.Input.Limit = 1
-	if bad, whole, err := damagedLines(strings.NewReader(good+"\nx\n"), def); len(bad) != 0 || !whole || err != nil {
+	if bad, whole, err := damagedLines(bufio.NewReaderSize(strings.NewReader(good+"\nx\n"), checkedBytes), def); len(bad) != 0 || !whole || err != nil {
 		t.Errorf("beyond the limit: %v %v", bad, err)
 	}
 }

@@ -80,8 +80,8 @@ func Write(ctx context.Context, w io.Writer, src io.Reader, o Options) (err erro
 	defer done()
 	out := &sink{w: bufio.NewWriterSize(w, 256<<10), o: o, ctx: ctx}
 	in := bufio.NewReaderSize(r, 256<<10)
-	if err := refuse(in, o); err != nil {
-		return err
+	if p := Refuse(in, o); p != nil {
+		return p
 	}
 	switch o.Format {
 	case "csv":

@@ -75,9 +75,9 @@ func damage(err error, o Options) error {
 	return err
 }
 
-// refuse names content that is another format than o says. in has at least 4 bytes of
+// Refuse names content that is another format than o says. in has at least 4 bytes of
 // it in its buffer, if there are so many.
-func refuse(in *bufio.Reader, o Options) error {
+func Refuse(in *bufio.Reader, o Options) *Problem {
 	head, _ := in.Peek(4)
 	is := func(magic string) bool { return strings.HasPrefix(string(head), magic) }
 	p := &Problem{Name: o.Name}
