@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"hayrick"
@@ -87,7 +88,7 @@ func (c *Coordinator) chooseAmong(ctx context.Context, ids []string, s Submissio
 			return same, named, nil
 		}
 		if other.planned {
-			return jobRun{}, named, unfinished(id, other)
+			return jobRun{}, named, c.unfinished(ctx, s, id, other)
 		}
 	}
 	for n := 0; ; n++ {
@@ -179,13 +180,17 @@ func taken(jobID string) error {
 }
 
 // unfinished is the conflict with a run of the same name.
-func unfinished(id Identity, run jobRun) error {
-	what := "the job file"
+func (c *Coordinator) unfinished(ctx context.Context, s Submission, id Identity, run jobRun) error {
+	what, how := "the job file", ""
 	if run.plan.DefinitionSHA256 == id.Definition {
 		what = "the input"
+	} else if was, err := c.Store.Definition(ctx, run.plan); err == nil { // it is told as far as it can be read
+		if changes := changesOf(was, s.Definition); len(changes) > 0 {
+			how = ": " + strings.Join(changes, ", ")
+		}
 	}
 	return &hayrick.UserError{
-		What: fmt.Sprintf("%s has changed since %s was submitted, and that run is not finished", what, run.jobID),
+		What: fmt.Sprintf("%s has changed since %s was submitted, and that run is not finished%s", what, run.jobID, how),
 		Hint: fmt.Sprintf("go on with it as it was planned: hayrick resume %s; or start afresh: hayrick run --new", run.jobID),
 		Exit: exitConflict,
 	}

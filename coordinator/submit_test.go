@@ -267,6 +267,26 @@ func TestRunGoesOnWithTheUnfinishedRun(t *testing.T) {
 	}
 }
 
+func TestChangesOf(t *testing.T) {
+	was := hayrick.JobDefinition{Name: "a", Handler: hayrick.Handler{Exec: []string{"sh", "h.sh"}, Params: []byte(`{"lang":"en","n":{"a":1}}`)}}
+	is := was
+	if got := changesOf(was, is); got != nil {
+		t.Errorf("%q", got)
+	}
+	is.Batch.Items, is.Handler.Exec, is.Handler.Params = 3, []string{"sh", strings.Repeat("x", 100)}, []byte(`{"n":{"a":2}}`)
+	want := []string{
+		"batch.items was 0 and is 3 now", `handler.exec was ["sh","h.sh"] and is ["sh","` + strings.Repeat("x", 33) + "... now",
+		`handler.params.lang was "en"`, "handler.params.n.a was 1 and is 2 now",
+	}
+	if got := changesOf(was, is); !slices.Equal(got, want) {
+		t.Errorf("%q\nwant %q", got, want)
+	}
+	is.Name, is.Version, is.Input.URI = "b", 2, "x"
+	if got := changesOf(was, is); len(got) != toldChanges+1 || got[toldChanges] != "and 2 more" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestChangedBesideAnUnfinishedRun(t *testing.T) {
 	for what, change := range map[string]func(*rig, *Submission){
 		"the input":    func(r *rig, s *Submission) { r.mem.SetInput(inputURI, []byte("1\n2\n3\n")) },
