@@ -103,6 +103,11 @@ func parse(name, src string) (root *node, ps Problems) {
 				at.Line, at.Col = t.Position.Line, t.Position.Column
 			}
 		}
+		if line, col := deeper(src, at.Line); strings.Contains(what, notHere) && line > 0 {
+			at.Line, at.Col = line, col
+			ps.add(at, "indented deeper than the line above it, which has its value already; indent both alike")
+			return nil, ps
+		}
 		ps.add(at, "%s", inWords(what))
 		return nil, ps
 	}
@@ -127,11 +132,39 @@ func parse(name, src string) (root *node, ps Problems) {
 	return root, b.problems
 }
 
+// notHere is what the parser says of a key where none can be.
+const notHere = "mapping value is not allowed in this context"
+
+// deeper is the place of the line behind the given one, if it holds a key and is indented
+// deeper than that, which is a key with its value: the parser finds fault with the value.
+func deeper(src string, line int) (at, col int) {
+	lines := strings.Split(src, "\n")
+	if line < 1 || line > len(lines) {
+		return 0, 0
+	}
+	indent := func(s string) int { return len(s) - len(strings.TrimLeft(s, " ")) }
+	above := lines[line-1]
+	if key, value, ok := strings.Cut(above, ": "); !ok || strings.TrimSpace(key) == "" || strings.Contains(value, ": ") {
+		return 0, 0
+	}
+	for i := line; i < len(lines); i++ {
+		s := strings.TrimRight(lines[i], " \r")
+		if text := strings.TrimLeft(s, " "); text == "" || text[0] == '#' {
+			continue
+		}
+		if key, _, ok := strings.Cut(s+" ", ": "); ok && indent(s) > indent(above) && !strings.ContainsAny(key, "\"'{[") {
+			return i + 1, indent(s) + 1
+		}
+		return 0, 0
+	}
+	return 0, 0
+}
+
 // parserWords are messages of the parser, and what a person has to do.
 var parserWords = []struct{ says, means string }{
 	{"found character '\t'", "a tab; YAML is indented with spaces"},
 	{"non-map value is specified", "this is neither a key nor below one; write key: value, with a space behind the colon"},
-	{"mapping value is not allowed in this context", "a second colon in one value; put the value in quotes, or the key on a line of its own, indented as those beside it"},
+	{notHere, "a second colon in one value; put the value in quotes, or the key on a line of its own, indented as those beside it"},
 	{"value is not allowed in this context", "this does not belong here; look at how it is indented, and at the brackets and quotes before it"},
 	{"could not find flow mapping end token", "this { is not closed; write } behind the last of it"},
 	{"sequence end token ']' not found", "this [ is not closed; write ] behind the last of it"},

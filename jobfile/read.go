@@ -280,7 +280,7 @@ func (r *reader) each(f func(n *node, path string)) read {
 				f(it, fmt.Sprintf("%s[%d]", path, i))
 			}
 		default:
-			r.bad(n, path, "%s; write a list, such as [a, b]", n.described())
+			r.bad(n, path, "%s; write a list, such as %s", n.described(), listLike(n, path))
 		}
 	}
 }
@@ -424,6 +424,23 @@ func (r *reader) any(n *node, path string) any {
 		return out
 	}
 	return nil
+}
+
+// listLike is a list as it might be meant where none is: of lists of mappings one that
+// may be, of words these words.
+func listLike(n *node, path string) string {
+	switch path {
+	case "rates":
+		return "[{name: api, limit: 10/s}]"
+	case "output.schema":
+		return "[{name: id, type: int}]"
+	case "retry.classify":
+		return "[{status: [404], as: gone}]"
+	}
+	if words := strings.Fields(n.value); n.kind == text && len(words) > 0 && !strings.ContainsAny(n.value, "[]{},:#&*!|>'\"%@`") {
+		return "[" + strings.Join(words, ", ") + "]"
+	}
+	return "[a, b]"
 }
 
 // described is the node as a message quotes it.
