@@ -2,9 +2,14 @@ package web
 
 import (
 	"cmp"
+	"fmt"
+	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/dustin/go-humanize"
 
 	"hayrick"
 	"hayrick/manifest"
@@ -30,10 +35,79 @@ type Collected struct {
 	Logged        int64 // lines that handlers wrote
 	Dropped       int64 // of these, left out
 
+	groups  map[string]*groupWork
 	metrics map[string]int64
 	spans   []span
 	slowest []slowTask
 	tooks   []time.Duration
+}
+
+// groupWork is what the worker tasks of one group did.
+type groupWork struct {
+	items       int64
+	first, last time.Time
+	classes     map[string]int64 // failed items
+}
+
+// maxGroupClasses is how many classes are told of one group.
+const maxGroupClasses = 5
+
+// group adds the result of a task to its group.
+func (c *Collected) group(r manifest.Result) {
+	if c.groups == nil {
+		c.groups = map[string]*groupWork{}
+	}
+	g := c.groups[r.Task.Group]
+	if g == nil {
+		g = &groupWork{classes: map[string]int64{}}
+		c.groups[r.Task.Group] = g
+	}
+	g.items += int64(r.Items)
+	if r.Failures != nil {
+		for class, n := range r.Failures.ByClass {
+			if _, ok := g.classes[class]; ok || len(g.classes) < knownMetrics {
+				g.classes[class] += n
+			}
+		}
+	}
+	if r.Task.Error != nil {
+		g.classes[r.Task.Error.Class] += int64(r.Items)
+	}
+	if start, end := r.Task.StartTime.Time, r.Task.EndTime.Time; !start.IsZero() && !end.Before(start) {
+		if g.first.IsZero() || start.Before(g.first) {
+			g.first = start
+		}
+		if end.After(g.last) {
+			g.last = end
+		}
+	}
+}
+
+// perSecond is the items of a group over its time, from the first start to the last end;
+// "-" where that is not known.
+func (g *groupWork) perSecond() string {
+	if g == nil || !g.last.After(g.first) {
+		return "-"
+	}
+	return decimal(float64(g.items) / g.last.Sub(g.first).Seconds())
+}
+
+// failures is the classes of a group, the largest first.
+func (g *groupWork) failures() string {
+	if g == nil || len(g.classes) == 0 {
+		return "-"
+	}
+	names := slices.SortedFunc(maps.Keys(g.classes), func(a, b string) int {
+		return cmp.Or(cmp.Compare(g.classes[b], g.classes[a]), cmp.Compare(a, b))
+	})
+	var out []string
+	for _, name := range names[:min(maxGroupClasses, len(names))] {
+		out = append(out, name+" "+humanize.Comma(g.classes[name]))
+	}
+	if more := len(names) - len(out); more > 0 {
+		out = append(out, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(out, ", ")
 }
 
 // span is a task with what it did: 40 bytes each, kept until the bins are known.
@@ -57,6 +131,7 @@ func (c *Collected) Add(r manifest.Result) {
 		c.metrics = map[string]int64{}
 	}
 	c.Tasks++
+	c.group(r)
 	if r.Status == string(hayrick.TaskFailed) {
 		c.Failed++
 	}

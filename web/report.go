@@ -51,6 +51,8 @@ type Report struct {
 type Group struct {
 	Name, Phase                    string
 	Tasks, Done, Items, OK, Failed int64
+
+	PerSecond, Failures string // that its results tell; filled in
 }
 
 // Class is the failed items of a class in a state.
@@ -104,6 +106,11 @@ func (r Report) Write(w io.Writer) error {
 	v := view{
 		Report: r, Style: template.CSS(style), Speed: speedOf(&r.Work), Stack: stackOf(r),
 		Policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; form-action 'none'",
+	}
+	v.Groups = slices.Clone(r.Groups)
+	for i := range v.Groups {
+		g := &v.Groups[i]
+		g.PerSecond, g.Failures = r.Work.groups[g.Name].perSecond(), r.Work.groups[g.Name].failures()
 	}
 	v.Slowest = r.Work.slowest
 	v.Median, v.P95, v.Longest = r.Work.quantile(0.5), r.Work.quantile(0.95), r.Work.quantile(1)

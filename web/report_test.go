@@ -174,3 +174,34 @@ func TestBins(t *testing.T) {
 		t.Errorf("the slowest are %v", c.slowest)
 	}
 }
+
+// 002-17 (throughput and errors of each group): the page has both beside the progress of
+// the groups, from the results of their tasks.
+func TestGroupsOfAReport(t *testing.T) {
+	r := largeReport()
+	r.Groups = []Group{
+		{Name: "initial_batch", Phase: "initial", Tasks: 2, Done: 2, Items: 200, OK: 196, Failed: 4},
+		{Name: "retry_batch_1", Phase: "retry", Tasks: 1, Done: 1, Items: 4, OK: 3, Failed: 1},
+		{Name: "final_aggregation", Phase: "aggregation", Tasks: 1, Done: 0},
+	}
+	r.Work = Collected{}
+	add := func(i int, group string, from, took time.Duration, items int, failed map[string]int64) {
+		res := resultAt(i, from, took, items)
+		res.Task.Group = group
+		res.Failures = &manifest.Failures{ByClass: failed}
+		r.Work.Add(res)
+	}
+	add(0, "initial_batch", 0, 10*time.Second, 100, map[string]int64{"timeout": 1})
+	add(1, "initial_batch", 5*time.Second, 15*time.Second, 100, map[string]int64{"rate_limit": 2, "timeout": 1})
+	add(2, "retry_batch_1", time.Minute, 2*time.Second, 4, map[string]int64{"a": 1, "b": 1, "c": 1, "d": 1, "e": 1, "f": 1, "g": 1})
+	got := written(t, r)
+	for _, want := range []string{
+		`<td>initial_batch</td><td class="n">2 / 2</td><td class="n">200</td><td class="n">196</td><td class="n">4</td><td class="n">10</td><td>rate_limit 2, timeout 2</td>`,
+		`<td>retry_batch_1</td><td class="n">1 / 1</td><td class="n">4</td><td class="n">3</td><td class="n">1</td><td class="n">2.0</td><td>a 1, b 1, c 1, d 1, e 1, and 2 more</td>`,
+		`<td>final_aggregation</td><td class="n">0 / 1</td><td class="n">-</td><td class="n">-</td><td class="n">-</td><td class="n">-</td><td>-</td>`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the page has no %s", want)
+		}
+	}
+}

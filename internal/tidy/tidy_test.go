@@ -260,3 +260,29 @@ func TestPackagesAreDocumented(t *testing.T) {
 		}
 	}
 }
+
+// 002-29: manifests have one writer, manifest.Store: nobody else commits or replaces an
+// object of the store.
+func TestOnePackageWritesManifests(t *testing.T) {
+	calls := 0
+	for _, f := range files(t) {
+		if f.test || f.pkg == "internal/storetest" {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok || sel.Sel.Name != "Commit" && sel.Sel.Name != "Replace" {
+				return true
+			}
+			if of, ok := sel.X.(*ast.SelectorExpr); ok && of.Sel.Name == "Objects" {
+				if calls++; f.pkg != "manifest" {
+					t.Errorf("%s calls Objects.%s: records are written by manifest.Store", f.path, sel.Sel.Name)
+				}
+			}
+			return true
+		})
+	}
+	if calls < 2 {
+		t.Errorf("%d calls found: the test looks in the wrong place", calls)
+	}
+}
