@@ -66,6 +66,9 @@ func listed(items func(context.Context, func(json.RawMessage) error) error) Subm
 
 // The handler's list becomes an object of the store; listing it again is the same
 // input, another list is not.
+//
+// 002-31 (one .jsonl with all batches, a line an item; the list of a task is a range of
+// it, which r.items reads as workers do)
 func TestItemsOfTheHandler(t *testing.T) {
 	r := newRig(t)
 	got := r.submit(t, listed(lister("{\n  \"did\": 1}", `{"did":2}`, `"x"`)))
@@ -77,8 +80,8 @@ func TestItemsOfTheHandler(t *testing.T) {
 	if items := r.items(t, got.Plan); !slices.Equal(items, want) {
 		t.Errorf("items %q", items)
 	}
-	if body := r.mem.Snapshot()[manifest.Job(got.JobID).Abs(strings.TrimPrefix(in.Object, manifest.StoreScheme))]; manifest.SHA256(body) != in.SHA256 {
-		t.Errorf("the object %s is not what the plan says", in.Object)
+	if body := r.mem.Snapshot()[manifest.Job(got.JobID).Abs(strings.TrimPrefix(in.Object, manifest.StoreScheme))]; manifest.SHA256(body) != in.SHA256 || string(body) != strings.Join(want, "\n")+"\n" {
+		t.Errorf("the object %s is not what the plan says: %q", in.Object, body)
 	}
 	if again := r.submit(t, listed(lister(`{"did":1}`, `{"did":2}`, `"x"`))); again.JobID != got.JobID {
 		t.Errorf("the same list gave %s, want %s", again.JobID, got.JobID)

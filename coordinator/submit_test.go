@@ -582,3 +582,73 @@ func TestSubmitAfterTheStateIsLost(t *testing.T) {
 		t.Errorf("blocks %+v: %v", blocks, err)
 	}
 }
+
+// 002-02: batches are in objects, each with its SHA-256, which nothing changes again; and
+// in the state, as sets that are written to, named by the SHA-256 of the block file that
+// lists them. Both say the same of the same batches.
+func TestBatchesInObjectsAndInTheState(t *testing.T) {
+	r := newRig(t)
+	got := r.submit(t, submission())
+	m, err := r.Store.Members(t.Context(), got.JobID, 0, got.Plan.Group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := m.Index(t.Context(), r.Store, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := m.Block(t.Context(), r.Store, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, b := range index.Batches {
+		body, err := r.mem.OpenInput(t.Context(), got.JobID, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bytes, err := io.ReadAll(body)
+		if err != nil || manifest.SHA256(bytes) != b.SHA256 || *block.Tasks[i].BatchID != b.BatchID {
+			t.Errorf("batch %d: %+v of %+v, %v", i, b, block.Tasks[i], err)
+		}
+	}
+	id, total := m.At(0, 0)
+	for range 2 {
+		if _, err := r.State.Mark(t.Context(), hayrick.Mark{Block: id, Total: total, Position: 1, OK: 2}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	records, err := r.State.Blocks(t.Context(), got.JobID, 0, hayrick.GroupInitial)
+	if err != nil || len(records) != 1 {
+		t.Fatalf("%+v, %v", records, err)
+	}
+	if rec := records[0]; rec.BlockID.SHA256 != got.Plan.Group.Blocks[0].SHA256 || rec.Total != len(index.Batches) || rec.Done.Count() != 1 {
+		t.Errorf("the state has %+v of %+v", rec, got.Plan.Group.Blocks)
+	}
+	other := got.Plan
+	other.Group.Blocks = nil
+	if c, err := r.Store.CommitPlan(t.Context(), other); err != nil || c.Won || c.SHA256 != got.PlanSHA256 {
+		t.Errorf("the plan is written over: %+v, %v", c, err)
+	}
+}
+
+// 002-20 (one submission; workers are called in stages, a block of tasks at a time): a
+// million items in batches of a hundred are ten thousand tasks.
+func TestAMillionItems(t *testing.T) {
+	const items, batch = 1_000_000, 100
+	r := newRig(t)
+	r.mem.SetInput(inputURI, []byte(strings.Repeat("{}\n", items)))
+	s := submission()
+	s.Definition.Batch.Items, s.Definition.Input.Key = batch, ""
+	got := r.submit(t, s)
+	if got.Plan.Items != items || got.Plan.Group.Tasks != items/batch || len(got.Plan.Group.Blocks) != (items/batch+255)/256 {
+		t.Errorf("%d items in %d tasks and %d blocks", got.Plan.Items, got.Plan.Group.Tasks, len(got.Plan.Group.Blocks))
+	}
+	stages := r.mem.Calls()["Send"]
+	seen := map[string]bool{}
+	for _, msg := range r.messages(t) {
+		seen[msg.TaskID] = true
+	}
+	if len(seen) != items/batch || stages != len(got.Plan.Group.Blocks) {
+		t.Errorf("%d tasks are called in %d stages", len(seen), stages)
+	}
+}

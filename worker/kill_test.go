@@ -51,6 +51,9 @@ func writeUntilKilled(dir string) {
 
 // A process that is killed in the middle of its writes leaves a journal of all that
 // it had recorded, whole, and a lock that nobody holds; the next one goes on with it.
+//
+// 002-03 (the SQLite of a task says what of its batch is done; the batch itself stays where
+// it is, and is read again)
 func TestJournalOutlivesItsProcess(t *testing.T) {
 	dir := t.TempDir()
 	js := worker.FileJournals{Dir: dir, BootID: "boot-1"}
