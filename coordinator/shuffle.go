@@ -173,6 +173,11 @@ func (a *arranger) close() {
 
 // take reads lines from the beginning of f.
 func (a *arranger) take(ctx context.Context, f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	a.arena = make([]byte, 0, min(a.most, info.Size())+leastAhead) // it does not grow then, but for a long line
 	in := bufio.NewReaderSize(io.NewSectionReader(f, 0, 1<<62), 256<<10)
 	for record := int64(0); ; record++ {
 		if record%1024 == 0 && ctx.Err() != nil {

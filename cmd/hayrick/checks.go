@@ -470,6 +470,9 @@ func damagedLines(in *bufio.Reader, def hayrick.JobDefinition) (bad []badLine, w
 // damage is what is wrong with a record, "" for nothing, and at which of its bytes,
 // from 1; 0 = as a whole.
 func damage(record []byte, def hayrick.JobDefinition) (what string, at int) {
+	if def.Input.Key == "" && len(def.Rates) == 0 && record[0] == '{' && json.Valid(record) {
+		return "", 0 // nobody asks for its fields
+	}
 	fields, ok := worker.ParseFields(record)
 	if !ok {
 		return noObject(record)
