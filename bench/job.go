@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -128,6 +129,7 @@ type ended struct {
 	Each    int   `json:"each"`    // rows a file
 	Unique  bool  `json:"unique"`  // rows are made unique by uri
 	Trusted bool  `json:"trusted"` // merges read nothing back
+	Blob    int   `json:"blob"`    // bytes of a row that no compression makes fewer; 0 = it is a post
 }
 
 // endedJob is the folder of a store with the job.
@@ -136,7 +138,7 @@ func (b *bench) endedJob(ctx context.Context, e ended) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(b.dir, fmt.Sprintf("job-%d-%d-%v-%v", e.Files, e.Each, e.Unique, e.Trusted))
+	dir := filepath.Join(b.dir, fmt.Sprintf("job-%d-%d-%v-%v-%d", e.Files, e.Each, e.Unique, e.Trusted, e.Blob))
 	if _, err := os.Stat(filepath.Join(dir, "made")); err == nil {
 		return dir, nil
 	}
@@ -211,7 +213,7 @@ func childJob(args []string) (any, error) {
 	some.SetLimit(4)
 	for i := range n {
 		some.Go(func() (err error) {
-			results[i], err = endedTask(ctx, store, i, each, def.Output.UniqueBy)
+			results[i], err = endedTask(ctx, store, i, e, def.Output.UniqueBy)
 			return err
 		})
 	}
@@ -231,12 +233,20 @@ func childJob(args []string) (any, error) {
 
 // endedTask is the result of the i-th task: rows sorted by uri, every tenth with the
 // uri of one of another file.
-func endedTask(ctx context.Context, store *manifest.Store, i, each int, unique []string) (manifest.ResultRef, error) {
+func endedTask(ctx context.Context, store *manifest.Store, i int, e ended, unique []string) (manifest.ResultRef, error) {
 	rng := rand.New(rand.NewPCG(uint64(i), 42))
 	at := time.UnixMicro(1_700_000_000_000_000).UTC()
+	each, schema := e.Each, corpusSchema
+	if e.Blob > 0 {
+		schema = blobSchema
+	}
 	all := make([]rows.Row, each)
 	for k := range all {
-		all[k] = corpusRow(rng, i, k, at)
+		if e.Blob > 0 {
+			all[k] = blobRow(rng, e.Blob)
+		} else {
+			all[k] = corpusRow(rng, i, k, at)
+		}
 		of := i
 		if rng.IntN(10) == 0 {
 			of = rng.IntN(1000)
@@ -246,7 +256,7 @@ func endedTask(ctx context.Context, store *manifest.Store, i, each int, unique [
 	}
 	slices.SortFunc(all, func(a, b rows.Row) int { return strings.Compare(a[0].Value.(string), b[0].Value.(string)) })
 	var buf bytes.Buffer
-	w, err := rows.NewWriter(&buf, corpusSchema, rows.WriterOptions{Keys: unique})
+	w, err := rows.NewWriter(&buf, schema, rows.WriterOptions{Keys: unique})
 	if err != nil {
 		return manifest.ResultRef{}, err
 	}
@@ -276,6 +286,18 @@ func endedTask(ctx context.Context, store *manifest.Store, i, each int, unique [
 	return manifest.ResultRef{TaskID: id, SHA256: c.SHA256}, err
 }
 
+var blobSchema = rows.Schema{Fields: []rows.Field{
+	{Name: "uri", Kind: rows.KindString}, {Name: "blob", Kind: rows.KindBytes}, {Name: "seq", Kind: rows.KindInt},
+}}
+
+func blobRow(rng *rand.Rand, size int) rows.Row {
+	blob := make([]byte, 0, size+8)
+	for len(blob) < size {
+		blob = binary.LittleEndian.AppendUint64(blob, rng.Uint64())
+	}
+	return rows.Row{{Name: "uri"}, {Name: "blob", Value: blob[:size]}, {Name: "seq"}}
+}
+
 // aggregated is what the children answer; times are seconds.
 type aggregated struct {
 	Seconds float64 `json:"seconds"`
@@ -285,27 +307,35 @@ type aggregated struct {
 	Path    string  `json:"path"` // of the first part
 }
 
-// childAggregate is `child aggregate <dir>`: the aggregation of a job whose
-// tasks have ended, from its plan to its outcome, by two who take merges from the
-// queue. What an earlier one left is removed first.
-func childAggregate(args []string) (any, error) {
-	ctx := context.Background()
-	dir := args[0]
+// unmerge removes what an earlier aggregation of an ended job has left.
+func unmerge(dir string) error {
 	folder := filepath.Join(dir, "store", "jobs", endedID)
 	old, err := filepath.Glob(filepath.Join(folder, "tasks", "agg-*"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	old = append(old, filepath.Join(folder, "outcome-0.json"), filepath.Join(folder, "aggregation"), filepath.Join(folder, "manifest.json"),
 		filepath.Join(folder, "groups", hayrick.GroupAggregation), filepath.Join(folder, "groups", hayrick.GroupRanges), filepath.Join(dir, "out"))
 	state, err := filepath.Glob(filepath.Join(dir, "store", "state*"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, path := range append(old, state...) {
 		if err := os.RemoveAll(path); err != nil {
-			return nil, err
+			return err
 		}
+	}
+	return nil
+}
+
+// childAggregate is `child aggregate <dir>`: the aggregation of a job whose
+// tasks have ended, from its plan to its outcome, by two who take merges from the
+// queue.
+func childAggregate(args []string) (any, error) {
+	ctx := context.Background()
+	dir := args[0]
+	if err := unmerge(dir); err != nil {
+		return nil, err
 	}
 	world := hayrick.RealWorld("bench")
 	st, err := local.Open(ctx, filepath.Join(dir, "store"), world, nil)

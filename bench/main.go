@@ -7,7 +7,7 @@
 // needs Go and gcc; openssl, cat and PostgreSQL are used where they are installed.
 //
 // main.go chooses and orders the benchmarks, one file each (index, noop, handler, depth,
-// start, jobfile, lambda, concat, merge, cost); rounds.go takes turns, report.go is the table; child.go starts processes and reads
+// start, jobfile, lambda, concat, merge, memory, cost); rounds.go takes turns, report.go is the table; child.go starts processes and reads
 // their memory; whatever is measured for memory runs in a child of its own.
 package main
 
@@ -45,6 +45,7 @@ var benchmarks = []benchmark{
 	{"merge", "a decoding merge of 300 Parquet files, beside DuckDB", benchMerge},
 	{"unique", "rows made unique by a key over 300 Parquet files, beside DuckDB", benchUnique},
 	{"many", "the aggregation of 10,000 results, beside that of 1,000", benchMany},
+	{"memory", "merges of rows of a kilobyte to a hundred megabytes, beside --memory", benchMemory},
 	{"cost", "requests of whole jobs on the stand-ins of AWS, beside Step Functions' prices", benchCost},
 }
 

@@ -19,8 +19,10 @@ const (
 	DefaultGroupRows  = 122_880  // what DuckDB writes, and scans fastest
 	DefaultGroupBytes = 64 << 20 // of values, before encoding
 
-	// reserveAfter is how many rows show how large rows are.
+	// How many rows show how large rows are: so many, or as many as fill such a part of
+	// their row group.
 	reserveAfter = 1024
+	reservePart  = 16
 
 	pageBytes = 256 << 10 // of values in a page, before compression: what a reader holds a column
 	// zstdLevel is the library's fastest: half the time of the next one, for files some
@@ -220,16 +222,18 @@ func (w *Writer) AppendRecord(rec []byte) error {
 	return w.flushIfFull()
 }
 
-// reserve makes room in the group for as many rows as will come, after the first ones.
-// A column that grows bit by bit is copied several times over.
+// reserve makes room in the group for as many rows as will come, once it holds enough
+// of them to tell, or rows that large. A column that grows bit by bit is copied several
+// times over, and there twice meanwhile.
 func (w *Writer) reserve() {
 	have := int64(w.group.Rows)
-	if w.reserved || have < reserveAfter {
+	if w.reserved || have < reserveAfter && w.bytes < w.opts.GroupBytes/reservePart {
 		return
 	}
 	w.reserved = true
-	rows := float64(min(w.opts.Rows, w.opts.GroupRows))
-	w.group.grow(min(rows/float64(have), float64(w.opts.GroupBytes)/float64(w.bytes)))
+	rows := float64(min(w.opts.Rows, w.opts.GroupRows)) / float64(have)
+	full := float64(w.opts.GroupBytes+w.bytes/have) / float64(w.bytes) // with the row that it ends in
+	w.group.grow(min(rows, full))
 }
 
 func (w *Writer) flushIfFull() error {
@@ -252,6 +256,9 @@ func (w *Writer) flush() error {
 	if err := recovered(w.writeGroup); err != nil {
 		w.err = fmt.Errorf("write parquet: %w", err)
 		return w.err
+	}
+	if int64(w.group.capacity()) > 2*w.opts.GroupBytes { // of huge rows, which are large enough while they are read
+		w.group = NewBatch(w.schema)
 	}
 	w.group.Reset()
 	w.bytes = 0
