@@ -99,6 +99,16 @@ type Session interface {
 	Close()
 }
 
+// Streamer is a Session that can go on with the next item of a slot by itself, so that
+// nobody has to be woken for an item that ends as most do.
+type Streamer interface {
+	Session
+	// Stream is Handle for one item after the other. When a try has ended ok, next is
+	// called, and gives the item that follows with its emit; it must not wait. Without one
+	// (false), or when a try ends otherwise, Stream returns the outcome of that try.
+	Stream(ctx context.Context, it Item, emit Emit, next func() (Item, Emit, bool)) Outcome
+}
+
 // Closer is a handler that holds something: Close is called once, after the last
 // Handle.
 type Closer interface{ Close() error }

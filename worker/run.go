@@ -124,7 +124,7 @@ func (a *attemptRun) runSlot() {
 		if !ok {
 			return
 		}
-		if err := a.runItem(i); err != nil {
+		if err := a.runItem(&i); err != nil {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			if a.err == nil && !errors.Is(err, errStopped) {
@@ -154,9 +154,11 @@ func (a *attemptRun) handOut() (int, bool) {
 var errStopped = errors.New("the attempt stops")
 
 // runItem runs tries of one item until it ends. An error is the host's, or
-// errStopped: the item has not ended then.
-func (a *attemptRun) runItem(i int) error {
+// errStopped: the item has not ended then. Where a session goes on by itself, at is
+// moved to the item that it came to.
+func (a *attemptRun) runItem(at *int) error {
 	ctx := context.WithoutCancel(a.hard) // what has ended is recorded, stop or not
+	i := *at
 	x := &a.items[i]
 	if x.bad != "" {
 		return a.end(ctx, i, a.reserved(hayrick.ClassBadItem, "%s", x.bad), nil)
@@ -184,11 +186,16 @@ func (a *attemptRun) runItem(i int) error {
 		a.update(func() { x.inHand = true; a.handling++ })
 		var t *tried
 		if a.session != nil {
-			t = a.trySession(x, h)
+			var recorded bool
+			if t, recorded = a.trySession(at, h); recorded {
+				return nil
+			}
+			i = *at
+			x = &a.items[i]
 		} else {
 			t = a.try(x, h)
 		}
-		a.update(func() { a.handling--; a.busy = a.w.World.Clock.Now() })
+		a.update(a.rest)
 		if a.mode == ModeSolo {
 			a.letGo(ctx, x.in.Ordinal)
 		}
@@ -360,6 +367,11 @@ func (a *attemptRun) fit(s rows.Schema) (*rows.Schema, error) {
 func (a *attemptRun) end(ctx context.Context, i int, f hayrick.Failure, t *tried) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.ends(ctx, i, f, t)
+}
+
+// ends is end. Called with mu held.
+func (a *attemptRun) ends(ctx context.Context, i int, f hayrick.Failure, t *tried) error {
 	x := &a.items[i]
 	var body []byte
 	if t != nil {

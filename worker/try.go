@@ -128,17 +128,72 @@ func (a *attemptRun) try(x *item, h *host) *tried {
 }
 
 // trySession is try for a handler that watches over its own time: there is nothing to
-// give up, and no goroutine to do it for.
-func (a *attemptRun) trySession(x *item, h *host) *tried {
+// give up, and no goroutine to do it for. One that goes on by itself ends at another item
+// than the one it began with, and at is moved to that; recorded says that this one has
+// ended too and that there is nothing left to do here.
+func (a *attemptRun) trySession(at *int, h *host) (t *tried, recorded bool) {
 	h.ctx = a.hard
-	t := &tried{declared: a.declared}
-	t.out = a.session.Handle(a.hard, a.handedOut(x, h, t), t.emit)
+	t = &tried{declared: a.declared}
+	it := a.handedOut(&a.items[*at], h, t)
+	if s, ok := a.session.(jobs.Streamer); ok && len(a.auto) == 0 && a.mode != ModeSolo {
+		ctx := context.WithoutCancel(a.hard)
+		t.out = s.Stream(a.hard, it, t.emit, func() (it jobs.Item, emit jobs.Emit, ok bool) {
+			i, ok := a.goesOn(ctx, *at, t)
+			if i < 0 {
+				recorded = ok
+				return it, nil, false
+			}
+			*at, t = i, &tried{declared: a.declared}
+			return a.handedOut(&a.items[i], &host{a: a, item: &a.items[i], at: i, ctx: a.hard}, t), t.emit, true
+		})
+	} else {
+		t.out = a.session.Handle(a.hard, it, t.emit)
+	}
 	t.close()
 	t.crashed = t.out.Crashed
 	if t.bad != nil && !t.crashed {
 		t.out = badRows(t.bad)
 	}
-	return t
+	return t, recorded
+}
+
+// goesOn records an item that has ended ok, and hands out the next one, as runItem and
+// runSlot do, for a try that is the item's ordinary end. next is -1 when there is no such
+// item; recorded says whether the end is recorded.
+func (a *attemptRun) goesOn(ctx context.Context, i int, t *tried) (next int, recorded bool) {
+	t.close()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	x := &a.items[i]
+	if t.bad != nil || a.soft.Err() != nil {
+		return -1, false
+	}
+	x.Tries++
+	if a.ends(ctx, i, hayrick.Failure{}, t) != nil { // it comes again, to who acts on it
+		x.Tries--
+		return -1, false
+	}
+	x.inHand = false
+	for ; a.next < len(a.items); a.next++ {
+		switch y := &a.items[a.next]; {
+		case y.Ended:
+		case y.bad != "" || a.lost[y.in.Ordinal] >= MaxLost:
+			a.rest()
+			return -1, true
+		default:
+			y.inHand = true
+			a.next++
+			return a.next - 1, true
+		}
+	}
+	a.rest()
+	return -1, true
+}
+
+// rest says that a slot has nothing in hand. Called with mu held.
+func (a *attemptRun) rest() {
+	a.handling--
+	a.busy = a.w.World.Clock.Now()
 }
 
 // handedOut is the item as the handler gets it. t begins with the rows of its mark.

@@ -20,7 +20,7 @@ type call struct {
 	host    jobs.Host
 	emit    jobs.Emit
 	left    time.Duration
-	done    chan jobs.Outcome // has room for the one result
+	slot    *slot
 
 	running   bool
 	began     time.Time
@@ -36,14 +36,17 @@ type call struct {
 // sent is an item that a child was sent.
 type sent struct{ id, ordinal int64 }
 
-// submit sends an item; nil when the child takes none any more.
-func (c *child) submit(ctx context.Context, it *jobs.Item, emit jobs.Emit) *call {
-	k := &call{ordinal: it.Ordinal, ctx: ctx, host: it.Host, emit: emit, left: it.Left, done: make(chan jobs.Outcome, 1), awaits: -1}
+// submit sends the item of a slot; false when the child takes none any more, or the slot
+// is to end.
+func (c *child) submit(l *slot) bool {
+	it := &l.it
+	k := &call{ordinal: it.Ordinal, ctx: l.ctx, host: it.Host, emit: l.emit, left: it.Left, slot: l, awaits: -1}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.killed != "" || c.closing || c.ctx.Err() != nil {
-		return nil
+	if c.killed != "" || c.closing || c.ctx.Err() != nil || l.call != nil && l.ctx.Err() != nil {
+		return false
 	}
+	l.call = k
 	c.lastID++
 	k.id = c.lastID
 	c.calls[k.id] = k
@@ -59,7 +62,7 @@ func (c *child) submit(ctx context.Context, it *jobs.Item, emit jobs.Emit) *call
 	c.out = appendItem(c.out, k.id, it)
 	c.held++
 	c.feed()
-	return k
+	return true
 }
 
 // begin starts a call's time. Called with mu held.
@@ -74,13 +77,18 @@ func (c *child) finish(k *call, out jobs.Outcome) {
 	if k.ended {
 		return
 	}
+	c.remove(k)
+	k.slot.done <- out
+}
+
+// remove ends a call without telling anybody. Called with mu held.
+func (c *child) remove(k *call) {
 	k.ended = true
 	delete(c.calls, k.id)
 	c.feed()
 	if k.stopNeeds != nil {
 		k.stopNeeds()
 	}
-	k.done <- out
 	if !k.running {
 		return // it is passed over where it waits
 	}

@@ -155,6 +155,12 @@ func (c *child) handle(f *frame) {
 	}
 	switch f.t {
 	case "ok":
+		if k.slot.next != nil && !c.h.arrow {
+			c.remove(k)
+			c.mu.Unlock()
+			c.follow(k.slot)
+			return
+		}
 		c.ok(k, f.rows)
 		c.mu.Unlock()
 	case "err":

@@ -158,42 +158,113 @@ func (s *Session) Close() {
 
 // Handle is jobs.Handler: one try of an item at one of the children.
 func (s *Session) Handle(ctx context.Context, it jobs.Item, emit jobs.Emit) jobs.Outcome {
-	if size := len(it.Data) + len(it.Key) + len(it.Cursor) + 256; size > MaxFrame {
-		return jobs.Outcome{Class: "item_too_large", Disposition: hayrick.Permanent, Message: fmt.Sprintf("the item has %d bytes, a frame at most 16 MiB; let the item name a file instead", len(it.Data))}
-	}
-	if it.Alone {
-		return s.handleAlone(ctx, &it, emit)
-	}
+	return s.Stream(ctx, it, emit, nil)
+}
+
+// Stream is jobs.Streamer. An item that follows another is sent by who read the other's
+// end, to the same child; where that cannot be it is sent from here.
+func (s *Session) Stream(ctx context.Context, it jobs.Item, emit jobs.Emit, next func() (jobs.Item, jobs.Emit, bool)) jobs.Outcome {
+	l := &slot{s: s, ctx: ctx, it: it, emit: emit, next: next, done: make(chan jobs.Outcome, 1)}
 	for {
-		p, c, err := s.choose(ctx, &it)
+		if l.call != nil && ctx.Err() != nil { // of what follows nothing is begun then
+			return cannot(ctx, ctx.Err())
+		}
+		if size := frameSize(&l.it); size > MaxFrame {
+			return jobs.Outcome{Class: "item_too_large", Disposition: hayrick.Permanent, Message: fmt.Sprintf("the item has %d bytes, a frame at most 16 MiB; let the item name a file instead", len(l.it.Data))}
+		}
+		if l.it.Alone {
+			return s.handleAlone(l)
+		}
+		p, c, err := s.choose(ctx, &l.it)
 		if err != nil {
 			return cannot(ctx, err)
 		}
-		k := c.submit(ctx, &it, emit)
-		if k == nil {
-			s.leave(p, &it, c, false)
+		l.p, l.unsent = p, false
+		if !c.submit(l) {
+			s.leave(p, &l.it, c, false)
 			continue
 		}
-		out := c.await(ctx, k)
-		s.leave(p, &it, c, true)
+		out := c.await(l)
+		if l.unsent {
+			s.leave(p, &l.sent, c, true)
+			continue
+		}
+		s.leave(p, &l.it, c, true)
 		return out
 	}
 }
 
-// await waits for the end of a call. The end of ctx cancels it, and that ends it soon.
-func (c *child) await(ctx context.Context, k *call) jobs.Outcome {
+// frameSize is about what the frame of an item takes.
+func frameSize(it *jobs.Item) int { return len(it.Data) + len(it.Key) + len(it.Cursor) + 256 }
+
+// slot is where one item after the other goes. Between the sending of one and its end it
+// belongs to who reads the child's frames, at other times to Stream.
+type slot struct {
+	s      *Session
+	ctx    context.Context
+	next   func() (jobs.Item, jobs.Emit, bool)
+	p      *place
+	it     jobs.Item // in hand, or, when unsent, to be sent
+	emit   jobs.Emit
+	unsent bool
+	sent   jobs.Item         // with unsent: the one before, whose room is not given back yet
+	done   chan jobs.Outcome // has room for one: the end of the last one, or just that there is one to send
+	call   *call             // guarded by the child's mu
+}
+
+// follow goes on behind an item that has ended ok. It runs without a lock held.
+func (c *child) follow(l *slot) {
+	it, emit, more := l.next()
+	if !more {
+		l.done <- jobs.OK()
+		return
+	}
+	was := l.it
+	l.it, l.emit = it, emit
+	if !it.Alone && frameSize(&it) <= MaxFrame && l.s.swap(l.p, c, len(it.Data)-len(was.Data)) {
+		if c.submit(l) {
+			return
+		}
+		l.s.mu.Lock()
+		l.p.bytes -= len(it.Data) - len(was.Data)
+		l.s.mu.Unlock()
+	}
+	l.sent, l.unsent = was, true
+	l.done <- jobs.OK()
+}
+
+// swap lets an item take the room of the one before it, more bytes than that had; false:
+// there is none.
+func (s *Session) swap(p *place, c *child, more int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || p.child != c || more > 0 && p.items > 1 && p.bytes+more > maxAhead {
+		return false
+	}
+	p.bytes += more
+	p.idle = 0
+	return true
+}
+
+// await waits for the end of what a slot has at a child. The end of the slot's ctx
+// cancels it, and that ends it soon.
+func (c *child) await(l *slot) jobs.Outcome {
 	select {
-	case out := <-k.done:
+	case out := <-l.done:
 		return out
-	case <-ctx.Done():
+	case <-l.ctx.Done():
+		c.mu.Lock()
+		k := l.call // what would follow it from now on is not submitted
+		c.mu.Unlock()
 		c.cancel(k)
-		return <-k.done
+		return <-l.done
 	}
 }
 
 // handleAlone runs an item that a child died with, in a child that has had no other:
 // when that dies too, nothing else can have been the cause.
-func (s *Session) handleAlone(ctx context.Context, it *jobs.Item, emit jobs.Emit) jobs.Outcome {
+func (s *Session) handleAlone(l *slot) jobs.Outcome {
+	ctx := l.ctx
 	select {
 	case s.alone <- struct{}{}:
 		defer func() { <-s.alone }()
@@ -205,11 +276,11 @@ func (s *Session) handleAlone(ctx context.Context, it *jobs.Item, emit jobs.Emit
 		return cannot(ctx, err)
 	}
 	defer s.h.park(c)
-	k := c.submit(ctx, it, emit)
-	if k == nil { // ready, and gone at once
+	l.next = nil
+	if !c.submit(l) { // ready, and gone at once
 		return jobs.Outcome{Class: hayrick.ClassCrash, Crashed: true, Message: "the handler ended before it read the item", Detail: c.lastWords()}
 	}
-	return c.await(ctx, k)
+	return c.await(l)
 }
 
 // cannot is the outcome of an item that no child could be had for.
