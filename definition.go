@@ -40,7 +40,7 @@ type Handler struct {
 	Processes     int               `json:"processes,omitempty"`       // processes a task; 0 = 1
 	ItemsInFlight int               `json:"items_in_flight,omitempty"` // items sent ahead to a process; 0 = 64
 	Rows          string            `json:"rows,omitempty"`            // jsonl (default) | arrow
-	Memory        Bytes             `json:"memory,omitempty"`          // what one process may allocate; 0 = any
+	Memory        Bytes             `json:"memory,omitempty"`          // what one process may allocate, and it and all it forks have in memory; 0 = any
 }
 
 // Label names the handler for people: builtin, or the command.

@@ -13,5 +13,5 @@
 //
 // Nothing a program does may hold a task for ever, grow memory without bound, or end
 // the worker: lines, logs and items in flight are bounded, every wait ends by the
-// clock that was handed in, and a child's whole process group ends with it.
+// clock that was handed in, and all that a child forks ends with it (internal/processtree).
 package extproc
