@@ -53,6 +53,8 @@ type status struct {
 	USD    *cost.Dollars `json:"usd"`
 	Budget *planBudget   `json:"budget"`
 	Result *result       `json:"result"` // null until it has ended
+	// Unpublished: it has SUCCEEDED, and its folder may not have all of its output yet.
+	Unpublished bool `json:"unpublished"`
 }
 
 func runStatus(ctx context.Context, c *cli, ref string) error {
@@ -112,7 +114,7 @@ func (r *roles) statusOf(ctx context.Context, k *coordinator.Known) (status, err
 	}
 	if k.Outcome != nil {
 		res := resultOf(k)
-		s.Result = &res
+		s.Result, s.Unpublished = &res, d.Status == hayrick.StatusSucceeded && !d.Complete
 		if res.Status != string(hayrick.JobSucceeded) {
 			err := r.recount(ctx, k, &s.tally)
 			if res.Status == string(hayrick.JobCancelled) && (corrupted(err) || errors.Is(err, hayrick.ErrNotFound)) {
@@ -187,6 +189,9 @@ func (c *cli) sayStatus(s status, now time.Time, again string) error {
 		c.print("%s", c.advise(s.Result.Message, again))
 	case s.Result != nil && s.Result.Output != nil:
 		c.print("output  %s   %s in %s", s.Result.Output.URI, count(s.Result.Rows, "row"), count(int64(len(s.Result.Output.Parts)), "part"))
+		if s.Unpublished {
+			c.print("not all of it may be there yet: hayrick resume %s publishes what is missing", s.JobID)
+		}
 	case s.Result != nil:
 	case s.Status == hayrick.StatusPurging:
 		c.print("it is being removed: hayrick purge %s goes on", s.JobID)
