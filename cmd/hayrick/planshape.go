@@ -18,6 +18,7 @@ type assumption struct {
 	itemRows float64
 	rowBytes float64
 	overhead time.Duration // of a task: its requests
+	atOnce   int           // tasks that gain by being at work at once; 0 = all that are
 }
 
 // learned is what a person knows of it.
@@ -30,9 +31,9 @@ type learned struct {
 // assume is the least, the expected and the most.
 func assume(k learned, onAWS bool) [3]assumption {
 	a := [3]assumption{
-		{10 * time.Millisecond, 0, 10, time.Millisecond},
-		{100 * time.Millisecond, 1, 100, 2 * time.Millisecond},
-		{time.Second, 100, 1000, 10 * time.Millisecond},
+		{itemTime: 10 * time.Millisecond, itemRows: 0, rowBytes: 10, overhead: time.Millisecond},
+		{itemTime: 100 * time.Millisecond, itemRows: 1, rowBytes: 100, overhead: 2 * time.Millisecond},
+		{itemTime: time.Second, itemRows: 100, rowBytes: 1000, overhead: 10 * time.Millisecond},
 	}
 	for i := range a {
 		if k.itemTime > 0 {
@@ -61,6 +62,9 @@ type planShape struct {
 func (s planShape) job(a assumption) cost.Job {
 	items, tasks := s.found.Items, max(s.found.Tasks, 1)
 	parallel := min(int64(max(s.def.Run.MaxParallel, 1)), tasks)
+	if a.atOnce > 0 {
+		parallel = min(parallel, int64(a.atOnce))
+	}
 	inTask := (items + tasks - 1) / tasks
 	inFlight := min(int64(max(s.def.Run.ItemsInFlight, 1)), inTask)
 	attempt := a.overhead + times(a.itemTime, float64(inTask)/float64(inFlight))
@@ -113,20 +117,66 @@ const (
 	functionStart = 50 * time.Millisecond // of an invocation, on average over cold and warm ones
 )
 
-// keyCounts counts how many items share a value of each rate's key, as bytes of the
-// input pass. Where no rate has a key it looks at nothing.
-type keyCounts struct {
+// itemLines finds the items in the bytes of an input as they pass, and shows each to
+// whoever wants to see it. It holds one line.
+type itemLines struct {
 	limit int64
-	rates []hayrick.Rate
-	found map[string]*coordinator.Frequent
+	each  []func(ordinal int64, rec []byte) // rec is nil for one that is longer than anybody parses here
 
 	line  []byte // the one that is not complete yet
-	long  bool   // it is longer than anybody parses here: left out
+	long  bool
 	items int64
 }
 
+// writer is nil where nobody wants to see anything.
+func (l *itemLines) writer() io.Writer {
+	if len(l.each) == 0 {
+		return nil
+	}
+	return l
+}
+
+// Write takes the next bytes of the input.
+func (l *itemLines) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		line, more, whole := bytes.Cut(rest, []byte("\n"))
+		if l.long = l.long || len(l.line)+len(line) > checkedBytes; l.long {
+			l.line = l.line[:0]
+		} else {
+			l.line = append(l.line, line...)
+		}
+		if whole {
+			l.end()
+		}
+		rest = more
+	}
+	return len(p), nil
+}
+
+// end takes in a whole line; also the last one, which may have no newline.
+func (l *itemLines) end() {
+	rec := manifest.TrimRecord(l.line)
+	if (len(rec) > 0 || l.long) && (l.limit == 0 || l.items < l.limit) {
+		if l.long {
+			rec = nil
+		}
+		for _, see := range l.each {
+			see(l.items, rec)
+		}
+		l.items++
+	}
+	l.line, l.long = l.line[:0], false
+}
+
+// keyCounts counts how many items share a value of each rate's key. Where no rate has a
+// key it looks at nothing.
+type keyCounts struct {
+	rates []hayrick.Rate
+	found map[string]*coordinator.Frequent
+}
+
 func newKeyCounts(def hayrick.JobDefinition) *keyCounts {
-	k := &keyCounts{limit: def.Input.Limit, found: map[string]*coordinator.Frequent{}}
+	k := &keyCounts{found: map[string]*coordinator.Frequent{}}
 	for _, r := range def.Rates {
 		if r.Auto && r.Key != "" {
 			k.rates = append(k.rates, r)
@@ -136,51 +186,21 @@ func newKeyCounts(def hayrick.JobDefinition) *keyCounts {
 	return k
 }
 
-func (k *keyCounts) writer() io.Writer {
-	if len(k.rates) == 0 {
-		return nil
+// see counts the keys of an item.
+func (k *keyCounts) see(_ int64, rec []byte) {
+	fields, ok := worker.ParseFields(rec)
+	if !ok {
+		return
 	}
-	return k
-}
-
-// Write takes the next bytes of the input.
-func (k *keyCounts) Write(p []byte) (int, error) {
-	for rest := p; len(rest) > 0; {
-		line, more, whole := bytes.Cut(rest, []byte("\n"))
-		if k.long = k.long || len(k.line)+len(line) > checkedBytes; k.long {
-			k.line = k.line[:0]
-		} else {
-			k.line = append(k.line, line...)
-		}
-		if whole {
-			k.end()
-		}
-		rest = more
-	}
-	return len(p), nil
-}
-
-// end takes in a whole line.
-func (k *keyCounts) end() {
-	rec := manifest.TrimRecord(k.line)
-	if (len(rec) > 0 || k.long) && (k.limit == 0 || k.items < k.limit) {
-		k.items++
-		if fields, ok := worker.ParseFields(rec); ok && !k.long {
-			for _, r := range k.rates {
-				if key, err := worker.RateKey(r.Key, fields); err == nil {
-					k.found[r.Name].Add(key)
-				}
-			}
+	for _, r := range k.rates {
+		if key, err := worker.RateKey(r.Key, fields); err == nil {
+			k.found[r.Name].Add(key)
 		}
 	}
-	k.line, k.long = k.line[:0], false
 }
 
 // most is the count of the commonest value, by rate.
 func (k *keyCounts) most() map[string]int64 {
-	if len(k.line) > 0 || k.long {
-		k.end()
-	}
 	out := map[string]int64{}
 	for name, f := range k.found {
 		out[name] = f.Most()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ type planOptions struct {
 	submitOptions
 	printPrices bool
 	origins     bool
+	probe       int // items
 }
 
 func planCommand(c *cli) *cobra.Command {
@@ -35,9 +37,12 @@ come to: items, tasks, the time that its rates need at least, and on a store on 
 every request and what they cost. Nothing is written.
 
 Counts marked "exact" are those of a run without faults. The others depend on time, or
-on what the handler emits: say what you know of it with --item-time and --item-rows.
+on what the handler emits: say what you know of it with --item-time and --item-rows, or
+measure it: --probe 20 runs 20 items, drawn from the whole input, through the handler as
+a task would, and keeps no row. It is the real handler: what it asks of an API, writes or
+deletes happens. Its tokens are taken from the rates of the store, as a run takes them.
 Costs leave out storage, and bytes that leave a region.`,
-		Example:     "  hayrick plan jobs/backfill\n  hayrick -C s3://lab-hayrick plan jobs/backfill --detach --item-time 300ms --item-rows 40\n  hayrick plan --print-prices > prices.json",
+		Example:     "  hayrick plan jobs/backfill --probe 20\n  hayrick -C s3://lab-hayrick plan jobs/backfill --detach --item-time 300ms --item-rows 40\n  hayrick plan --print-prices > prices.json",
 		Annotations: endsWith(exitNotFound, exitBudget, exitConflict),
 		Args:        arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -65,6 +70,7 @@ Costs leave out storage, and bytes that leave a region.`,
 	f.BoolVar(&o.detach, "detach", false, "plan for the functions of the store, as run --detach leaves it to them")
 	f.DurationVar(&o.learned.itemTime, "item-time", 0, "how long the handler takes for an item, such as 300ms")
 	f.Float64Var(&o.learned.itemRows, "item-rows", 0, "how many rows it emits for one, on average")
+	f.IntVar(&o.probe, "probe", 0, "run so many sampled items through the handler, for the time that a run takes")
 	f.BoolVar(&o.origins, "show-origin", false, "print every key of the job with its value and where that comes from, and plan nothing")
 	f.BoolVar(&o.printPrices, "print-prices", false, "print the table of prices, to be changed and given as --prices")
 	return cmd
@@ -74,6 +80,10 @@ func parsePlan(o *planOptions, given func(flag string) bool) error {
 	switch {
 	case given("item-time") && o.learned.itemTime <= 0:
 		return &hayrick.UserError{What: fmt.Sprintf("--item-time %v", o.learned.itemTime), Hint: "write a time such as 300ms"}
+	case given("probe") && (o.probe < 1 || o.probe > mostProbed):
+		return &hayrick.UserError{What: fmt.Sprintf("--probe %d", o.probe), Hint: fmt.Sprintf("write how many items to run, from 1 to %d", mostProbed)}
+	case given("probe") && given("item-time"):
+		return &hayrick.UserError{What: "--probe finds out what --item-time says", Hint: "give one of them"}
 	case given("item-rows") && !(o.learned.itemRows >= 0):
 		return &hayrick.UserError{What: fmt.Sprintf("--item-rows %g", o.learned.itemRows), Hint: "write a number of rows, from 0"}
 	}
@@ -99,6 +109,7 @@ type plan struct {
 	FloorMS int64        `json:"floor_ms"`
 	Rate    string       `json:"floor_rate,omitempty"`
 	Time    *planTime    `json:"time"`
+	Probe   *probe       `json:"probe,omitempty"`
 	Lines   []cost.Line  `json:"lines"` // of the bill; none on this machine
 	USD     cost.Dollars `json:"usd"`
 	Budget  *planBudget  `json:"budget,omitempty"`
@@ -144,7 +155,7 @@ func runPlan(ctx context.Context, c *cli, o planOptions) error {
 	if closer, ok := h.(jobs.Closer); ok {
 		defer closer.Close()
 	}
-	p, err := c.plan(ctx, f, h, o.submitOptions)
+	p, err := c.plan(ctx, f, h, o)
 	if err != nil {
 		return err
 	}
@@ -168,7 +179,7 @@ func (c *cli) affordable(ctx context.Context, f jobfile.File, h jobs.Handler, o 
 	if f.Definition.Budget == nil || f.Definition.Budget.USD == 0 || !c.onAWS() {
 		return nil
 	}
-	p, err := c.plan(ctx, f, h, o)
+	p, err := c.plan(ctx, f, h, planOptions{submitOptions: o})
 	if err != nil || p.Resumed || !p.tooDear() { // a run that is under way is watched as it goes
 		return err
 	}
@@ -220,7 +231,7 @@ type noClones struct{ planStore }
 func (noClones) Clone(context.Context, string, string) (bool, error) { return false, nil }
 
 // plan finds out what a run would come to.
-func (c *cli) plan(ctx context.Context, f jobfile.File, h jobs.Handler, o submitOptions) (*plan, error) {
+func (c *cli) plan(ctx context.Context, f jobfile.File, h jobs.Handler, o planOptions) (*plan, error) {
 	st, err := c.openToPlan(ctx)
 	if err != nil {
 		return nil, err
@@ -234,31 +245,51 @@ func (c *cli) plan(ctx context.Context, f jobfile.File, h jobs.Handler, o submit
 	if err := c.checkInput(ctx, noClones{st}, f.Definition); err != nil {
 		return nil, err
 	}
-	ask, err := c.submission(ctx, f, h, o, st)
+	ask, err := c.submission(ctx, f, h, o.submitOptions, st)
 	if err != nil {
 		return nil, err
 	}
 	shown := newIndexing(c)
 	ask.Progress = shown.show
-	keys := newKeyCounts(f.Definition)
+	keys, lines := newKeyCounts(f.Definition), &itemLines{limit: f.Definition.Input.Limit}
+	if len(keys.rates) > 0 {
+		lines.each = append(lines.each, keys.see)
+	}
+	drawn := drawing{most: o.probe, rand: c.world.Rand}
+	if o.probe > 0 {
+		lines.each = append(lines.each, drawn.see)
+	}
 	co := coordinator.Coordinator{
 		Store: &manifest.Store{Objects: st, Clock: c.world.Clock}, Sources: noClones{st}, Lister: st,
 		World: c.world, Log: c.log, Scratch: scratch,
 	}
-	found, err := co.Preview(ctx, ask, keys.writer())
+	found, err := co.Preview(ctx, ask, lines.writer())
 	c.screen.clear()
 	if err != nil {
-		return nil, c.adviseSubmit(err, o)
+		return nil, c.adviseSubmit(err, o.submitOptions)
 	}
-	return c.planOf(f.Definition, found, keys.most(), o), nil
+	lines.end()
+	var probed *probe
+	if o.probe > 0 {
+		if found.Resumed {
+			return nil, &hayrick.UserError{
+				What: fmt.Sprintf("run would go on with %s as it was planned: there is nothing to probe for", found.JobID),
+				Hint: "see how fast it goes: hayrick status " + found.JobID + "; or plan another run: --new",
+			}
+		}
+		if probed, err = c.probe(ctx, f, h, found.JobID, drawn.items); err != nil {
+			return nil, err
+		}
+	}
+	return c.planOf(f.Definition, found, keys.most(), probed, o), nil
 }
 
 // planOf puts what was found together.
-func (c *cli) planOf(def hayrick.JobDefinition, found coordinator.Preview, most map[string]int64, o submitOptions) *plan {
+func (c *cli) planOf(def hayrick.JobDefinition, found coordinator.Preview, most map[string]int64, probed *probe, o planOptions) *plan {
 	p := &plan{
 		Schema: "hayrick.preview/v1", JobID: found.JobID, Resumed: found.Resumed, Items: found.Items, Tasks: found.Tasks,
 		Blocks: (found.Tasks + manifest.BlockTasks - 1) / manifest.BlockTasks, Batch: def.Batch.Items, BatchBytes: int64(def.Batch.Bytes), Store: c.storeDir,
-		Where: "this process", Lines: []cost.Line{}, def: &def, Because: reasons(def, found, o),
+		Where: "this process", Lines: []cost.Line{}, def: &def, Because: reasons(def, found, o.submitOptions),
 	}
 	functions := o.detach && c.onAWS()
 	if functions {
@@ -267,8 +298,21 @@ func (c *cli) planOf(def hayrick.JobDefinition, found coordinator.Preview, most 
 		p.Where = "hayrick worker"
 	}
 	floor, rate := coordinator.FloorOf(c.kept(def.Rates), found.Items, most)
-	p.FloorMS, p.Rate = floor.Milliseconds(), rate
 	p.assumed = assume(o.learned, c.onAWS())
+	if probed != nil {
+		if asked, by := probed.floorOf(c.kept(def.Rates), found.Items); asked > floor {
+			floor, rate = asked, by
+		}
+		room := 0
+		if p.Where == "this process" {
+			if room = runtime.NumCPU(); len(def.Handler.Exec) > 0 { // its process, and what feeds it
+				room = max(1, room/2)
+			}
+		}
+		p.assumed = probed.assumed(p.assumed, o.learned.rowsGiven, room)
+		p.Probe = probed
+	}
+	p.FloorMS, p.Rate = floor.Milliseconds(), rate
 	shape := planShape{def: def, found: found, floor: floor, functions: functions, copied: c.copies(def)}
 	low, expected, high := shape.job(p.assumed[0]), shape.job(p.assumed[1]), shape.job(p.assumed[2])
 	p.Time = &planTime{low.Time.Expected.Milliseconds(), expected.Time.Expected.Milliseconds(), high.Time.Expected.Milliseconds()}
@@ -330,7 +374,7 @@ func readPrices(path string) (cost.Prices, error) {
 func (c *cli) sayPlan(p *plan) error {
 	c.print("plan   %s -> %s of %s in %s", count(p.Items, "item"), count(p.Tasks, "task"), batchWords(p.def.Batch), count(p.Blocks, "block"))
 	c.print("run    %s   %s", p.JobID, strings.Join(p.Because, "; "))
-	c.print("where  %s, %d at once, %s in flight each   store %s", p.Where, p.def.Run.MaxParallel, count(int64(p.def.Run.ItemsInFlight), "item"), p.Store)
+	c.print("where  %s, %d at once, %s each   store %s", p.Where, p.def.Run.MaxParallel, taskWords(*p.def), p.Store)
 	for _, line := range c.rateLines(p.def.Rates, p.Items) {
 		c.print("       %s", line)
 	}
@@ -338,10 +382,12 @@ func (c *cli) sayPlan(p *plan) error {
 		c.print("floor  %s: rate %s", ago(ms(p.FloorMS)), p.Rate)
 	}
 	lo, hi := p.assumed[0], p.assumed[2]
-	if lo.itemTime == hi.itemTime {
+	if p.Probe != nil {
+		c.sayProbe(p)
+	} else if lo.itemTime == hi.itemTime {
 		c.print("time   about %s, at %s an item", ago(ms(p.Time.ExpectedMS)), ago(lo.itemTime))
 	} else {
-		c.print("time   %s to %s, if an item takes %s to %s: say --item-time", ago(ms(p.Time.LowMS)), ago(ms(p.Time.HighMS)), ago(lo.itemTime), ago(hi.itemTime))
+		c.print("time   %s to %s, if an item takes %s to %s: say --item-time, or measure it with --probe 20", ago(ms(p.Time.LowMS)), ago(ms(p.Time.HighMS)), ago(lo.itemTime), ago(hi.itemTime))
 	}
 	switch {
 	case p.Prices == nil && !p.def.Input.Items && !onThisMachine(p.def.Input.URI):
@@ -364,7 +410,7 @@ func (c *cli) sayPlan(p *plan) error {
 		return err
 	}
 	if lo.itemRows != hi.itemRows {
-		c.print("       if an item has %g to %g rows: say --item-rows", lo.itemRows, hi.itemRows)
+		c.print("       if an item has %.3g to %.3g rows: say --item-rows", lo.itemRows, hi.itemRows)
 	}
 	if b := p.Budget; b != nil && b.USD > 0 {
 		c.print("budget %s", dollars(b.USD))

@@ -389,18 +389,22 @@ func batchWords(b hayrick.Batches) string {
 	return words
 }
 
+// taskWords is what one task has at work.
+func taskWords(def hayrick.JobDefinition) string {
+	if len(def.Handler.Exec) > 0 {
+		return count(int64(max(1, def.Handler.Processes)), "process")
+	}
+	return count(int64(def.Run.ItemsInFlight), "item") + " in flight"
+}
+
 // tellPlan says what is about to happen.
 func (c *cli) tellPlan(r *roles, f jobfile.File, s coordinator.Submitted) {
 	p, def := s.Plan, f.Definition
 	if s.Resumed {
 		c.tell("going on with %s, submitted %s", c.paint(bold, s.JobID), clock(p.SubmittedAt.Time))
 	}
-	each := count(int64(def.Run.ItemsInFlight), "item") + " in flight each"
-	if len(def.Handler.Exec) > 0 {
-		each = count(int64(max(1, def.Handler.Processes)), "process") + " each"
-	}
-	c.tell("plan   %s -> %s of %s   %d at once, %s   store %s", count(p.Items, "item"), count(p.Group.Tasks, "task"),
-		batchWords(def.Batch), def.Run.MaxParallel, each, c.storeDir)
+	c.tell("plan   %s -> %s of %s   %d at once, %s each   store %s", count(p.Items, "item"), count(p.Group.Tasks, "task"),
+		batchWords(def.Batch), def.Run.MaxParallel, taskWords(def), c.storeDir)
 	for _, line := range c.rateLines(def.Rates, p.Items) {
 		c.tell("       %s", line)
 	}
