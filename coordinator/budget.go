@@ -206,7 +206,13 @@ func CostOf(k *Known, took time.Duration, f cost.Function) cost.Job {
 				m.Done = done(m.Nodes)
 			}
 		}
-		messages += m.Done
+		if a.Ranges != nil {
+			m.Ranges = a.Ranges.Tasks
+			if m.Done == m.Nodes { // of its second level nothing is known until the end
+				m.RangesDone = m.Ranges
+			}
+		}
+		messages += m.Done + m.RangesDone
 		j.Merge, j.Publish = &m, k.Outcome != nil
 	}
 	if o := k.Outcome; o != nil && o.Aggregation != nil && j.Merge != nil {

@@ -148,8 +148,20 @@ type Merge struct {
 	Rows    int64 // results that have rows
 	Nodes   int64 // level-1 merges
 	Done    int64 // that have ended
-	Parts   int64 // of the output
-	Bytes   int64 // of all rows as Parquet
+	// Ranges is how many merges of ranges of keys follow level 1, each of which reads of
+	// every one of its runs: output.unique_by. 0 = none.
+	Ranges     int64
+	RangesDone int64 // that have ended
+	Parts      int64 // of the output
+	Bytes      int64 // of all rows as Parquet
+}
+
+// top is how many merges the root joins the outputs of.
+func (m Merge) top() int64 {
+	if m.Ranges > 0 {
+		return m.Ranges
+	}
+	return m.Nodes
 }
 
 // Follow says how a run is followed.
@@ -203,8 +215,14 @@ func CountOf(j Job) Sheet {
 		}
 	}
 	if j.Merge != nil {
-		messages += 1 + j.Merge.Done
+		messages += 1 + j.Merge.Done + j.Merge.RangesDone
 		j.merge(s, *j.Merge)
+		if m := *j.Merge; m.Ranges > 0 {
+			if m.Done == m.Nodes {
+				messages++ // level 1 is full
+			}
+			j.ranges(s, m)
+		}
 	}
 	if j.Publish {
 		if j.Merge != nil && j.Merge.Nodes > 0 {
@@ -444,6 +462,36 @@ func (j Job) merge(s Sheet, m Merge) {
 	}
 }
 
+// ranges counts the second level of a merge with output.unique_by.
+func (j Job) ranges(s Sheet, m Merge) {
+	k := int64(len(j.Groups))
+	b, above := blocks(m.Nodes), blocks(m.Ranges)
+	s.add(Merging, S3Write, just(above+refs(m.Ranges, 1))) // with the merge plan
+	if m.Done == m.Nodes {                                 // its trigger finds the first level full, and sends the second
+		s.add(Merging, DBRead, just(1))
+		s.add(Merging, S3Read, just(6+k+b+m.Nodes+above+m.Ranges))
+		s.add(Merging, SQS, just(sends(m.Ranges)))
+	}
+	if m.RangesDone == 0 {
+		return
+	}
+	d := m.RangesDone
+	whole := m.Bytes * d / m.Ranges
+	s.add(Merging, S3Write, just(2*d)) // results and views
+	s.add(Merging, S3Write, between(d, d, d-1+upload(whole)+2*min(d, whole/partBytes)))
+	s.add(Merging, S3Read, just(3*d)) // outcome, block, what came of it
+	most := min(j.Processes, d)
+	s.add(Merging, S3Read, between(b+m.Nodes, most*(b+m.Nodes), most*(b+m.Nodes))) // what level 1 has left
+	// The index of every run, and of some of them blocks: opened, looked for, read.
+	s.add(Merging, S3Read, between(d*m.Nodes, d*m.Nodes+4*m.Nodes, 4*d*m.Nodes+2*(whole>>18)))
+	s.add(Merging, DBRead, just(d))
+	s.add(Merging, DBWrite, just(2*d))
+	if d == m.Ranges {
+		s.add(Merging, DBWrite, just(marksAbove(m.Ranges)))
+		s.add(Merging, SQS, just(1))
+	}
+}
+
 func (j Job) publish(s Sheet) {
 	var m Merge
 	if j.Merge != nil {
@@ -453,16 +501,20 @@ func (j Job) publish(s Sheet) {
 	if m.Nodes > 0 { // a trigger of its own
 		s.add(Publishing, DBRead, just(1))
 		s.add(Publishing, S3Read, just(6+k+blocks(m.Nodes)+m.Nodes))
+		if m.Ranges > 0 {
+			s.add(Publishing, S3Read, just(blocks(m.Ranges)+m.Ranges))
+		}
 	}
+	top := m.top()
 	// The chain again, the view, what is copied; of each merge the footer and its version.
 	s.add(Publishing, S3Read, just(6+k+1+m.Parts+j.Lists+listed(m.Results)))
-	s.add(Publishing, S3Read, between(2*m.Nodes, 3*m.Nodes+m.Parts, 6*m.Nodes+2*m.Parts+2*(m.Bytes/(32<<10))))
+	s.add(Publishing, S3Read, between(2*top, 3*top+m.Parts, 6*top+2*m.Parts+2*(m.Bytes/(32<<10))))
 	switch {
 	case m.Parts == 0:
 	case m.Bytes < smallBytes:
 		s.add(Publishing, S3Write, just(m.Parts))
 	default:
-		most := 2*m.Parts + m.Nodes + m.Bytes/copyBytes + m.Parts
+		most := 2*m.Parts + top + m.Bytes/copyBytes + m.Parts
 		s.add(Publishing, S3Write, between(m.Parts, most, most))
 	}
 	// Outcome, two views, _SUCCESS; each list is put and copied, each part copied.

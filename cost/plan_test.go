@@ -50,6 +50,27 @@ func TestExactCounts(t *testing.T) {
 	}
 }
 
+// A second level, over ranges of keys: its block, and of each merge rows, result, view.
+func TestExactCountsOfRanges(t *testing.T) {
+	j := whole(1)
+	j.Merge.Ranges, j.Merge.RangesDone = 300, 300
+	more, less := CountOf(j), CountOf(whole(1))
+	for op, want := range map[Op]int64{S3Write: 2 + 3*300, DBWrite: 2*300 + 2, S3List: 0} {
+		got, was := more.Total(op).N, less.Total(op).N
+		if got.Low-was.Low != want || !got.Exact() {
+			t.Errorf("%s: %+v, was %+v, want %d more", op, got, was, want)
+		}
+	}
+	// Every one of them reads of each of the three runs.
+	if got, was := more.Total(S3Read).N, less.Total(S3Read).N; got.Low-was.Low < 300*3+300*4 {
+		t.Errorf("reads %+v, were %+v", got, was)
+	}
+	j.Merge.RangesDone = 0 // not yet at work on
+	if got := CountOf(j).Total(S3Write).N; got != just(less.Total(S3Write).N.Low+2) {
+		t.Errorf("writes %+v", got)
+	}
+}
+
 // Ranges are in order, and more of anything never costs less.
 func TestMoreCostsMore(t *testing.T) {
 	base := whole(1000)
@@ -57,6 +78,7 @@ func TestMoreCostsMore(t *testing.T) {
 	base.Follow = Follow{Fastest: time.Second, Slowest: time.Minute, End: true}
 	for name, change := range map[string]func(*Job){
 		"tasks":  func(j *Job) { j.Groups[0].Planned, j.Groups[0].Tasks, j.Merge.Results = 2000, 2000, 2000 },
+		"ranges": func(j *Job) { j.Merge.Ranges, j.Merge.RangesDone = 4, 4 },
 		"failed": func(j *Job) { j.Groups[0].Failed, j.Groups[0].Lists, j.Lists = 10, 1, 1 },
 		"a retry": func(j *Job) {
 			j.Groups = append(j.Groups, Group{Planned: 5, Tasks: 5, Items: 50, Rows: 5, Closed: true})

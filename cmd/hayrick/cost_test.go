@@ -115,15 +115,25 @@ func ranAs(t *testing.T, store string, took time.Duration) cost.Job {
 // What the function counts is what passes on the wire: the same number where it says
 // that it is exact, and within its range else. The bars are those of the issue.
 func TestCountsOnStandIns(t *testing.T) {
+	const byTwo = "merge: {fan_in: 2, by_count: true, target_rows: 40}\n"
 	for _, c := range []struct {
-		tasks int
-		more  string
-	}{{1000, ""}, {3, "merge: {fan_in: 2, by_count: true}\n"}, {300, "merge: {fan_in: 2, by_count: true}\n"}} {
-		t.Run(fmt.Sprint(c.tasks), func(t *testing.T) {
+		tasks  int
+		more   string
+		unique bool
+	}{{1000, "", false}, {3, byTwo, false}, {300, byTwo, false}, {3, byTwo, true}, {100, byTwo, true}} {
+		name := fmt.Sprint(c.tasks)
+		if c.unique {
+			name += " unique"
+		}
+		t.Run(name, func(t *testing.T) {
 			store := "s3://" + standins.Store(t, standins.Config(t))
 			countJob(t, store, c.tasks, c.more)
 			start := time.Now()
-			m, _ := countedRun(t, exitDone, "-C", store, "run", "job.yaml", "-q")
+			args := []string{"-C", store, "run", "job.yaml", "-q"}
+			if c.unique {
+				args = append(args, "--set", "output.unique_by=[ordinal]")
+			}
+			m, _ := countedRun(t, exitDone, args...)
 			job := ranAs(t, store, time.Since(start))
 			sheet := cost.CountOf(job)
 			wire := byPrice(m)
@@ -184,9 +194,15 @@ func TestCountsOnStandIns(t *testing.T) {
 
 // A plan writes nothing, and the run that follows asks for what the plan said.
 func TestPlanOnStandIns(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { planAndRun(t, 300) })
+	t.Run("unique", func(t *testing.T) { planAndRun(t, 30, "--set", "output.unique_by=[ordinal]") })
+}
+
+func planAndRun(t *testing.T, tasks int, sets ...string) {
+	t.Helper()
 	store := "s3://" + standins.Store(t, standins.Config(t))
-	countJob(t, store, 300, "")
-	m, out := countedRun(t, exitDone, "-C", store, "plan", "job.yaml", "--item-rows", "1", "--item-time", "1ms", "--json")
+	countJob(t, store, tasks, "")
+	m, out := countedRun(t, exitDone, append([]string{"-C", store, "plan", "job.yaml", "--item-rows", "1", "--item-time", "1ms", "--json"}, sets...)...)
 	if n := byPrice(m); n[cost.S3Write]+n[cost.DBWrite]+n[cost.SQS] > 0 {
 		t.Errorf("planning writes: %v", m.Counts())
 	}
@@ -194,7 +210,7 @@ func TestPlanOnStandIns(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &p); err != nil {
 		t.Fatal(err)
 	}
-	m, _ = countedRun(t, exitDone, "-C", store, "run", "job.yaml", "-q")
+	m, _ = countedRun(t, exitDone, append([]string{"-C", store, "run", "job.yaml", "-q"}, sets...)...)
 	n := byPrice(m)
 	exact := 0
 	for _, op := range cost.Ops {

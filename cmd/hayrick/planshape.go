@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"hayrick"
+	"hayrick/aggregator"
 	"hayrick/coordinator"
 	"hayrick/cost"
 	"hayrick/manifest"
@@ -19,6 +20,7 @@ type assumption struct {
 	rowBytes float64
 	overhead time.Duration // of a task: its requests
 	atOnce   int           // tasks that gain by being at work at once; 0 = all that are
+	fewKeys  bool          // too few to be cut into ranges
 }
 
 // learned is what a person knows of it.
@@ -31,7 +33,7 @@ type learned struct {
 // assume is the least, the expected and the most.
 func assume(k learned, onAWS bool) [3]assumption {
 	a := [3]assumption{
-		{itemTime: 10 * time.Millisecond, itemRows: 0, rowBytes: 10, overhead: time.Millisecond},
+		{itemTime: 10 * time.Millisecond, itemRows: 0, rowBytes: 10, overhead: time.Millisecond, fewKeys: true},
 		{itemTime: 100 * time.Millisecond, itemRows: 1, rowBytes: 100, overhead: 2 * time.Millisecond},
 		{itemTime: time.Second, itemRows: 100, rowBytes: 1000, overhead: 10 * time.Millisecond},
 	}
@@ -96,9 +98,20 @@ func (s planShape) job(a assumption) cost.Job {
 			full := max(rows/max(s.def.Merge.TargetRows, 1), m.Bytes/max(int64(s.def.Merge.TargetBytes), 1))
 			m.Nodes = max(1, min(most, full))
 		}
+		top := m.Nodes
+		if len(s.def.Output.UniqueBy) > 0 {
+			if !s.def.Merge.ByCount {
+				m.Nodes = grown(m.Nodes)
+			}
+			m.Ranges = int64(aggregator.RangesOf(s.def.Merge, rows, m.Bytes))
+			if a.fewKeys {
+				m.Ranges = 1
+			}
+			top, m.RangesDone = m.Ranges, m.Ranges
+		}
 		m.Done = m.Nodes
 		if part := int64(s.def.Merge.PartBytes); part > 0 {
-			m.Parts = max(1, min(m.Nodes, m.Bytes/part))
+			m.Parts = max(1, min(top, m.Bytes/part))
 		}
 	}
 	if s.functions {
@@ -109,6 +122,15 @@ func (s planShape) job(a assumption) cost.Job {
 	return j
 }
 
+// grown is how many merges of level 1 there are, where they grow the more there are.
+func grown(n int64) (nodes int64) {
+	for size := int64(1); n > 0; size *= 2 {
+		some := min(aggregator.GrowEvery, (n+size-1)/size)
+		nodes, n = nodes+some, n-some*size
+	}
+	return nodes
+}
+
 // times is d n times.
 func times(d time.Duration, n float64) time.Duration { return time.Duration(float64(d) * n) }
 
@@ -117,9 +139,9 @@ const (
 	functionStart = 50 * time.Millisecond // of an invocation, on average over cold and warm ones
 )
 
-// itemLines finds the items in the bytes of an input as they pass, and shows each to
+// passing finds the items in the bytes of an input as they pass, and shows each to
 // whoever wants to see it. It holds one line.
-type itemLines struct {
+type passing struct {
 	limit int64
 	each  []func(ordinal int64, rec []byte) // rec is nil for one that is longer than anybody parses here
 
@@ -129,7 +151,7 @@ type itemLines struct {
 }
 
 // writer is nil where nobody wants to see anything.
-func (l *itemLines) writer() io.Writer {
+func (l *passing) writer() io.Writer {
 	if len(l.each) == 0 {
 		return nil
 	}
@@ -137,7 +159,7 @@ func (l *itemLines) writer() io.Writer {
 }
 
 // Write takes the next bytes of the input.
-func (l *itemLines) Write(p []byte) (int, error) {
+func (l *passing) Write(p []byte) (int, error) {
 	for rest := p; len(rest) > 0; {
 		line, more, whole := bytes.Cut(rest, []byte("\n"))
 		if l.long = l.long || len(l.line)+len(line) > checkedBytes; l.long {
@@ -154,7 +176,7 @@ func (l *itemLines) Write(p []byte) (int, error) {
 }
 
 // end takes in a whole line; also the last one, which may have no newline.
-func (l *itemLines) end() {
+func (l *passing) end() {
 	rec := manifest.TrimRecord(l.line)
 	if (len(rec) > 0 || l.long) && (l.limit == 0 || l.items < l.limit) {
 		if l.long {

@@ -251,7 +251,7 @@ func (c *cli) plan(ctx context.Context, f jobfile.File, h jobs.Handler, o planOp
 	}
 	shown := newIndexing(c)
 	ask.Progress = shown.show
-	keys, lines := newKeyCounts(f.Definition), &itemLines{limit: f.Definition.Input.Limit}
+	keys, lines := newKeyCounts(f.Definition), &passing{limit: f.Definition.Input.Limit}
 	if len(keys.rates) > 0 {
 		lines.each = append(lines.each, keys.see)
 	}

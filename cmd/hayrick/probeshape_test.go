@@ -59,7 +59,7 @@ func TestProbeSaysWhatATaskDoes(t *testing.T) {
 
 func TestDrawingIsOfTheWholeInput(t *testing.T) {
 	d := drawing{most: 100, rand: rand.New(rand.NewPCG(1, 2))}
-	l := itemLines{limit: 10_000, each: []func(int64, []byte){d.see}}
+	l := passing{limit: 10_000, each: []func(int64, []byte){d.see}}
 	var text bytes.Buffer
 	for i := range 10_100 {
 		fmt.Fprintf(&text, "{\"n\":%d}\n\n", i)
@@ -91,5 +91,22 @@ func TestDrawingIsOfTheWholeInput(t *testing.T) {
 	}
 	if late < 30 || late > 70 {
 		t.Errorf("%d of 100 are of the second half", late)
+	}
+}
+
+// What is planned for output.unique_by: fewer and larger merges, and ranges of keys.
+func TestPlannedUniqueMerge(t *testing.T) {
+	for n, want := range map[int64]int64{0: 0, 1: 1, 256: 256, 257: 257, 258: 257, 256 + 2*256: 512, 256 + 2*256 + 1: 513} {
+		if got := grown(n); got != want {
+			t.Errorf("%d merges grow to %d, want %d", n, got, want)
+		}
+	}
+	var s planShape
+	s.def.Output.UniqueBy, s.def.Merge = []string{"id"}, hayrick.Merge{FanIn: 10, TargetRows: 100, TargetBytes: 1 << 30}
+	s.found.Items, s.found.Tasks = 1000, 1000
+	known := learned{itemTime: time.Millisecond, itemRows: 1, rowsGiven: true}
+	a := assume(known, true)
+	if few, many := s.job(a[0]).Merge, s.job(a[2]).Merge; few.Ranges != 1 || many.Ranges != 10 || many.RangesDone != 10 || many.Nodes != 10 {
+		t.Errorf("%+v %+v", few, many)
 	}
 }
