@@ -18,7 +18,12 @@ const MinScratch = 256 << 20
 // folder. One that is missing, read-only or nearly full is passed over; when none
 // is left, the *hayrick.UserError says of each why.
 func ScratchDir(store string, getenv func(string) string) (string, error) {
-	return scratchDir(MinScratch, "/scratch", getenv("SLURM_TMPDIR"), filepath.Join(store, "scratch"))
+	return scratchDir(MinScratch, ScratchDirs(store, getenv)...)
+}
+
+// ScratchDirs are all that it chooses from, usable or not; "" is none.
+func ScratchDirs(store string, getenv func(string) string) []string {
+	return []string{"/scratch", getenv("SLURM_TMPDIR"), filepath.Join(store, "scratch")}
 }
 
 // scratchDir takes the first usable one; the last is made where it is missing.

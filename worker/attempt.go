@@ -128,6 +128,7 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 	if v, ok, err := a.open(ctx); !ok || err != nil {
 		return v, err
 	}
+	defer a.showLog(ctx)()
 	var err error
 	if a.handler, err = a.job.Handler(ctx); err != nil {
 		return a.fail(ctx, hayrick.ClassHandler, err.Error())
@@ -415,7 +416,12 @@ func (a *attemptRun) load(ctx context.Context) error {
 		at[a.items[i].Ordinal] = i
 	}
 	a.ended, a.unsaved = 0, 0
+	a.log.goOn(nil)
 	return a.journal.Each(ctx, func(e Entry) error {
+		if e.Ordinal == logOrdinal {
+			a.log.goOn([]byte(e.Detail))
+			return nil
+		}
 		i, ok := at[e.Ordinal]
 		if !ok {
 			return fmt.Errorf("journal of %s: ordinal %d is not of the batch: %w", a.ref.TaskID, e.Ordinal, hayrick.ErrCorrupt)
@@ -466,6 +472,7 @@ func (a *attemptRun) known(e Entry) (*rows.Schema, error) {
 // forget discards the journal and what was read of it: the attempt starts clean.
 func (a *attemptRun) forget() {
 	a.journal.Close(true)
+	a.log.goOn(nil)
 	a.journal, a.ended, a.unsaved = nil, 0, 0
 	a.memory, a.inMemory, a.pending = map[int][]byte{}, 0, nil
 	a.schema, a.lastSchema = rows.Schema{}, nil

@@ -119,6 +119,9 @@ func (a *attemptRun) checkpoint(ctx context.Context) error {
 	if err := a.flush(ctx); err != nil {
 		return err
 	}
+	if err := a.saveLog(ctx); err != nil {
+		return err
+	}
 	a.saved = a.w.World.Clock.Now()
 	snap, err := a.journal.Snapshot(ctx)
 	if err != nil {

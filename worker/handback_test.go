@@ -25,6 +25,7 @@ func longRig(t *testing.T, seen *calls) *rig {
 	var r *rig
 	r = newRig(t, words(10), 10, func(ctx context.Context, it jobs.Item, emit jobs.Emit) jobs.Outcome {
 		seen.add(it.Ordinal)
+		it.Host.Log(fmt.Sprintf("item %d, call %d", it.Ordinal, seen.of(it.Ordinal)))
 		if it.Ordinal%3 == 0 && it.Ordinal > 0 && seen.of(it.Ordinal) == 1 {
 			r.clock.fire(taskTimeout)
 			<-ctx.Done()
@@ -45,6 +46,15 @@ func (r *rig) checkpoints(n int64) (out []string) {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// logTexts are the lines of the log of a task, as item.call.
+func (r *rig) logTexts(n int64) string {
+	var out []string
+	for _, l := range r.logLines(n) {
+		out = append(out, strings.ReplaceAll(strings.TrimPrefix(l.Text, "item "), ", call ", "."))
+	}
+	return strings.Join(out, " ")
 }
 
 // A task that is longer than task_timeout is finished by several attempts, on one
@@ -95,6 +105,9 @@ func TestLongTaskIsHandedBackUntilItIsDone(t *testing.T) {
 			res := r.result(0)
 			if res.OK != 10 || res.Fence != 4 || res.Task.Retries != 3 {
 				t.Errorf("%+v", res)
+			}
+			if got, want := r.logTexts(0), "0.1 1.1 2.1 3.1 3.2 4.1 5.1 6.1 6.2 7.1 8.1 9.1 9.2"; got != want {
+				t.Errorf("the log of all attempts: %s, want %s", got, want)
 			}
 			if got := strings.Join(r.checkpoints(0), " "); got != "3 6 9" {
 				t.Errorf("checkpoints: %s", got)

@@ -98,6 +98,14 @@ type Journal interface {
 	Close(remove bool) error
 }
 
+// LiveLogs is where the logs of running attempts can be read on this machine. Nothing
+// depends on it.
+type LiveLogs interface {
+	// Create makes the log of an attempt, in the place of those of earlier attempts of the
+	// task here; it gets whole lines. Close removes it.
+	Create(ref hayrick.TaskRef, attempt string) (io.WriteCloser, error)
+}
+
 // Fingerprint says what a journal was made from: when any of it differs, the
 // journal is not of this work.
 type Fingerprint struct {

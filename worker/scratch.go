@@ -249,3 +249,63 @@ func (t tempFile) Close() error {
 	os.Remove(filepath.Dir(t.Name()))
 	return err
 }
+
+// logSuffix ends the name of an attempt's live log, <task_id>-<attempt>.log.jsonl beside
+// the task's journal.
+const logSuffix = ".log.jsonl"
+
+// FileLogs are LiveLogs as files beside the journals of Dir.
+type FileLogs struct{ Dir string }
+
+// Create is LiveLogs.
+func (f FileLogs) Create(ref hayrick.TaskRef, attempt string) (io.WriteCloser, error) {
+	js := FileJournals{Dir: f.Dir}
+	old, _ := os.ReadDir(js.dir(ref))
+	for _, e := range old {
+		if strings.HasSuffix(e.Name(), logSuffix) {
+			os.Remove(filepath.Join(js.dir(ref), e.Name()))
+		}
+	}
+	var file *os.File
+	err := js.inFolder(ref, func() (err error) {
+		file, err = os.OpenFile(filepath.Join(js.dir(ref), ref.TaskID+"-"+short(attempt)+logSuffix), os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o644)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the live log of %s: %w", ref.TaskID, err)
+	}
+	return liveLog{file}, nil
+}
+
+type liveLog struct{ *os.File }
+
+// Close removes the file, and its folder when nothing else is in it.
+func (l liveLog) Close() error {
+	os.Remove(l.Name())
+	os.Remove(filepath.Dir(l.Name()))
+	return l.File.Close()
+}
+
+// Logs calls fn with the task and the path of every live log of a job, in the order of
+// task ids. A crash of a worker leaves that of its attempt.
+func (f FileLogs) Logs(jobID string, fn func(taskID, path string) error) error {
+	dir := filepath.Join(f.Dir, "job", jobID, "task")
+	tasks, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for live logs: %w", err)
+	}
+	for _, t := range tasks {
+		files, _ := os.ReadDir(filepath.Join(dir, t.Name())) // it may be gone by now
+		for _, e := range files {
+			if strings.HasSuffix(e.Name(), logSuffix) {
+				if err := fn(t.Name(), filepath.Join(dir, t.Name(), e.Name())); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}

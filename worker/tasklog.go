@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"sync"
 
 	"hayrick"
@@ -17,12 +18,24 @@ const (
 	logHead = 64 << 10
 	logTail = 192 << 10
 	maxLine = 16 << 10 // bytes of one line's text
+	maxLive = 4 << 20  // of what is shown while the task runs
 )
 
 // taskLog is what the handler of one attempt wrote, a JSON object a line, bounded
 // however much it was. The zero value is empty.
 type taskLog struct {
-	mu      sync.Mutex // guards all
+	begin func() // is told of the first line; may be nil
+
+	mu     sync.Mutex // guards what follows
+	own    keptLines
+	before []byte // what the attempts wrote whose work this one goes on with
+	live   io.WriteCloser
+	inLive int // bytes
+	over   bool
+}
+
+// keptLines are the beginning and the end of a log.
+type keptLines struct {
 	head    []byte
 	tail    [][]byte // lines
 	inTail  int      // bytes
@@ -31,10 +44,96 @@ type taskLog struct {
 }
 
 func (l *taskLog) add(line []byte) {
+	if l.keep(line) && l.begin != nil {
+		l.begin()
+	}
+}
+
+func (l *taskLog) keep(line []byte) (first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.own.add(line)
+	l.show(line)
+	return l.own.lines == 1
+}
+
+// show gives lines to who follows. What cannot be shown now is in the log of the task.
+// Called with mu held.
+func (l *taskLog) show(lines []byte) {
+	if l.live == nil || l.inLive+len(lines) > maxLive {
+		return
+	}
+	l.inLive += len(lines)
+	if _, err := l.live.Write(lines); err != nil {
+		l.live.Close()
+		l.live = nil
+	}
+}
+
+// follow shows the log so far, and every line from now on, until end.
+func (l *taskLog) follow(open func() (io.WriteCloser, error)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over || l.live != nil {
+		return nil
+	}
+	live, err := open()
+	if err != nil {
+		return err
+	}
+	l.live = live
+	all := l.all()
+	l.show(all.bytes())
+	return nil
+}
+
+// end stops showing it.
+func (l *taskLog) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over = true; l.live != nil {
+		l.live.Close()
+		l.live = nil
+	}
+}
+
+// goOn puts what earlier attempts wrote before it; nil takes it back.
+func (l *taskLog) goOn(before []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.before = before
+}
+
+// all is the log with what is before it. Called with mu held.
+func (l *taskLog) all() *keptLines {
+	if l.before == nil {
+		return &l.own
+	}
+	own := l.own.bytes()
+	all := &keptLines{}
+	for line := range bytes.Lines(l.before) {
+		all.addKept(line)
+	}
+	for line := range bytes.Lines(own) {
+		all.addKept(line)
+	}
+	return all
+}
+
+// addKept adds a line of a log that was kept, which may say how many are left out.
+func (l *keptLines) addKept(line []byte) {
+	var left manifest.LogLine
+	if bytes.Contains(line, []byte(`"dropped":`)) && json.Unmarshal(line, &left) == nil && left.Dropped > 0 {
+		l.lines += left.Dropped
+		l.dropped += left.Dropped
+		return
+	}
+	l.add(bytes.Clone(line))
+}
+
+func (l *keptLines) add(line []byte) {
 	l.lines++
-	if len(l.tail) == 0 && len(l.head)+len(line) <= logHead {
+	if len(l.tail) == 0 && l.dropped == 0 && len(l.head)+len(line) <= logHead {
 		l.head = append(l.head, line...)
 		return
 	}
@@ -52,14 +151,19 @@ func (l *taskLog) add(line []byte) {
 func (l *taskLog) bytes() (body []byte, lines, dropped int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	body = bytes.Clone(l.head)
+	all := l.all()
+	return all.bytes(), all.lines, all.dropped
+}
+
+func (l *keptLines) bytes() []byte {
+	body := bytes.Clone(l.head)
 	if l.dropped > 0 {
 		body = append(encodeLine(manifest.LogLine{Dropped: l.dropped}, body), '\n')
 	}
 	for _, line := range l.tail {
 		body = append(body, line...)
 	}
-	return body, l.lines, l.dropped
+	return body
 }
 
 func encodeLine(l manifest.LogLine, dst []byte) []byte {
@@ -86,6 +190,41 @@ func (a *attemptRun) keepLine(in jobs.LogLine) {
 		}
 	}
 	a.log.add(append(encodeLine(l, nil), '\n'))
+}
+
+// showLog lets who is on this machine follow the log of the attempt, once it has one and
+// has run a while: a file a task would cost more than a short one does. The end of the
+// attempt ends it, after the result is there; a crash leaves it behind, with what the
+// handler said last, for the next attempt of the task on this machine.
+func (a *attemptRun) showLog(ctx context.Context) (stop func()) {
+	if a.w.LiveLogs == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	a.log.begin = func() {
+		a.w.World.Go("live log", func() {
+			if a.w.World.Clock.Sleep(ctx, journalAfter-min(journalAfter, a.w.World.Clock.Now().Sub(a.start))) != nil {
+				return
+			}
+			if err := a.log.follow(func() (io.WriteCloser, error) { return a.w.LiveLogs.Create(a.ref, a.id) }); err != nil {
+				a.w.Log.Debug("log not shown", hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyError, err)
+			}
+		})
+	}
+	return func() { cancel(); a.log.end() }
+}
+
+// logOrdinal is the entry of a journal that holds the log, in Detail: before a hand-back
+// whoever goes on with the work gets it too.
+const logOrdinal = -1
+
+// saveLog puts the log so far into the journal.
+func (a *attemptRun) saveLog(ctx context.Context) error {
+	body, lines, _ := a.log.bytes()
+	if lines == 0 {
+		return nil
+	}
+	return a.journal.Record(ctx, Entry{Ordinal: logOrdinal, Detail: string(body)})
 }
 
 // putLog stores the log of the attempt, where its handler wrote anything. It is not

@@ -11,7 +11,7 @@ import (
 	"hayrick/manifest"
 )
 
-// Worker runs attempts of worker tasks. All fields but Drain and Left are required.
+// Worker runs attempts of worker tasks. All fields but Drain, Left and LiveLogs are required.
 type Worker struct {
 	Store    *manifest.Store
 	Claims   Claims
@@ -31,6 +31,9 @@ type Worker struct {
 	// Left is how long the process may still run; nil = as long as it takes. Attempts
 	// hand back before it is over (HandBack), as they do at task_timeout.
 	Left func() time.Duration
+	// LiveLogs shows what handlers write while their tasks run; nil = nobody is here to
+	// see it.
+	LiveLogs LiveLogs
 }
 
 // Verdict is what becomes of a message after an attempt.

@@ -1,9 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 
@@ -11,7 +16,9 @@ import (
 
 	"hayrick"
 	"hayrick/coordinator"
+	"hayrick/local"
 	"hayrick/manifest"
+	"hayrick/worker"
 )
 
 // logsOptions are the flags of logs.
@@ -32,14 +39,16 @@ func logsCommand(c *cli) *cobra.Command {
 program to its stderr. The lines come task by task, in the order in which the tasks were
 planned; those of one task in the order in which it wrote them.
 
-The log of a task is there once the task has ended; -f goes on, with the tasks that end
-from now on, until the run has ended or is paused. A task keeps the first 64 KiB and the
-last 192 KiB of its log; where lines are left out a line says how many.
+-f goes on until the run has ended or is paused. A task that a worker on this machine runs
+shows its lines as they are written (the first 4 MiB of them); of a task that runs
+elsewhere, in Lambda or on another node, they come when it has ended, and so does what was
+written before it was handed on. A task keeps the first 64 KiB and the last 192 KiB of its
+log; where lines are left out a line says how many.
 
 --item and --class leave only the lines that were written while such an item was in hand,
 as far as the worker could see: what a program writes arrives beside its answers, so a
 line may be tagged with an item before or behind. Where no line of a task has the item,
-all lines of the task are shown, and that is said.`,
+all lines of the task are shown, and that is said. They wait for the end of the task.`,
 		Example:     "  hayrick logs @ --task task-0042 --raw\n  hayrick logs --item did:plc:z72i7hdynmk6r22z27h6tvur\n  hayrick logs -f",
 		Annotations: endsWith(exitUnwell, exitNotFound, exitBudget, exitConflict),
 		Args:        arguments(0, 1),
@@ -55,7 +64,7 @@ all lines of the task are shown, and that is said.`,
 	f.StringVar(&o.task, "task", "", "only this task, such as task-0042")
 	f.StringVar(&o.item, "item", "", "only this item, by its ordinal or its key (key:7 when it is a number)")
 	f.StringVar(&o.class, "class", "", "only items that failed with this class")
-	f.BoolVarP(&o.follow, "follow", "f", false, "go on with the tasks that end from now on")
+	f.BoolVarP(&o.follow, "follow", "f", false, "go on with what is written from now on")
 	f.BoolVar(&o.raw, "raw", false, "only the lines as they were written, without time, task and item")
 	return cmd
 }
@@ -98,7 +107,25 @@ type logReader struct {
 	counts  map[[2]string]int  // by group and block: tasks of it that were read
 	over    map[[2]string]bool // likewise: it had ended when it was read
 
+	said   map[string]*shownLog // by task: what was printed of a log that goes on
+	files  map[string]*grows    // by path: how far a live log was read
+	atWork bool                 // lines of tasks that have not ended were printed
+
 	ended, lines, dropped, cut, whole int64
+}
+
+// shownLog is how far the log of a task was printed. The attempt that ends it may be another
+// than the one whose lines were printed: one that went on with the work has those lines
+// too, one that began anew begins with others.
+type shownLog struct {
+	first string // the first line, which tells that
+	next  int64  // the line to go on with
+}
+
+// grows is a file that grows.
+type grows struct {
+	at   int64
+	line int64 // the number of the next line
 }
 
 func runLogs(ctx context.Context, c *cli, o logsOptions) error {
@@ -110,7 +137,7 @@ func runLogs(ctx context.Context, c *cli, o logsOptions) error {
 	}
 	defer r.close()
 	id := k.Plan.JobID
-	l := &logReader{cli: c, r: r, o: o, number: k.Plan.InputOrdinal, printed: map[string]bool{}, counts: map[[2]string]int{}, over: map[[2]string]bool{}}
+	l := &logReader{cli: c, r: r, o: o, number: k.Plan.InputOrdinal, printed: map[string]bool{}, said: map[string]*shownLog{}, files: map[string]*grows{}, counts: map[[2]string]int{}, over: map[[2]string]bool{}}
 	if o.task != "" {
 		if err := l.isTask(ctx, k); err != nil {
 			return ofRun(id, err)
@@ -128,6 +155,11 @@ func runLogs(ctx context.Context, c *cli, o logsOptions) error {
 	for pace := c.pace(); ; {
 		if err := l.look(ctx, k); err != nil {
 			return named(id, err)
+		}
+		if o.item == "" && o.class == "" && k.Outcome == nil {
+			if err := l.lookAtWork(k); err != nil {
+				return named(id, err)
+			}
 		}
 		d := coordinator.Decide(k, c.world.Clock.Now())
 		if !o.follow || k.Outcome != nil || d.Status == hayrick.StatusPaused {
@@ -305,12 +337,102 @@ func (l *logReader) result(ctx context.Context, res manifest.Result) error {
 	if res.Log != nil {
 		l.dropped += res.Log.Dropped
 	}
+	if wanted == nil {
+		n := int64(0)
+		for _, line := range chosen {
+			if err := l.newLine(res.JobID, res.TaskID, line, &n); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	for _, line := range chosen {
-		if err := l.line(res, line); err != nil {
+		if err := l.line(res.JobID, res.TaskID, line); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// lookAtWork prints what was written to the live logs of this machine, of tasks whose own
+// log is not there yet.
+func (l *logReader) lookAtWork(k *coordinator.Known) error {
+	for _, dir := range local.ScratchDirs(l.scratchBase(), l.get) {
+		if dir == "" {
+			continue
+		}
+		if err := (worker.FileLogs{Dir: dir}).Logs(k.Plan.JobID, func(taskID, path string) error {
+			if l.printed[taskID] || l.o.task != "" && l.o.task != taskID {
+				return nil
+			}
+			l.atWork = true
+			return l.grown(k.Plan.JobID, taskID, path)
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// grown prints the whole lines that were added to a live log since it was read.
+func (l *logReader) grown(jobID, taskID, path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the task has ended: its log is there by the next look
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	g := l.files[path]
+	if g == nil {
+		g = &grows{}
+		l.files[path] = g
+	}
+	if _, err := f.Seek(g.at, io.SeekStart); err != nil {
+		return err
+	}
+	for in := bufio.NewReader(f); ; {
+		text, err := in.ReadBytes('\n')
+		if err != nil {
+			return nil // a line that is not whole yet is read again
+		}
+		g.at += int64(len(text))
+		var line manifest.LogLine
+		if json.Unmarshal(text, &line) != nil {
+			return nil // not of ours
+		}
+		if err := l.newLine(jobID, taskID, line, &g.line); err != nil {
+			return err
+		}
+	}
+}
+
+// newLine prints the n-th line of a task unless it was printed, and counts it.
+func (l *logReader) newLine(jobID, taskID string, line manifest.LogLine, n *int64) error {
+	s := l.said[taskID]
+	if *n == 0 {
+		text, err := json.Marshal(line)
+		if err != nil {
+			return err
+		}
+		if s == nil || s.first != string(text) {
+			s = &shownLog{first: string(text)}
+			l.said[taskID] = s
+		}
+	}
+	if s == nil {
+		return nil // a file that was cut under our eyes
+	}
+	at := *n
+	if *n += max(line.Dropped, 1); *n <= s.next {
+		return nil
+	}
+	if line.Dropped > 0 && at < s.next {
+		line.Dropped = *n - s.next // the others were printed as they came
+	}
+	s.next = *n
+	return l.line(jobID, taskID, line)
 }
 
 // read is the log of a task: its lines fit in memory, for a worker keeps no more.
@@ -332,7 +454,7 @@ func (l *logReader) read(ctx context.Context, res manifest.Result) (lines []mani
 // cutMark is in the end of a line of which the worker kept only the beginning.
 const cutMark = " ... (cut"
 
-func (l *logReader) line(res manifest.Result, line manifest.LogLine) error {
+func (l *logReader) line(jobID, taskID string, line manifest.LogLine) error {
 	text := line.Text
 	if line.Log != nil {
 		text = string(line.Log)
@@ -347,7 +469,7 @@ func (l *logReader) line(res manifest.Result, line manifest.LogLine) error {
 	}
 	switch {
 	case l.json:
-		return l.printJSON(loggedLine{"hayrick.log/v1", res.JobID, res.TaskID, line})
+		return l.printJSON(loggedLine{"hayrick.log/v1", jobID, taskID, line})
 	case l.o.raw && !l.outTTY:
 		fmt.Fprintln(l.out, text) // as it was: whoever reads it is no terminal
 		return nil
@@ -366,15 +488,17 @@ func (l *logReader) line(res manifest.Result, line manifest.LogLine) error {
 	case n > 1:
 		whose = fmt.Sprintf("one of %d items  ", n)
 	}
-	l.print("%s  %s  %s%s", l.paintOut(dim, at), l.paintOut(bold, res.TaskID), whose, text)
+	l.print("%s  %s  %s%s", l.paintOut(dim, at), l.paintOut(bold, taskID), whose, text)
 	return nil
 }
 
 // sum says what was printed, and what was not.
 func (l *logReader) sum(k *coordinator.Known) {
 	switch {
+	case l.atWork && !l.o.follow:
+		l.tell("tasks are at work: hayrick logs %s -f goes on", k.Plan.JobID)
 	case l.lines == 0 && l.ended == 0 && l.o.task != "":
-		l.tell("%s has not ended; its log is there when it has", l.o.task)
+		l.tell("%s has not ended, and no worker on this machine has written a line of it; its log is there when it has", l.o.task)
 	case l.lines == 0 && l.ended == 0:
 		l.tell("no task of %s has ended yet: hayrick logs %s -f waits for them", k.Plan.JobID, k.Plan.JobID)
 	case l.lines == 0 && l.o.task+l.o.item+l.o.class != "":

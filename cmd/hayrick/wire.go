@@ -108,6 +108,9 @@ func (r *roles) work(scratch string) {
 		Journals: worker.FileJournals{Dir: scratch, BootID: bootID()}, Jobs: r.jobs,
 		World: c.world, Log: c.log, CodeVersion: codeVersion(), Drain: r.stop.stopped,
 	}
+	if c.get(runtimeAPI) == "" { // nobody looks into the scratch of a function
+		r.worker.LiveLogs = worker.FileLogs{Dir: scratch}
+	}
 	r.planner = &retryplanner.Planner{Store: r.manifests, Inputs: st, Queue: st, World: c.world, Log: c.log, Scratch: scratch}
 	r.aggregator = &aggregator.Aggregator{
 		Store: r.manifests, State: st, Queue: st, Blobs: st, Output: st, World: c.world, Log: c.log, CodeVersion: codeVersion(), Memory: int64(c.memoryMax), Busy: c.collectMore,
