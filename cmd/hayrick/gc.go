@@ -41,8 +41,9 @@ func gcCommand(c *cli) *cobra.Command {
 		Use: "gc [run]", Short: "Remove what no commit of a run names", Args: arguments(0, 1),
 		Long: `Remove what attempts, planners and submissions have left behind that crashed or came
 second, snapshots of tasks that have ended, and the state of runs that have ended. Nothing
-goes that a commit names or could come to name, so it may run beside workers. What it
-finds is shown first, and removed after a yes.`,
+goes that a commit names or could come to name, so it may run beside workers. The objects
+that it finds are shown first, and removed after a yes; where there are none it asks
+nothing. State is a cache, and made again by whoever needs it.`,
 		Example:     "  hayrick gc @ --dry-run\n  hayrick gc --all --yes",
 		Annotations: endsWith(exitNotFound),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -113,7 +114,9 @@ func runGC(ctx context.Context, c *cli, ref string, o gcOptions) error {
 	if len(found) == 0 || o.dry {
 		return c.sayRemoval("would remove", found)
 	}
-	if !o.yes {
+	// The state of a run that has ended is a cache of its objects: without it nothing is
+	// lost, and nobody needs to be asked.
+	if objects > 0 && !o.yes {
 		if err := c.confirm(fmt.Sprintf("Remove %s, %s, that no commit names?", count(objects, "object"), size(bytes))); err != nil {
 			return err
 		}
@@ -180,6 +183,10 @@ func (c *cli) sayRemoval(verb string, found []removal) error {
 	case c.json:
 	case len(found) == 0:
 		c.tell("nothing to remove")
+	case objects == 0:
+		c.print("nothing to remove but the state of %s, a cache of what is kept: %s", count(int64(states), "run"), verb)
+	case states == 0:
+		c.print("%s %s, %s", verb, count(objects, "object"), size(bytes))
 	default:
 		c.print("%s %s, %s, and the state of %s", verb, count(objects, "object"), size(bytes), count(int64(states), "run"))
 	}
