@@ -30,8 +30,8 @@ const (
 // IsGlob says whether uri is a pattern of names.
 func IsGlob(uri string) bool { return hayrick.IsPattern(uri) }
 
-// globRoot is the folder that a pattern's names lie in.
-func globRoot(pattern string) string {
+// GlobRoot is the folder that a pattern's names lie in.
+func GlobRoot(pattern string) string {
 	root := pattern[:strings.IndexAny(pattern, "*?[{")]
 	if i := strings.LastIndexByte(root, '/'); i >= 0 {
 		return root[:i+1]
@@ -52,7 +52,7 @@ func ListSources(ctx context.Context, sources Sources, uri string, fn func(strin
 	if !doublestar.ValidatePattern(uri) {
 		return &hayrick.UserError{What: fmt.Sprintf("input.uri: %q is no pattern of names", uri), Hint: "close each [ and {, and write a backslash before one that is meant"}
 	}
-	root := globRoot(uri)
+	root := GlobRoot(uri)
 	pattern := uri
 	if !strings.HasPrefix(uri, root) {
 		pattern = root + uri
@@ -177,7 +177,7 @@ type fileItem struct {
 func FileItem(folder, uri, object string, pin manifest.Pin) ([]byte, error) {
 	root := uri
 	if IsGlob(uri) {
-		root = globRoot(uri)
+		root = GlobRoot(uri)
 	}
 	return manifest.EncodeLine(fileItem{
 		URI: manifest.Resolve(folder, object), Name: strings.TrimPrefix(object, root), Size: pin.Size, MTime: pin.MTime, ETag: pin.ETag,

@@ -129,16 +129,21 @@ func (ps Problems) Sorted() Problems {
 
 // meant is the end of a message about a word that is not known.
 func meant(word string, known []string) string {
+	if best := Nearest(word, known); best != "" {
+		return fmt.Sprintf("; did you mean %q?", best)
+	}
+	return "; one of: " + strings.Join(known, ", ")
+}
+
+// Nearest is the word of known that is word but for a typing mistake; "" when none is.
+func Nearest(word string, known []string) string {
 	best, distance := "", 3
 	for _, k := range known {
 		if d := edits(strings.ToLower(word), strings.ToLower(k)); d < distance && 2*d <= len(k) {
 			best, distance = k, d
 		}
 	}
-	if best != "" {
-		return fmt.Sprintf("; did you mean %q?", best)
-	}
-	return "; one of: " + strings.Join(known, ", ")
+	return best
 }
 
 // edits is how many letters must be put in, dropped, changed or swapped with their

@@ -124,7 +124,7 @@ func (k *keyCheck) all(ctx context.Context, c *cli, sources coordinator.Sources,
 		seen = true
 		r, _, err := sources.OpenSource(ctx, object)
 		if errors.Is(err, hayrick.ErrNotFound) {
-			return &hayrick.UserError{What: fmt.Sprintf("the input %s is not there", object), Hint: "check input.uri; a path is relative to the working directory, and the name of a folder ends in a slash", Exit: exitNotFound}
+			return inputGone(ctx, sources, object)
 		}
 		if err != nil {
 			return fmt.Errorf("read the input %s: %w", object, err)
@@ -136,7 +136,7 @@ func (k *keyCheck) all(ctx context.Context, c *cli, sources coordinator.Sources,
 		return nil
 	}
 	if err == nil || errors.Is(err, hayrick.ErrNotFound) && !errors.As(err, new(*hayrick.UserError)) {
-		return &hayrick.UserError{What: fmt.Sprintf("there is nothing below the input %s", in.URI), Hint: "check input.uri; names that begin with . or _ do not count", Exit: exitNotFound}
+		return inputGone(ctx, sources, in.URI)
 	}
 	return err
 }
@@ -213,8 +213,16 @@ func (k *keyCheck) read(ctx context.Context, r io.Reader, name string) error {
 func eachRecord(ctx context.Context, in hayrick.Input, r io.Reader, name string, fn func(line int64, record []byte) error) error {
 	o, needed := coordinator.ConversionOf(in, name)
 	if needed {
-		if _, at := r.(io.ReaderAt); o.Format == "parquet" && !at {
-			return &hayrick.UserError{What: name + ": Parquet is looked into here in files of this machine alone", Hint: "fetch it first; run and plan read it where it is"}
+		if o.Format == "parquet" && !readsAnywhere(r) { // its end says where what is: it is fetched first, as a submission does
+			whole, err := unnamedFile(os.TempDir())
+			if err != nil {
+				return err
+			}
+			defer whole.Close()
+			if _, err := io.Copy(whole, r); err != nil {
+				return fmt.Errorf("read the input %s: %w", name, err)
+			}
+			r = whole
 		}
 		o.Places = o.Format != "jsonl"
 		out, pipe := io.Pipe()
@@ -261,6 +269,16 @@ func eachRecord(ctx context.Context, in hayrick.Input, r io.Reader, name string,
 			return nil
 		}
 	}
+}
+
+// readsAnywhere says that r is a file, and no pipe.
+func readsAnywhere(r io.Reader) bool {
+	if f, ok := r.(*os.File); ok {
+		info, err := f.Stat()
+		return err == nil && info.Mode().IsRegular()
+	}
+	_, ok := r.(io.ReaderAt)
+	return ok
 }
 
 // readLine appends a line, with its end.

@@ -221,7 +221,7 @@ func (c *cli) checkInput(ctx context.Context, sources coordinator.Sources, def h
 		}
 		return user
 	case err == nil, errors.Is(err, hayrick.ErrNotFound):
-		return &hayrick.UserError{What: fmt.Sprintf("there is nothing below the input %s", def.Input.URI), Hint: "check input.uri; names that begin with . or _ do not count", Exit: exitNotFound}
+		return inputGone(ctx, sources, def.Input.URI)
 	}
 	return fmt.Errorf("list the input %s: %w", def.Input.URI, err)
 }
@@ -239,7 +239,7 @@ func (c *cli) checkObject(ctx context.Context, sources coordinator.Sources, def 
 		return &hayrick.UserError{What: user.What, Hint: user.Hint, Exit: exitNotFound}
 	}
 	if errors.Is(err, hayrick.ErrNotFound) {
-		return &hayrick.UserError{What: fmt.Sprintf("the input %s is not there", uri), Hint: "check input.uri; a path is relative to the working directory, and the name of a folder ends in a slash", Exit: exitNotFound}
+		return inputGone(ctx, sources, uri)
 	}
 	if err != nil {
 		return fmt.Errorf("read the input %s: %w", uri, err)

@@ -104,6 +104,28 @@ retry: {passes: 2, in_task: {attempts: 1}, backoff: {initial: 50ms, max: 50ms}}
 	if code := codeOf(err); code != exitNotFound || !strings.Contains(errs, "there is nothing below the input s3://"+bucket+"/none/") {
 		t.Errorf("an empty prefix: %d %s", code, errs)
 	}
+	if !strings.Contains(errs, "s3://"+bucket+"/ holds in/") {
+		t.Errorf("what is there is not named: %s", errs)
+	}
+
+	// Keys of Parquet in S3 are read there, as those of any other form.
+	x, err := os.Create(filepath.Join(dir, "x.parquet"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := writeParquet(x, []string{"a", "b", "a"}); err != nil {
+		t.Fatal(err)
+	}
+	body, err := os.ReadFile(filepath.Join(dir, "x.parquet"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put("keys/x.parquet", string(body))
+	out, errs, err := hayrick("check", "job.yaml", "--keys", "--set", "input.uri=s3://"+bucket+"/keys/x.parquet")
+	if x := "s3://" + bucket + "/keys/x.parquet:"; codeOf(err) != exitUnwell || !strings.Contains(out, x+`3: the key "a" stands at `+x+"1 already") {
+		t.Errorf("%v\n%s%s", err, out, errs)
+	}
+
 	// A bucket that is not there, or cannot be, is named.
 	for uri, want := range map[string]struct {
 		code int
