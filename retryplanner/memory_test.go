@@ -15,6 +15,7 @@ import (
 
 	"hayrick"
 	"hayrick/manifest"
+	"hayrick/retryplanner"
 )
 
 // bigGroup stands in for stores that hold what would not fit: a group all of whose
@@ -23,6 +24,7 @@ import (
 type bigGroup struct {
 	manifest.Objects
 	tasks, batch int
+	cancelled    bool // and no task has a result
 
 	mu       sync.Mutex
 	peak     uint64
@@ -58,6 +60,9 @@ func (g *bigGroup) Open(ctx context.Context, key string, offset, length int64) (
 		return g.Objects.Open(ctx, key, offset, length)
 	}
 	g.sample()
+	if g.cancelled {
+		return nil, hayrick.ErrNotFound
+	}
 	id, batch := manifest.TaskID(n), manifest.BatchID(n)
 	body, err := manifest.Encode(manifest.Result{Schema: manifest.SchemaResult, JobID: jobID, TaskID: id, BatchID: &batch, Status: string(hayrick.TaskFailed)})
 	return io.NopCloser(bytes.NewReader(body)), err
@@ -106,6 +111,12 @@ func (g *bigGroup) Put(ctx context.Context, key string, body io.Reader) error {
 // A group of 80 MiB of records is planned in a fraction of them: some batches at a
 // time are in memory, and no segment ever is.
 func TestMemoryIsBounded(t *testing.T) {
+	t.Run("all tasks FAILED", func(t *testing.T) { memoryIsBounded(t, false) })
+	t.Run("redrive of what was cancelled", func(t *testing.T) { memoryIsBounded(t, true) })
+}
+
+func memoryIsBounded(t *testing.T, cancelled bool) {
+	t.Helper()
 	defer debug.SetGCPercent(debug.SetGCPercent(20))
 	j := submit(t, 0, 8, nil)
 	g := &bigGroup{Objects: j.mem, tasks: 640, batch: 8}
@@ -129,7 +140,15 @@ func TestMemoryIsBounded(t *testing.T) {
 	runtime.GC()
 	var before runtime.MemStats
 	runtime.ReadMemStats(&before)
-	done, err := p.Plan(t.Context(), jobID, 0, hayrick.GroupInitial)
+	generation, group := 0, hayrick.GroupInitial
+	if g.cancelled = cancelled; cancelled {
+		_, err := j.store.CommitOutcome(t.Context(), manifest.Outcome{Schema: manifest.SchemaOutcome, JobID: jobID, Status: string(hayrick.JobCancelled)})
+		j.must(err)
+		_, err = j.store.CommitControl(t.Context(), manifest.Control{Schema: manifest.SchemaControl, JobID: jobID, Order: manifest.OrderRedrive, Generation: 1})
+		j.must(err)
+		generation, group = 1, retryplanner.Redrive
+	}
+	done, err := p.Plan(t.Context(), jobID, generation, group)
 	j.must(err)
 	if done.Plan.Tasks != 640 || done.Plan.Items != 5120 || g.segments != 2 || g.bytes < 80<<20 {
 		t.Errorf("%d tasks, %d items, %d segments of %d bytes", done.Plan.Tasks, done.Plan.Items, g.segments, g.bytes)

@@ -199,19 +199,26 @@ func (c *closing) eachUnfinished(ctx context.Context, s *survey, yield func(stoo
 		}
 		for lo := 0; lo < len(block.Tasks); lo += readers {
 			hi := min(lo+readers, len(block.Tasks))
-			ends, err := old.leftOver(ctx, block.Tasks[lo:hi], index.Batches[lo:hi])
+			results, err := old.readResults(ctx, block.Tasks[lo:hi])
 			if err != nil {
 				return err
 			}
-			for i, e := range ends {
-				if !e.missing {
-					if err := s.noteResult(e.ref); err != nil {
-						return err
-					}
+			for at := lo; at < hi; at += openers { // batches are held whole
+				to := min(at+openers, hi)
+				ends, err := old.leftOver(ctx, block.Tasks[at:to], index.Batches[at:to], results[at-lo:to-lo])
+				if err != nil {
+					return err
 				}
-				for _, f := range e.items {
-					if !yield(stood{failed: f.failed, verdict: retry, task: block.Tasks[lo+i].TaskID, record: f.record}) {
-						return errStop
+				for i, e := range ends {
+					if !e.missing {
+						if err := s.noteResult(e.ref); err != nil {
+							return err
+						}
+					}
+					for _, f := range e.items {
+						if !yield(stood{failed: f.failed, verdict: retry, task: block.Tasks[at+i].TaskID, record: f.record}) {
+							return errStop
+						}
 					}
 				}
 			}
@@ -221,14 +228,9 @@ func (c *closing) eachUnfinished(ctx context.Context, s *survey, yield func(stoo
 }
 
 // leftOver reads what some tasks have left to be done.
-func (c *closing) leftOver(ctx context.Context, tasks []manifest.BlockTask, batches []manifest.Batch) ([]taskEnd, error) {
-	return c.eachTask(tasks, func(i int) (taskEnd, error) {
-		b := batches[i]
-		res, err := c.fetch(ctx, tasks[i])
-		if err != nil {
-			return taskEnd{}, err
-		}
-		var end taskEnd
+func (c *closing) leftOver(ctx context.Context, tasks []manifest.BlockTask, batches []manifest.Batch, results []result) ([]taskEnd, error) {
+	return c.eachTask(tasks, func(i int) (end taskEnd, err error) {
+		b, res := batches[i], results[i]
 		var fs []failed
 		if end.missing = res.missing; !end.missing {
 			if end, fs, err = c.readResult(ctx, tasks[i], b, res); err != nil || len(fs) == 0 {

@@ -137,11 +137,14 @@ func (p *progress) block(k *coordinator.Known, d coordinator.Decision, t tally, 
 	if t.Items > 0 {
 		full = int(int64(barWidth) * t.ended() / t.Items)
 	}
-	bar := "[" + string(p.paint(green, strings.Repeat("#", full))) + strings.Repeat(" ", barWidth-full) + "]"
+	bar := "[" + string(p.paint(green, strings.Repeat("#", full))) + strings.Repeat(" ", barWidth-full) + "] "
+	if p.width() < 3*barWidth {
+		bar = "" // the numbers say more
+	}
 	speed, left := p.speed(t)
 	lines := []string{
 		fmt.Sprintf("%s  %s  %s%s", p.paint(bold, k.Plan.JobID), p.where(k, t), ago(now.Sub(p.start)), left),
-		fmt.Sprintf("  items  %s %s/%s%s", bar, number(t.ended()), number(t.Items), speed),
+		fmt.Sprintf("  items  %s%s/%s%s", bar, number(t.ended()), number(t.Items), speed),
 		fmt.Sprintf("  ended  ok %s  failed %s  permanent %s  exhausted %s", number(t.OK), number(t.Failed), number(t.Permanent), number(t.Exhausted)),
 	}
 	if r := p.ratesLine(k); r != "" {

@@ -65,10 +65,36 @@ func (s *screen) clear() {
 	s.to.Write(b.Bytes())
 }
 
+// erase takes the block away, and what was typed below it. A terminal that has become
+// narrower has broken the lines of the block anew: each takes as many rows as it needs now.
 func (s *screen) erase(b *bytes.Buffer) {
-	for range s.block {
-		b.WriteString("\x1b[1A\x1b[2K")
+	if len(s.block) == 0 {
+		return
 	}
+	b.WriteString("\r\x1b[2K")
+	width := max(1, s.width())
+	for _, l := range s.block {
+		for range max(1, (columns(l)+width-1)/width) {
+			b.WriteString("\x1b[1A\x1b[2K")
+		}
+	}
+}
+
+// columns is how many a line takes; colours take none.
+func columns(line string) (n int) {
+	for i := 0; i < len(line); {
+		if line[i] == 0x1b {
+			end := strings.IndexByte(line[i:], 'm')
+			if end < 0 {
+				break
+			}
+			i += end + 1
+			continue
+		}
+		_, w := utf8.DecodeRuneInString(line[i:])
+		n, i = n+1, i+w
+	}
+	return n
 }
 
 func (s *screen) paint(b *bytes.Buffer) {

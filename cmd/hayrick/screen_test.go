@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// terminal is as much of one as the block needs: lines, cursor up, erase line.
+// terminal is as much of one as the block needs: lines, cursor up, erase line. It shows no
+// colours.
 type terminal struct {
 	lines []string
 	row   int
@@ -28,8 +29,12 @@ func (t *terminal) Write(p []byte) (int, error) {
 		case s[0] == '\n':
 			t.row++
 			s = s[1:]
+		case strings.HasPrefix(s, "\x1b["): // a colour
+			s = s[strings.IndexByte(s, 'm')+1:]
+		case s[0] == '\r':
+			s = s[1:] // what is written next erases first
 		default:
-			n := strings.IndexAny(s, "\n\x1b")
+			n := strings.IndexAny(s, "\n\r\x1b")
 			if n < 0 {
 				n = len(s)
 			}
@@ -63,6 +68,42 @@ func TestScreen(t *testing.T) {
 		if got := term.shown(); got != step.want {
 			t.Fatalf("step %d shows %q, want %q", i, got, step.want)
 		}
+	}
+}
+
+// narrow breaks the lines anew, as a terminal does that becomes narrower.
+func (t *terminal) narrow(width int) {
+	var lines []string
+	for _, l := range t.lines[:t.row] {
+		for len(l) > width {
+			lines, l = append(lines, l[:width]), l[width:]
+		}
+		lines = append(lines, l)
+	}
+	t.lines, t.row = lines, len(lines)
+}
+
+// A block is taken away whole from a terminal that has become narrower since, and with it
+// what was typed below.
+func TestScreenThatGetsNarrower(t *testing.T) {
+	term, width := &terminal{}, 11
+	s := newScreen(term, func() int { return width })
+	s.Write([]byte("plan\n"))
+	s.draw([]string{"\x1b[1m0123456789\x1b[0m", "items", ""})
+	width = 4
+	term.narrow(width)
+	if got := term.shown(); got != "plan|0123|4567|89|item|s|" {
+		t.Fatalf("narrower it shows %q", got)
+	}
+	s.draw([]string{"0123456789", "items"})
+	if got := term.shown(); got != "plan|012|ite" {
+		t.Errorf("drawn anew it shows %q", got)
+	}
+	term.Write([]byte("^C"))
+	s.clear()
+	s.Write([]byte("over\n"))
+	if got := term.shown(); got != "plan|over" {
+		t.Errorf("cleared it shows %q", got)
 	}
 }
 
