@@ -42,12 +42,15 @@ type Aggregator struct {
 	mu   sync.Mutex
 	last *merging // guarded by mu: the generation that a merge was last run for
 	busy int      // guarded by mu: merges that decode
+	// guarded by mu: the memory that those take, about
+	taken int64
 }
 
 const (
 	baseMemory  = 64 << 20  // of a process that merges nothing
 	mergeMemory = 160 << 20 // of a merge, about: a row group, its pages, and what sorts
 	sortMemory  = 64 << 20
+	rowCopies   = 12 // how often a huge row is in memory at once: packed, unpacked, in a group, encoded
 )
 
 // share is how many merges may decode at once, and what of memory each has to hold rows
@@ -61,23 +64,27 @@ func (a *Aggregator) share() (merges int, hold int64) {
 	return merges, min(max(free/int64(merges)/5, leastSort), sortMemory)
 }
 
-// enter says whether one more merge may decode now; leave ends it.
-func (a *Aggregator) enter() bool {
+// enter says whether one more merge may decode now, of rows that have up to about row
+// bytes, and what it takes; leave gives that back. One may always.
+func (a *Aggregator) enter(row int64) (takes int64, ok bool) {
+	takes = max(mergeMemory, rowCopies*row)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	most, _ := a.share()
-	if a.busy >= most {
-		return false
+	if a.busy >= most || a.Memory > 0 && a.busy > 0 && a.taken+takes > a.Memory-baseMemory {
+		return 0, false
 	}
+	a.taken += takes
 	if a.busy++; a.busy == 1 && a.Busy != nil {
 		a.Busy(true)
 	}
-	return true
+	return takes, true
 }
 
-func (a *Aggregator) leave() {
+func (a *Aggregator) leave(takes int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.taken -= takes
 	if a.busy--; a.busy == 0 && a.Busy != nil {
 		a.Busy(false)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"hayrick"
+	"hayrick/aggregator"
 	"hayrick/manifest"
 	"hayrick/mem"
 )
@@ -280,28 +281,60 @@ func TestDeclaredSchema(t *testing.T) {
 }
 
 // Where memory is bounded, a merge that comes while as many are at work as fit is
-// tried again; it is not lost, and none waits with a claim in hand.
+// tried again; it is not lost, and none waits with a claim in hand. Merges of huge rows
+// are fewer.
 func TestMergesWaitForMemory(t *testing.T) {
-	j, a, ds := planned(t)
-	a.Memory = 1 // one merge at a time
+	huge := make([]byte, 14<<20)
+	for i, x := 0, uint32(1); i < len(huge); i++ {
+		x = x*1664525 + 1013904223
+		huge[i] = byte(x >> 24)
+	}
+	for name, c := range map[string]struct {
+		memory int64
+		row    []byte
+		waits  bool
+	}{
+		"little memory":                {1, []byte("x"), true},
+		"enough for two":               {390 << 20, []byte("x"), false},
+		"enough for two, but not such": {390 << 20, huge, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := build(t, shape{def: func(d *hayrick.JobDefinition) { d.Merge.FanIn, d.Merge.ByCount = 1, true }},
+				[]task{one(row("a", c.row)), one(row("a", c.row))})
+			a := j.process("p")
+			j.must(a.Advance(t.Context(), jobID, 0))
+			ds, err := j.mem.Receive(t.Context(), hayrick.QueueTasks, 10, time.Hour, 0)
+			j.must(err)
+			a.Memory = c.memory
+			j.waitForMemory(a, ds, c.waits)
+			if len(c.row) == 1 { // the rest of the huge ones takes long, and is the same
+				if v, err := a.Do(j.ctx("p"), ds[1]); !v.Ack || err != nil {
+					t.Errorf("%+v, %v", v, err)
+				}
+				j.must(j.drainAll(a, ds))
+				j.whole(j.outcome())
+			}
+		})
+	}
+}
+
+func (j *jobRig) waitForMemory(a *aggregator.Aggregator, ds []hayrick.Delivery, waits bool) {
+	t := j.t
 	tried := false
 	j.mem.Hook = hookAt(func(c mem.Call) bool { return c.Op == "Put" && strings.Contains(c.Key, "agg-0-1-0000") }, func() {
 		tried = true
-		if v, err := a.Do(j.ctx("p"), ds[1]); v.Ack || v.Again <= 0 || !strings.Contains(v.Because, "memory") || err != nil {
+		v, err := a.Do(j.ctx("p"), ds[1])
+		if v.Ack == waits || err != nil || waits && (v.Again <= 0 || !strings.Contains(v.Because, "memory")) {
 			t.Errorf("%+v, %v", v, err)
 		}
-		if _, held := j.claimOf("agg-0-1-0001"); held {
+		if _, held := j.claimOf("agg-0-1-0001"); held && waits {
 			t.Error("it has a claim")
 		}
 	})
-	for _, d := range ds {
-		if v, err := a.Do(j.ctx("p"), d); !v.Ack || err != nil {
-			t.Errorf("%+v, %v", v, err)
-		}
+	if v, err := a.Do(j.ctx("p"), ds[0]); !v.Ack || err != nil {
+		t.Errorf("%+v, %v", v, err)
 	}
 	if !tried {
 		t.Error("no merge was tried meanwhile")
 	}
-	j.must(j.drainAll(a, ds))
-	j.whole(j.outcome())
 }

@@ -73,11 +73,12 @@ func (a *Aggregator) merge(ctx context.Context, d hayrick.Delivery) (Verdict, er
 		return Verdict{}, err
 	}
 	if !runs.ended() {
-		if !a.enter() {
+		takes, ok := a.enter(a.largestRow(ctx, m, u))
+		if !ok {
 			return Verdict{Again: memoryWait, Because: "as many merges are at work as memory allows"}, nil
 		}
 		runs, err = a.run(ctx, m, u, runs)
-		a.leave()
+		a.leave(takes)
 		if errors.Is(err, errLevelOpen) {
 			return Verdict{Ack: true, Because: err.Error()}, nil // who ends the level sends it again
 		}
@@ -149,6 +150,33 @@ func (a *Aggregator) unitOf(ctx context.Context, m *merging, d hayrick.Delivery)
 		return level, u, true, nil
 	}
 	return nil, u, false, nil
+}
+
+// largestRow is about how many bytes the rows of a merge have: of what it reads, the most
+// that they have on average in one file. What cannot be read counts for nothing here; the
+// merge says so.
+func (a *Aggregator) largestRow(ctx context.Context, m *merging, u unit) (most int64) {
+	if a.Memory <= 0 {
+		return 0
+	}
+	if u.level == levelRanges {
+		all, err := a.sortedRuns(ctx, m)
+		if err != nil {
+			return 0
+		}
+		for _, x := range all {
+			most = max(most, x.bytes/max(x.rows, 1))
+		}
+		return most
+	}
+	all, err := m.pinned(ctx, u.span)
+	if err != nil {
+		return 0
+	}
+	for _, in := range all {
+		most = max(most, in.Bytes/max(in.Rows, 1))
+	}
+	return most
 }
 
 // runs are the results of a merge: of its task and, after each that FAILED,
