@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"hayrick"
 	"hayrick/internal/durable"
 	"hayrick/manifest"
 )
@@ -108,13 +109,29 @@ func publish(ctx context.Context, outputURI, name string, fill func(*os.File) er
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("publish %s: %w", name, ofOne(explain(folder, err)))
+		return fmt.Errorf("publish %s: %w", name, ofOne(explain(folder, noFolder(folder, err))))
 	}
 	defer root.Close()
 	if err := durable.Publish(root, name, fill); err != nil {
 		return fmt.Errorf("publish %s: %w", name, ofOne(explain(folder, err)))
 	}
 	return nil
+}
+
+// noFolder is err of a folder that cannot be made, where that is because of what its path
+// says: trying again changes nothing.
+func noFolder(folder string, err error) error {
+	for _, x := range []error{fs.ErrNotExist, syscall.ENOTDIR, syscall.ENAMETOOLONG, syscall.ELOOP, syscall.EINVAL} {
+		if errors.Is(err, x) {
+			return fmt.Errorf("%w: %w", hayrick.ErrDenied, &hayrick.UserError{
+				What: folder + " cannot be made",
+				Hint: "make it, or make room for it, and run the same command again: it goes on where it stopped",
+				Exit: exitPermission,
+				Err:  err,
+			})
+		}
+	}
+	return err
 }
 
 // openOutput opens the folder of an output file called name.
