@@ -188,7 +188,7 @@ func TestKillsChangeNothing(t *testing.T) {
 
 // Merges that decode, on both levels and into partitions, are killed again and again,
 // each time when they have stored something more; the dataset is that of a run that
-// nobody disturbed.
+// nobody disturbed. One that had ended when it was killed is followed by another.
 func TestKilledMergesChangeNothing(t *testing.T) {
 	t.Parallel()
 	for name, output := range map[string][]string{
@@ -199,7 +199,7 @@ func TestKilledMergesChangeNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			job := "version: 1\nname: merged\nhandler: {builtin: noop, params: {items: 48, rows: 3}}\ninput: {items: true}\nbatch: {items: 2}\n" +
-				"merge: {fan_in: 2, by_count: true, target_rows: 16}\noutput: {uri: ./out/}\n"
+				"merge: {fan_in: 2, by_count: true, target_rows: 16}\noutput: {uri: ./out/$(run.id)/}\n"
 			args := []string{"run", "job.yaml", "--json", "-q"}
 			for _, s := range output {
 				args = append(args, "--set", s)
