@@ -404,15 +404,11 @@ func (a *Aggregator) decode(ctx context.Context, m *merging, span manifest.Span,
 		}
 	}
 	at.Schema, at.JobID, at.TaskID = schemaProgress, m.id, res.TaskID
-	temp, err := a.Temp()
+	temp, sum, n, done, err := a.some(ctx, m, inputs, at.Inputs, l)
 	if err != nil {
 		return err
 	}
 	defer temp.Close()
-	sum, n, done, err := a.some(ctx, m, inputs, at.Inputs, temp, l)
-	if err != nil {
-		return err
-	}
 	at.Inputs += n
 	over := at.Inputs == len(inputs)
 	if !over || len(at.Pieces) > 0 {
@@ -461,13 +457,86 @@ func (a *Aggregator) putRows(ctx context.Context, m *merging, res *manifest.Resu
 	return m.key.Rel(key), nil
 }
 
-// some merges inputs from one on into temp, as many as there is time for, and says how
-// many those were and how many bytes they had.
-func (a *Aggregator) some(ctx context.Context, m *merging, inputs []manifest.MergeInput, from int, temp manifest.Temp, l lent) (sum rows.Summary, n int, done int64, err error) {
+// some merges inputs from one on into a scratch file, the caller's to close, as many as
+// there is time for, and says how many those were and how many bytes they had.
+func (a *Aggregator) some(ctx context.Context, m *merging, inputs []manifest.MergeInput, from int, l lent) (temp manifest.Temp, sum rows.Summary, n int, done int64, err error) {
 	var total int64
 	for _, in := range inputs {
 		total += in.Rows
 	}
+	// Whatever is at fault with the inputs, decoding them names it, and so only that says
+	// what cannot be merged.
+	for _, way := range []func(context.Context, *merging, []manifest.MergeInput, int64, manifest.Temp, lent) (rows.Summary, int, int64, error){a.copied, a.decoded} {
+		if temp, err = a.Temp(); err != nil {
+			return nil, sum, 0, 0, err
+		}
+		if sum, n, done, err = way(ctx, m, inputs[from:], total, temp, l); err == nil {
+			return temp, sum, n, done, nil
+		}
+		temp.Close()
+		if !errors.Is(err, rows.ErrUncopied) && !unmergeable(err) {
+			break
+		}
+	}
+	return nil, sum, 0, 0, err
+}
+
+// copied is decoded where the pages of the inputs can mostly be copied as they are: all
+// bytes of a file are compared with its SHA-256, as ever, and the rows and the row hash
+// that the results.done files vouch for with what is read back, which is the one time
+// that it is decoded.
+func (a *Aggregator) copied(ctx context.Context, m *merging, inputs []manifest.MergeInput, total int64, temp manifest.Temp, l lent) (sum rows.Summary, n int, done int64, err error) {
+	c, err := rows.NewCopier(temp, m.schema, a.writerOptions(m, total))
+	if err != nil {
+		return sum, 0, 0, err
+	}
+	var want rows.Hash
+	var count int64
+	for _, in := range inputs {
+		if in.Rows > 0 {
+			if l.stops(done, in.Bytes, 2*done) {
+				break
+			}
+			if err := ctx.Err(); err != nil {
+				return sum, 0, 0, err
+			}
+			h, err := rows.ParseHash(in.RowHash)
+			if err != nil {
+				return sum, 0, 0, fmt.Errorf("%v: %w", err, hayrick.ErrCorrupt)
+			}
+			blob, err := a.Blobs.OpenAt(ctx, m.key.Abs(in.File))
+			if err != nil {
+				return sum, 0, 0, damaged(in.File, in.TaskID, err)
+			}
+			defer blob.Close()
+			r := reader{}
+			body, err := r.checked(blob, in)
+			if err != nil {
+				return sum, 0, 0, damaged(in.File, in.TaskID, err)
+			}
+			f, err := rows.Open(body, in.Bytes)
+			if err != nil {
+				return sum, 0, 0, err
+			}
+			if err := c.Add(f); err != nil {
+				return sum, 0, 0, err
+			}
+			want, count, done = want.Add(h), count+in.Rows, done+in.Bytes
+		}
+		n++
+	}
+	if sum, err = c.Close(); err != nil {
+		return sum, 0, 0, err
+	}
+	sum.RowHash = want
+	if sum.Rows > 0 {
+		err = rows.Verify(temp, sum.Bytes, count, want)
+	}
+	return sum, n, done, err
+}
+
+// decoded decodes inputs and encodes their rows anew.
+func (a *Aggregator) decoded(ctx context.Context, m *merging, inputs []manifest.MergeInput, total int64, temp manifest.Temp, l lent) (sum rows.Summary, n int, done int64, err error) {
 	// The hash of what is read back stands for that of what was written.
 	opts := a.writerOptions(m, total)
 	opts.Unhashed = m.readsBack()
@@ -481,7 +550,7 @@ func (a *Aggregator) some(ctx context.Context, m *merging, inputs []manifest.Mer
 	take := func(*rows.File) (func(*rows.Batch) error, error) {
 		return func(b *rows.Batch) error { return w.AppendBatch(b, 0, b.Rows) }, nil
 	}
-	for _, in := range inputs[from:] {
+	for _, in := range inputs {
 		if in.Rows > 0 {
 			if l.stops(done, in.Bytes, 2*done) {
 				break
@@ -626,9 +695,6 @@ func (r *reader) checked(blob manifest.Blob, in manifest.MergeInput) (io.ReaderA
 	if blob.Size() != in.Bytes {
 		return nil, fmt.Errorf("%d bytes, its results.done says %d: %w", blob.Size(), in.Bytes, hayrick.ErrCorrupt)
 	}
-	if r.buf == nil {
-		r.buf = make([]byte, 1<<20)
-	}
 	var body io.ReaderAt = blob
 	var sum [sha256.Size]byte
 	if in.Bytes <= wholeBytes {
@@ -641,6 +707,9 @@ func (r *reader) checked(blob manifest.Blob, in manifest.MergeInput) (io.ReaderA
 		}
 		body, sum = bytes.NewReader(b), sha256.Sum256(b)
 	} else {
+		if len(r.buf) < 1<<20 {
+			r.buf = make([]byte, 1<<20)
+		}
 		h := sha256.New()
 		n, err := io.CopyBuffer(h, io.NewSectionReader(blob, 0, in.Bytes), r.buf)
 		if err == nil && n != in.Bytes {

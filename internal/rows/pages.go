@@ -26,6 +26,15 @@ const (
 	pageHeaderV2     = 8 // {1 values, 4 encoding}
 )
 
+// pageAt is a page of a chunk.
+type pageAt struct {
+	at, header               int64 // its offset, and the length of its header
+	kind                     int16 // the field of the header that says more
+	compressed, uncompressed int64
+	values, encoding         int64
+	levels                   int64 // the encoding of the definition levels, in version 1
+}
+
 // chunkClaims is what a footer says of one column chunk.
 type chunkClaims struct {
 	from, size   int64 // where its pages lie
@@ -46,6 +55,11 @@ func claimsOf(c *metadata.ColumnChunkMetaData) chunkClaims {
 // entries of its dictionary. Here the sizes are held against the chunk's, the
 // entries against the bytes that must hold them, and the values against the rows.
 func checkPages(r io.ReaderAt, c chunkClaims) error {
+	return walkPages(r, c, func(pageAt) {})
+}
+
+// walkPages is checkPages, and calls each for every page.
+func walkPages(r io.ReaderAt, c chunkClaims, each func(pageAt)) error {
 	bad := func(what string, args ...any) error {
 		return fmt.Errorf("a page: %s: %w", fmt.Sprintf(what, args...), hayrick.ErrCorrupt)
 	}
@@ -94,6 +108,13 @@ func checkPages(r io.ReaderAt, c chunkClaims) error {
 		if id != pageHeaderDict {
 			values += count
 		}
+		levels := int64(0)
+		if id == pageHeaderV1 {
+			if levels, err = in.Int(3); err != nil {
+				return err
+			}
+		}
+		each(pageAt{at - n, n, id, compressed, uncompressed, count, encoding, levels})
 		at += compressed
 	}
 	if values != c.rows {

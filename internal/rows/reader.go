@@ -26,6 +26,7 @@ type File struct {
 	columns []source // one a field of schema
 	file    *file.Reader
 	source  *sourceReader
+	size    int64
 }
 
 // sourceReader remembers how the caller's reader failed, since the Parquet library
@@ -61,7 +62,7 @@ func Open(r io.ReaderAt, size int64) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{source: &sourceReader{ReaderAt: r}}
+	f := &File{source: &sourceReader{ReaderAt: r}, size: size}
 	err = corruptIfPanics(func() error { return f.open(size, footer) })
 	if err != nil {
 		return nil, fmt.Errorf("open parquet: %w", err)
@@ -217,6 +218,16 @@ func ReadSchema(r io.ReaderAt, size int64) (Schema, error) {
 		return Schema{}, err
 	}
 	return f.schema, nil
+}
+
+// guarded runs do, which reads the file; what failed is the reading, where that did,
+// whatever the library made of it.
+func (f *File) guarded(do func() error) error {
+	err := corruptIfPanics(do)
+	if err != nil && f.source.err != nil {
+		return f.source.err
+	}
+	return err
 }
 
 // corruptIfPanics runs f; a panic of the Parquet library is damage.

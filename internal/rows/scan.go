@@ -50,23 +50,15 @@ func (f *File) Rescan(want Schema, old *Scanner) (*Scanner, error) {
 	if want.Fields == nil {
 		want = f.schema
 	}
-	s := &Scanner{f: f, step: 1}
-	if old != nil && slices.Equal(old.batch.Schema.Fields, want.Fields) && old.batch.capacity() <= keptBytes {
-		old.batch.Reset()
-		s.batch, s.hasher, s.values = old.batch, old.hasher, old.values
-	} else {
-		s.batch, s.hasher, s.values = NewBatch(want), newBatchHasher(want), &valueScratch{}
-	}
+	s := f.columnsOf(want, old)
 	found := 0
-	for _, field := range want.Fields {
-		at := f.schema.Index(field.Name)
+	for i, at := range s.from {
 		if at >= 0 {
 			found++
-			if k := f.schema.Fields[at].Kind; k != field.Kind {
+			if field, k := want.Fields[i], f.schema.Fields[at].Kind; k != field.Kind {
 				return nil, &SchemaConflict{Column: field.Name, A: field.Kind, B: k}
 			}
 		}
-		s.from = append(s.from, at)
 	}
 	if found < len(f.schema.Fields) {
 		for _, field := range f.schema.Fields {
@@ -75,8 +67,23 @@ func (f *File) Rescan(want Schema, old *Scanner) (*Scanner, error) {
 			}
 		}
 	}
-	s.chunks = make([]file.ColumnChunkReader, len(s.from))
 	return s, nil
+}
+
+// columnsOf is Rescan of some columns, of the same kinds.
+func (f *File) columnsOf(want Schema, old *Scanner) *Scanner {
+	s := &Scanner{f: f, step: 1}
+	if old != nil && slices.Equal(old.batch.Schema.Fields, want.Fields) && old.batch.capacity() <= keptBytes {
+		old.batch.Reset()
+		s.batch, s.hasher, s.values = old.batch, old.hasher, old.values
+	} else {
+		s.batch, s.hasher, s.values = NewBatch(want), newBatchHasher(want), &valueScratch{}
+	}
+	for _, field := range want.Fields {
+		s.from = append(s.from, f.schema.Index(field.Name))
+	}
+	s.chunks = make([]file.ColumnChunkReader, len(s.from))
+	return s
 }
 
 // Next is the next batch, at least one row; it is valid until the next call. After
@@ -86,15 +93,12 @@ func (s *Scanner) Next() (*Batch, error) {
 	if s.err != nil {
 		return nil, s.err
 	}
-	s.err = corruptIfPanics(s.fill)
+	s.err = s.f.guarded(s.fill)
 	if s.err == nil && s.batch.Rows == 0 {
 		s.err = io.EOF
 	}
 	if s.err != nil {
 		s.close()
-		if s.f.source.err != nil {
-			s.err = s.f.source.err // what failed is the reading, whatever the library made of it
-		}
 		if s.err != io.EOF {
 			s.err = fmt.Errorf("scan parquet: %w", s.err)
 		}

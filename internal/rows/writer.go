@@ -273,7 +273,7 @@ func (w *Writer) writeGroup() error {
 		if err != nil {
 			return err
 		}
-		w.out, err = file.NewParquetWriterWithError(w.sink, root, file.WithWriterProps(w.properties()))
+		w.out, err = file.NewParquetWriterWithError(w.sink, root, file.WithWriterProps(properties(w.schema, w.group, w.opts.Dictionary)))
 		if err != nil {
 			return err
 		}
@@ -297,7 +297,8 @@ func (w *Writer) writeGroup() error {
 	return group.Close()
 }
 
-func (w *Writer) properties() *parquet.WriterProperties {
+// properties are those of files with the columns of a batch.
+func properties(s Schema, b *Batch, dictionary *bool) *parquet.WriterProperties {
 	props := []parquet.WriterProperty{
 		parquet.WithCompression(compress.Codecs.Zstd),
 		parquet.WithCompressionLevel(zstdLevel),
@@ -308,10 +309,10 @@ func (w *Writer) properties() *parquet.WriterProperties {
 		parquet.WithDictionaryPageSizeLimit(dictionaryBytes),
 		parquet.WithDictionaryDefault(false),
 	}
-	for i, f := range w.schema.Fields {
-		pays := dictionaryPays(&w.group.Cols[i], w.group.Rows)
-		if w.opts.Dictionary != nil {
-			pays = *w.opts.Dictionary && f.Kind != KindBool
+	for i, f := range s.Fields {
+		pays := dictionaryPays(&b.Cols[i], b.Rows)
+		if dictionary != nil {
+			pays = *dictionary && f.Kind != KindBool
 		}
 		if pays {
 			props = append(props, parquet.WithDictionaryPath(parquet.ColumnPath{f.Name}, true))
