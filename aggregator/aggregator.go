@@ -16,8 +16,8 @@ import (
 	"hayrick/manifest"
 )
 
-// Aggregator plans and runs the merge of a generation. All exported fields but Left, Memory
-// and Busy are required.
+// Aggregator plans and runs the merge of a generation. All exported fields but Left, Memory,
+// Cores and Busy are required.
 type Aggregator struct {
 	Store  *manifest.Store
 	State  State
@@ -35,6 +35,9 @@ type Aggregator struct {
 	// Memory is what the process may take, by which merges run fewer at a time and hold
 	// less each; 0 = nothing is said. One row must fit several times.
 	Memory int64
+	// Cores is how many merges may be at work at once where no Memory is given: more take
+	// memory and end no sooner. They wait for each other. 0 = nothing is said.
+	Cores int
 	// Busy is told when the first merge begins that decodes, and when the last one has
 	// ended: meanwhile most of what the process holds is rows. nil = nobody asks.
 	Busy func(bool)
@@ -44,6 +47,9 @@ type Aggregator struct {
 	busy int      // guarded by mu: merges that decode
 	// guarded by mu: the memory that those take, about
 	taken int64
+
+	once  sync.Once
+	turns chan struct{} // has one for each merge at work
 }
 
 const (
@@ -62,6 +68,20 @@ func (a *Aggregator) share() (merges int, hold int64) {
 	free := max(a.Memory-baseMemory, 0)
 	merges = int(max(free/mergeMemory, 1))
 	return merges, min(max(free/int64(merges)/5, leastSort), sortMemory)
+}
+
+// turn waits until there is a core for one more merge; done gives it back.
+func (a *Aggregator) turn(ctx context.Context) (done func(), err error) {
+	if a.Cores <= 0 || a.Memory > 0 {
+		return func() {}, nil
+	}
+	a.once.Do(func() { a.turns = make(chan struct{}, a.Cores) })
+	select {
+	case a.turns <- struct{}{}:
+		return func() { <-a.turns }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for a core: %w", ctx.Err())
+	}
 }
 
 // enter says whether one more merge may decode now, of rows that have up to about row

@@ -73,6 +73,11 @@ func (a *Aggregator) merge(ctx context.Context, d hayrick.Delivery) (Verdict, er
 		return Verdict{}, err
 	}
 	if !runs.ended() {
+		done, err := a.turn(ctx)
+		if err != nil {
+			return Verdict{}, err
+		}
+		defer done()
 		takes, ok := a.enter(a.largestRow(ctx, m, u))
 		if !ok {
 			return Verdict{Again: memoryWait, Because: "as many merges are at work as memory allows"}, nil

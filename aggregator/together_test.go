@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hayrick"
+	"hayrick/manifest"
 	"hayrick/mem"
 )
 
@@ -122,6 +123,35 @@ func TestMergeRenewsItsLease(t *testing.T) {
 		t.Error("somebody still waits to renew")
 	default:
 	}
+}
+
+// Where no memory is given, as many merges are at work as there are cores.
+func TestMergesWaitForACore(t *testing.T) {
+	j, a, ds := planned(t)
+	a.Cores = 1
+	ended, end := context.WithCancel(j.ctx("p"))
+	defer end()
+	waited := false
+	j.mem.Hook = hookAt(func(c mem.Call) bool { return strings.Contains(c.Key, "agg-0-1-0001") }, end) // its result is looked for
+	a.Temp = func() (manifest.Temp, error) {
+		if !waited {
+			waited = true
+			if _, err := a.Do(ended, ds[1]); err == nil || !strings.Contains(err.Error(), "wait for a core: context canceled") {
+				t.Errorf("the second at the same time: %v", err)
+			}
+		}
+		return j.temps.new()
+	}
+	for _, d := range ds {
+		if v, err := a.Do(j.ctx("p"), d); !v.Ack || err != nil {
+			t.Fatalf("%s: %+v, %v", d.TaskID, v, err)
+		}
+	}
+	if !waited {
+		t.Error("no merge was at work")
+	}
+	j.must(a.Advance(t.Context(), jobID, 0))
+	j.whole(j.outcome())
 }
 
 // One process runs merges of two jobs in turn, each with its own inputs.

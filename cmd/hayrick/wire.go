@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 
@@ -113,7 +114,7 @@ func (r *roles) work(scratch string) {
 	}
 	r.planner = &retryplanner.Planner{Store: r.manifests, Inputs: st, Queue: st, World: c.world, Log: c.log, Scratch: scratch}
 	r.aggregator = &aggregator.Aggregator{
-		Store: r.manifests, State: st, Queue: st, Blobs: st, Output: st, World: c.world, Log: c.log, CodeVersion: codeVersion(), Memory: int64(c.memoryMax), Busy: c.collectMore,
+		Store: r.manifests, State: st, Queue: st, Blobs: st, Output: st, World: c.world, Log: c.log, CodeVersion: codeVersion(), Memory: int64(c.memoryMax), Cores: runtime.GOMAXPROCS(0), Busy: c.collectMore,
 		Temp: func() (manifest.Temp, error) { return unnamedFile(scratch) },
 	}
 }
