@@ -178,7 +178,7 @@ type Merge struct {
 	RowGroup    int64 `json:"row_group_rows"`       // rows a row group
 	PartBytes   Bytes `json:"part_bytes,omitempty"` // a dataset of parts of about so many bytes; 0 = one part
 	Dictionary  *bool `json:"dictionary,omitempty"` // force dictionaries on or off; nil = where they pay
-	ReadBack    *bool `json:"read_back,omitempty"`  // verify every merged file by reading it again; nil = where its bytes pass through here
+	ReadBack    *bool `json:"read_back,omitempty"`  // verify every merged file by reading it again; nil = where its bytes pass through here; copied pages always are
 }
 
 // Budget is what a run may cost; it is paused before it passes that.

@@ -1,7 +1,7 @@
 // Package aggregator merges the results of a generation into one verified dataset.
 //
 //	plan    results.done of every task -> unified schema, tree, inputs by SHA-256   commit
-//	level 1 decodes consecutive results into healthy row groups                     tasks
+//	level 1 makes healthy row groups of consecutive results: pages are copied, or made anew   tasks
 //	above   footers only; the root copies each byte of a row group once             no decoding
 //	end     outcome-<g>.json with the aggregation manifest                          commit
 //	after   published folder: parts, lists, _SUCCESS                                views

@@ -394,8 +394,8 @@ func (u unit) input(m *merging) string {
 
 // decode merges the rows of a span of inputs into one file of the unified schema
 // and fills in res, from where earlier attempts came to. What is read must be the bytes,
-// rows and row hash that its results.done vouches for; what is written is read back and
-// must have their sum. errHandedBack: what was done of it is saved.
+// rows and row hash that its results.done vouches for, by itself or, where pages are
+// copied, in sum; what is written is read back and must have their sum. errHandedBack: what was done of it is saved.
 func (a *Aggregator) decode(ctx context.Context, m *merging, span manifest.Span, res *manifest.Result) error {
 	inputs, err := m.pinned(ctx, span)
 	if err != nil {

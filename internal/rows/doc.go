@@ -8,6 +8,7 @@
 //	Hash     of a multiset of rows: adding is commutative, so the order in which
 //	         rows are written, merged or read does not matter
 //	Writer   rows or batches -> a Parquet file, with counts and digests
+//	Copier   Parquet files -> one, by their pages where these are sound
 //	File     a Parquet file -> batches, in the columns of any wider schema
 //	Compact  one level of a Parquet footer, for those who edit without decoding
 //
