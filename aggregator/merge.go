@@ -495,6 +495,16 @@ func (a *Aggregator) copied(ctx context.Context, m *merging, inputs []manifest.M
 	if err != nil {
 		return sum, 0, 0, err
 	}
+	open := map[*rows.File]manifest.Blob{} // those that are too large to be held whole
+	release := func(held func(*rows.File) bool) {
+		for f, blob := range open {
+			if !held(f) {
+				blob.Close()
+				delete(open, f)
+			}
+		}
+	}
+	defer release(func(*rows.File) bool { return false })
 	var want rows.Hash
 	var count int64
 	for _, in := range inputs {
@@ -509,23 +519,17 @@ func (a *Aggregator) copied(ctx context.Context, m *merging, inputs []manifest.M
 			if err != nil {
 				return sum, 0, 0, fmt.Errorf("%v: %w", err, hayrick.ErrCorrupt)
 			}
-			blob, err := a.Blobs.OpenAt(ctx, m.key.Abs(in.File))
-			if err != nil {
-				return sum, 0, 0, damaged(in.File, in.TaskID, err)
-			}
-			defer blob.Close()
-			r := reader{}
-			body, err := r.checked(blob, in)
-			if err != nil {
-				return sum, 0, 0, damaged(in.File, in.TaskID, err)
-			}
-			f, err := rows.Open(body, in.Bytes)
+			f, blob, err := a.openChecked(ctx, m, in)
 			if err != nil {
 				return sum, 0, 0, err
+			}
+			if blob != nil {
+				open[f] = blob
 			}
 			if err := c.Add(f); err != nil {
 				return sum, 0, 0, err
 			}
+			release(c.Holds)
 			want, count, done = want.Add(h), count+in.Rows, done+in.Bytes
 		}
 		n++
@@ -538,6 +542,30 @@ func (a *Aggregator) copied(ctx context.Context, m *merging, inputs []manifest.M
 		err = rows.Verify(temp, sum.Bytes, count, want)
 	}
 	return sum, n, done, err
+}
+
+// openChecked opens an input all bytes of which are the named ones, and the blob that it
+// is read from, the caller's to close; nil = it is in memory.
+func (a *Aggregator) openChecked(ctx context.Context, m *merging, in manifest.MergeInput) (*rows.File, manifest.Blob, error) {
+	blob, err := a.Blobs.OpenAt(ctx, m.key.Abs(in.File))
+	if err != nil {
+		return nil, nil, damaged(in.File, in.TaskID, err)
+	}
+	r := reader{}
+	body, err := r.checked(blob, in)
+	if err != nil {
+		blob.Close()
+		return nil, nil, damaged(in.File, in.TaskID, err)
+	}
+	if body != io.ReaderAt(blob) {
+		blob.Close()
+		blob = nil
+	}
+	f, err := rows.Open(body, in.Bytes)
+	if err != nil && blob != nil {
+		blob.Close()
+	}
+	return f, blob, err
 }
 
 // decoded decodes inputs and encodes their rows anew.

@@ -88,13 +88,18 @@ func NewCopier(w io.Writer, s Schema, opts WriterOptions) (*Copier, error) {
 	}, nil
 }
 
-// Add takes the rows of a file, whose reader is used until Close. After an ErrUncopied,
-// now or later, what was written is of no use.
+// Add takes the rows of a file, whose reader is used as long as the Copier holds it.
+// After an ErrUncopied, now or later, what was written is of no use.
 func (c *Copier) Add(f *File) error {
 	if c.err == nil {
 		c.err = corruptIfPanics(func() error { return c.add(f) })
 	}
 	return c.failed()
+}
+
+// Holds says that not all rows of a file are written yet.
+func (c *Copier) Holds(f *File) bool {
+	return slices.ContainsFunc(c.parts, func(p part) bool { return p.File == f })
 }
 
 func (c *Copier) failed() error {
