@@ -19,7 +19,7 @@ test: ## all tests, no network, no account
 	$(GO) test ./...
 
 race: ## the core under the race detector (needs gcc)
-	CGO_ENABLED=1 $(GO) test -race -short $(CORE)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m $(CORE)
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
