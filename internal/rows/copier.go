@@ -138,6 +138,9 @@ func (c *Copier) add(f *File) error {
 		if p.rows > 2*c.opts.GroupRows || size > 2*c.opts.GroupBytes {
 			return uncopied("a row group of %d rows", p.rows)
 		}
+		if size > pageBytes*p.rows { // a page holds one: encoding is bounded by what a row takes, and nothing else
+			return uncopied("rows of %d bytes", size/max(p.rows, 1))
+		}
 		// The cut that is nearer to what a row group is to have.
 		full := c.rows+p.rows/2 > c.opts.GroupRows || c.bytes+size > c.opts.GroupBytes
 		if p.rows == 0 {

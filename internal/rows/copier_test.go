@@ -323,6 +323,7 @@ func TestCopierRefuses(t *testing.T) {
 	plain, _ := write(t, columnsAt(1, ints, 9000), WriterOptions{Dictionary: &no})
 	small, _ := write(t, columnsAt(1, ints, 500), WriterOptions{Dictionary: &no})
 	forced, _ := write(t, columnsAt(1, ints, 9000), WriterOptions{Dictionary: yes()})
+	huge, _ := encode(t, fields("s:string"), WriterOptions{Dictionary: &no}, []Row{{{"s", strings.Repeat("x", 300<<10)}}, {{"s", strings.Repeat("y", 300<<10)}}})
 	for name, x := range map[string]struct {
 		schema Schema
 		opts   WriterOptions
@@ -335,6 +336,7 @@ func TestCopierRefuses(t *testing.T) {
 		"a dictionary":           {ints, WriterOptions{}, [][]byte{forced, forced}, true},
 		"dictionaries asked for": {ints, WriterOptions{Dictionary: yes()}, [][]byte{plain}, true},
 		"row groups too large":   {ints, WriterOptions{GroupRows: 4000}, [][]byte{plain}, true},
+		"huge rows":              {fields("s:string"), WriterOptions{}, [][]byte{huge}, true},
 		"another kind":           {Schema{Fields: []Field{{"i", KindTime}}}, WriterOptions{}, [][]byte{plain}, true},
 		"a column too many":      {Schema{Fields: []Field{{"j", KindInt}}}, WriterOptions{}, [][]byte{plain}, true},
 	} {
