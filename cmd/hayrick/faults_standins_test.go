@@ -84,7 +84,7 @@ type machine struct {
 }
 
 func startMachine(t *testing.T, st backend, timing ratelimit.Timing, clock hayrick.Clock, scratch string) *machine {
-	c := &cli{world: hayrick.RealWorld("process-1"), log: slog.New(slog.DiscardHandler)}
+	c := &cli{environment: environment{get: func(string) string { return "" }}, world: hayrick.RealWorld("process-1"), log: slog.New(slog.DiscardHandler)}
 	c.world.Clock = clock
 	c.world.Go = sim.InOrder
 	r := on(c, st, timing)
