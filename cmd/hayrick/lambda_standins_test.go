@@ -430,7 +430,7 @@ handler: {builtin: noop, params: {items: %d, rows: %d}}
 input: {items: true}
 batch: {items: 1}
 run: {lease: 10s}
-merge: {fan_in: %d, by_count: true}
+merge: {fan_in: %d, by_count: true, dictionary: true} # pages are not copied, which would take no time
 output: {uri: %s/out/$(run.id)/}
 `, items, rows, items, l.store), 0o644))
 	run := l.submit(dir, "job.yaml")
