@@ -34,7 +34,12 @@ func childDuckDB(args []string) (any, error) {
 // childDuckCopy is `child duckcopy <dir> <out>`: DuckDB merges the files of an ended job,
 // in their order.
 func childDuckCopy(args []string) (any, error) {
-	files, err := endedFiles(args[0])
+	return duckCopy(args[0], args[1], "")
+}
+
+// duckCopy has DuckDB write what it makes of the files of an ended job to out.
+func duckCopy(dir, out, how string) (any, error) {
+	files, err := endedFiles(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +49,7 @@ func childDuckCopy(args []string) (any, error) {
 	}
 	defer db.Close()
 	start, cpu := time.Now(), cpuSeconds()
-	_, err = db.Exec(fmt.Sprintf("COPY (FROM read_parquet(%s)) TO %s (FORMAT parquet, COMPRESSION zstd)", sqlList(files), sqlText(args[1])))
+	_, err = db.Exec(fmt.Sprintf("COPY (FROM read_parquet(%s)%s) TO %s (FORMAT parquet, COMPRESSION zstd)", sqlList(files), how, sqlText(out)))
 	return aggregated{Seconds: time.Since(start).Seconds(), CPU: cpuSeconds() - cpu}, err
 }
 

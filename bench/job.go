@@ -423,19 +423,7 @@ func endedFiles(dir string) ([]string, error) {
 
 // childDuckUnique is `child duckunique <dir> <out>`: the same by DuckDB.
 func childDuckUnique(args []string) (any, error) {
-	files, err := endedFiles(args[0])
-	if err != nil {
-		return nil, err
-	}
-	db, err := sql.Open("duckdb", "")
-	if err != nil {
-		return nil, err
-	}
-	defer db.Close()
-	start, cpu := time.Now(), cpuSeconds()
-	_, err = db.Exec(fmt.Sprintf(`COPY (FROM read_parquet(%s) QUALIFY row_number() OVER (PARTITION BY uri ORDER BY seq) = 1 ORDER BY uri) TO %s (FORMAT parquet, COMPRESSION zstd)`,
-		sqlList(files), sqlText(args[1])))
-	return aggregated{Seconds: time.Since(start).Seconds(), CPU: cpuSeconds() - cpu}, err
+	return duckCopy(args[0], args[1], " QUALIFY row_number() OVER (PARTITION BY uri ORDER BY seq) = 1 ORDER BY uri")
 }
 
 // childDuckSame is `child ducksame <a> <b>`: DuckDB reads the same rows, in the same

@@ -106,17 +106,7 @@ func (c *Coordinator) convert(ctx context.Context, s Submission, src *source) (e
 
 // writeLines writes what an object holds as JSON lines.
 func (c *Coordinator) writeLines(ctx context.Context, w io.Writer, body io.Reader, uri string, o records.Options) error {
-	if _, ok := body.(io.ReaderAt); o.Format == "parquet" && !ok {
-		whole, err := c.scratchFile("parquet")
-		if err != nil {
-			return err
-		}
-		defer whole.Close()
-		if _, err := io.Copy(whole, body); err != nil {
-			return fmt.Errorf("read the input %s: %w", uri, err)
-		}
-		body = whole
-	}
+	o.Scratch = func() (records.Scratch, error) { return c.scratchFile("parquet") }
 	err := records.Write(ctx, w, body, o)
 	if p := (*records.Problem)(nil); err != nil && !errors.As(err, &p) {
 		return fmt.Errorf("read the input %s: %w", uri, err)

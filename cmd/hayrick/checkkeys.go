@@ -213,17 +213,7 @@ func (k *keyCheck) read(ctx context.Context, r io.Reader, name string) error {
 func eachRecord(ctx context.Context, in hayrick.Input, r io.Reader, name string, fn func(line int64, record []byte) error) error {
 	o, needed := coordinator.ConversionOf(in, name)
 	if needed {
-		if o.Format == "parquet" && !readsAnywhere(r) { // its end says where what is: it is fetched first, as a submission does
-			whole, err := unnamedFile(os.TempDir())
-			if err != nil {
-				return err
-			}
-			defer whole.Close()
-			if _, err := io.Copy(whole, r); err != nil {
-				return fmt.Errorf("read the input %s: %w", name, err)
-			}
-			r = whole
-		}
+		o.Scratch = func() (records.Scratch, error) { return unnamedFile(os.TempDir()) }
 		o.Places = o.Format != "jsonl"
 		out, pipe := io.Pipe()
 		done := make(chan struct{})
@@ -269,16 +259,6 @@ func eachRecord(ctx context.Context, in hayrick.Input, r io.Reader, name string,
 			return nil
 		}
 	}
-}
-
-// readsAnywhere says that r is a file, and no pipe.
-func readsAnywhere(r io.Reader) bool {
-	if f, ok := r.(*os.File); ok {
-		info, err := f.Stat()
-		return err == nil && info.Mode().IsRegular()
-	}
-	_, ok := r.(io.ReaderAt)
-	return ok
 }
 
 // readLine appends a line, with its end.

@@ -252,6 +252,26 @@ func (r *roles) blockResults(ctx context.Context, k *coordinator.Known, m *manif
 	})
 }
 
+// groupResults calls fn for the results of a group that are there, in task order.
+func (r *roles) groupResults(ctx context.Context, k *coordinator.Known, generation int, g manifest.Group, fn func(manifest.Result)) error {
+	m, err := r.manifests.Members(ctx, k.Plan.JobID, generation, g)
+	if err != nil {
+		return err
+	}
+	for n := range m.Blocks() {
+		results, err := r.blockResults(ctx, k, m, n)
+		if err != nil {
+			return err
+		}
+		for _, res := range results {
+			if res != nil {
+				fn(*res)
+			}
+		}
+	}
+	return nil
+}
+
 func (r *roles) failureLines(ctx context.Context, res manifest.Result, fn func(manifest.FailureLine) error) error {
 	if res.Failures == nil {
 		return nil

@@ -166,20 +166,8 @@ func (r *roles) eachResult(ctx context.Context, k *coordinator.Known, fn func(ma
 		if g.Name == hayrick.GroupAggregation {
 			continue
 		}
-		m, err := r.manifests.Members(ctx, k.Plan.JobID, generations[i], g)
-		if err != nil {
+		if err := r.groupResults(ctx, k, generations[i], g, fn); err != nil {
 			return err
-		}
-		for n := range m.Blocks() {
-			results, err := r.blockResults(ctx, k, m, n)
-			if err != nil {
-				return err
-			}
-			for _, res := range results {
-				if res != nil {
-					fn(*res)
-				}
-			}
 		}
 	}
 	return nil

@@ -215,23 +215,10 @@ func (r *roles) recount(ctx context.Context, k *coordinator.Known, t *tally) err
 		return nil
 	}
 	g := &t.Groups[len(t.Groups)-1] // it has one: there is a group
-	m, err := r.manifests.Members(ctx, k.Plan.JobID, k.Generation, *group)
-	if err != nil {
-		return err
-	}
-	for n := range m.Blocks() {
-		results, err := r.blockResults(ctx, k, m, n)
-		if err != nil {
-			return err
-		}
-		for _, res := range results {
-			if res != nil {
-				g.Done++
-				g.Failed += int64(res.Failed)
-			}
-		}
-	}
-	return nil
+	return r.groupResults(ctx, k, k.Generation, *group, func(res manifest.Result) {
+		g.Done++
+		g.Failed += int64(res.Failed)
+	})
 }
 
 // storeExists keeps verbs that look, and workers, from making an empty store where

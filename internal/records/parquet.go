@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/memory"
@@ -35,6 +36,17 @@ func writeParquet(ctx context.Context, w io.Writer, src io.Reader, o Options) (e
 			err = damaged(p)
 		}
 	}()
+	if !readsAnywhere(src) && o.Scratch != nil {
+		whole, err := o.Scratch()
+		if err != nil {
+			return err
+		}
+		defer whole.Close()
+		if _, err := io.Copy(whole, &watched{ctx, src}); err != nil {
+			return err
+		}
+		src = whole
+	}
 	at, ok := src.(parquet.ReaderAtSeeker)
 	if !ok {
 		return fmt.Errorf("read %s: a Parquet file is read from its end", o.Name)
@@ -166,4 +178,14 @@ func rowsAtOnce(f *file.Reader) int64 {
 		}
 	}
 	return n
+}
+
+// readsAnywhere says that r has an end to begin with: a file, and no pipe.
+func readsAnywhere(r io.Reader) bool {
+	if f, ok := r.(*os.File); ok {
+		info, err := f.Stat()
+		return err == nil && info.Mode().IsRegular()
+	}
+	_, ok := r.(parquet.ReaderAtSeeker)
+	return ok
 }

@@ -27,7 +27,17 @@ type Options struct {
 	Limit     int64    // only the first n records; 0 = all
 	Most      int64    // the longest record, in bytes
 	Places    bool     // each line begins with the line (of Parquet, the row) that its record begins on, and a tab; not of jsonl
-	Check     Check    // of jsonl: nil = the lines are not looked at, and blank ones and those behind the limit stay
+	// Scratch makes a file for an input that is read from its end and comes without one, as
+	// over a network; nil = there is none, and Write refuses such an input.
+	Scratch func() (Scratch, error)
+	Check   Check // of jsonl: nil = the lines are not looked at, and blank ones and those behind the limit stay
+}
+
+// Scratch is a file that is gone when it is closed.
+type Scratch interface {
+	io.ReadWriteSeeker
+	io.ReaderAt
+	io.Closer
 }
 
 // Check says what is wrong with a JSON line, "" for nothing, and at which of its bytes,

@@ -329,11 +329,7 @@ func (p part) plain(field Field, want *schema.Column) (*pagesOf, error) {
 
 // copy writes the chunks one behind the other as one.
 func (c *Copier) copy(chunk *metadata.ColumnChunkMetaDataBuilder, i int, all []*pagesOf) error {
-	pageIndex, err := c.index.GetColumnIndexBuilder(i)
-	if err != nil {
-		return err
-	}
-	offsets, err := c.index.GetOffsetIndexBuilder(i)
+	pageIndex, offsets, err := c.indexes(i)
 	if err != nil {
 		return err
 	}
@@ -487,6 +483,16 @@ func (c *Copier) decode(left Schema) error {
 	return nil
 }
 
+// indexes are what takes the page indexes of a column of the row group in the making.
+func (c *Copier) indexes(i int) (metadata.ColumnIndexBuilder, *metadata.OffsetIndexBuilder, error) {
+	pages, err := c.index.GetColumnIndexBuilder(i)
+	if err != nil {
+		return nil, nil, err
+	}
+	offsets, err := c.index.GetOffsetIndexBuilder(i)
+	return pages, offsets, err
+}
+
 // encode writes a column as a Writer does it.
 func (c *Copier) encode(chunk *metadata.ColumnChunkMetaDataBuilder, i int, col *Column, props *parquet.WriterProperties) error {
 	path := chunk.Descr().Path()
@@ -494,11 +500,7 @@ func (c *Copier) encode(chunk *metadata.ColumnChunkMetaDataBuilder, i int, col *
 	if err != nil {
 		return err
 	}
-	pageIndex, err := c.index.GetColumnIndexBuilder(i)
-	if err != nil {
-		return err
-	}
-	offsets, err := c.index.GetOffsetIndexBuilder(i)
+	pageIndex, offsets, err := c.indexes(i)
 	if err != nil {
 		return err
 	}
