@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
@@ -23,7 +25,7 @@ const (
 	groupRows  = 4096
 )
 
-// writeParquet makes a record of each row, in the file's order: numbers as they are,
+// writeParquet makes a record of each row, rows and columns in the file's order: numbers as they are,
 // binary as base64, times as text, what is null as null. src can be read at any place,
 // an *os.File for one.
 func writeParquet(ctx context.Context, w io.Writer, src io.Reader, o Options) (err error) {
@@ -67,7 +69,7 @@ func writeParquet(ctx context.Context, w io.Writer, src io.Reader, o Options) (e
 		return damaged(err)
 	}
 	defer records.Release()
-	if err := keyColumn(records.Schema(), o); err != nil {
+	if err := errors.Join(oneOfAName(records.Schema().Fields(), o), keyColumn(records.Schema(), o)); err != nil {
 		return err
 	}
 	out := &sink{w: bufio.NewWriterSize(w, 256<<10), o: o, ctx: ctx}
@@ -89,6 +91,24 @@ func writeParquet(ctx context.Context, w io.Writer, src io.Reader, o Options) (e
 // borrowed is a file that its reader does not close.
 type borrowed struct{ parquet.ReaderAtSeeker }
 
+// oneOfAName checks that no two columns of the file, or of a struct in it, have one name:
+// an object has room for one of them.
+func oneOfAName(fields []arrow.Field, o Options) error {
+	seen := map[string]bool{}
+	for _, f := range fields {
+		if seen[f.Name] {
+			return &Problem{Name: o.Name, What: fmt.Sprintf("two columns are named %q", f.Name), Hint: "rename one of them; an item is an object, and has each name once"}
+		}
+		seen[f.Name] = true
+		if nested, ok := f.Type.(arrow.NestedType); ok {
+			if err := oneOfAName(nested.Fields(), o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // keyColumn checks that there is a column for the key.
 func keyColumn(schema *arrow.Schema, o Options) error {
 	if o.Key == "" || schema.HasField(o.Key) {
@@ -101,40 +121,35 @@ func keyColumn(schema *arrow.Schema, o Options) error {
 	return noColumn(o, 0, names)
 }
 
-// rows writes each row as one JSON object. What of floating point JSON does not have,
-// NaN and the infinities, is null, and what is whole is 1.0: a handler that passes it on
-// passes on a float, as the column is.
+// rows writes each row as one JSON object, its columns in the order of the file.
 func (s *sink) rows(rec arrow.RecordBatch) error {
-	var line bytes.Buffer
-	enc := json.NewEncoder(&line)
-	enc.SetEscapeHTML(false)
-	row := map[string]any{}
+	row := rowWriter{names: map[string][]byte{}}
+	row.enc = json.NewEncoder(&row.line)
+	row.enc.SetEscapeHTML(false)
 	for i := range int(rec.NumRows()) {
-		line.Reset()
+		row.line.Reset()
+		var label []byte
+		row.line.WriteByte('{')
 		for j, col := range rec.Columns() {
-			v := col.GetOneForMarshal(i)
-			if arrow.IsFloating(col.DataType().ID()) {
-				v = floating(v)
+			at, err := row.member(j, rec.ColumnName(j), col, i)
+			if err != nil {
+				return fmt.Errorf("write row %d as JSON: %w", s.n+1, err)
 			}
-			row[rec.ColumnName(j)] = v
-		}
-		var bad *Problem
-		if err := enc.Encode(row); err != nil {
-			bad = &Problem{Name: s.o.Name, What: fmt.Sprintf("row %d has a value that JSON does not have (%v)", s.n+1, err),
-				Hint: "leave NaN and infinities out of lists and structs, or write them as null"}
-		} else if s.o.Key != "" {
-			if why := noLabel(row[s.o.Key]); why != "" {
-				bad = noKey(s.o, 0, fmt.Sprintf("row %d: ", s.n+1), why)
+			if rec.ColumnName(j) == s.o.Key {
+				label = row.line.Bytes()[at:]
 			}
 		}
-		if bad != nil {
-			if err := s.bad(bad); err != nil {
-				return err
+		row.line.WriteByte('}')
+		if s.o.Key != "" {
+			if why := noLabel(label); why != "" {
+				if err := s.bad(noKey(s.o, 0, fmt.Sprintf("row %d: ", s.n+1), why)); err != nil {
+					return err
+				}
+				continue
 			}
-			continue
 		}
 		s.begin(int(s.n) + 1)
-		s.w.Write(bytes.TrimSuffix(line.Bytes(), []byte("\n")))
+		s.w.Write(row.line.Bytes())
 		if err := s.end(); err != nil {
 			return err
 		}
@@ -142,23 +157,102 @@ func (s *sink) rows(rec arrow.RecordBatch) error {
 	return nil
 }
 
-// floating is a number of a column of floats as JSON that says so.
-func floating(v any) any {
-	if _, named := v.(string); named { // "NaN", "+Inf"
-		return nil
-	}
-	b, err := json.Marshal(v)
-	if err != nil || v == nil || bytes.ContainsAny(b, ".e") {
-		return v
-	}
-	return json.RawMessage(append(b, ".0"...))
+// rowWriter makes the JSON of one row after another.
+type rowWriter struct {
+	line  bytes.Buffer
+	enc   *json.Encoder     // to line
+	names map[string][]byte // of columns and of what is in them, as JSON
 }
 
-// noLabel says why a value labels no record; "" = it does.
-func noLabel(v any) string {
-	b, err := json.Marshal(v)
+// member writes the j-th member of an object and says where its value begins.
+func (x *rowWriter) member(j int, name string, col arrow.Array, i int) (at int, err error) {
+	if j > 0 {
+		x.line.WriteByte(',')
+	}
+	quoted, known := x.names[name]
+	if !known {
+		at := x.line.Len()
+		if err := x.plain(name); err != nil {
+			return 0, err
+		}
+		x.names[name] = bytes.Clone(x.line.Bytes()[at:])
+	} else {
+		x.line.Write(quoted)
+	}
+	x.line.WriteByte(':')
+	at = x.line.Len()
+	return at, x.value(col, i)
+}
+
+// value writes one value. What is in a list or a struct is written as it would be in a
+// column of its own: in the order of the file, and a map as a list of key and value.
+func (x *rowWriter) value(col arrow.Array, i int) error {
+	if col.IsNull(i) {
+		return x.plain(nil)
+	}
+	switch a := col.(type) {
+	case array.ListLike:
+		x.line.WriteByte('[')
+		from, to := a.ValueOffsets(i)
+		for k := from; k < to; k++ {
+			if k > from {
+				x.line.WriteByte(',')
+			}
+			if err := x.value(a.ListValues(), int(k)); err != nil {
+				return err
+			}
+		}
+		x.line.WriteByte(']')
+		return nil
+	case *array.Struct:
+		x.line.WriteByte('{')
+		for j, f := range a.DataType().(*arrow.StructType).Fields() {
+			if _, err := x.member(j, f.Name, a.Field(j), i); err != nil {
+				return err
+			}
+		}
+		x.line.WriteByte('}')
+		return nil
+	case *array.Dictionary:
+		return x.value(a.Dictionary(), a.GetValueIndex(i))
+	}
+	v := col.GetOneForMarshal(i)
+	if !arrow.IsFloating(col.DataType().ID()) {
+		return x.plain(v)
+	}
+	// What of floating point JSON does not have, NaN and the infinities, is null, and
+	// what is whole is 1.0: a handler that passes it on passes on a float, as the column is.
+	switch f := v.(type) {
+	case string: // "NaN", "+Inf"
+		return x.plain(nil)
+	case float32: // half precision, too
+		if math.IsNaN(float64(f)) || math.IsInf(float64(f), 0) {
+			return x.plain(nil)
+		}
+	}
+	at := x.line.Len()
+	if err := x.plain(v); err != nil {
+		return err
+	}
+	if !bytes.ContainsAny(x.line.Bytes()[at:], ".e") {
+		x.line.WriteString(".0")
+	}
+	return nil
+}
+
+// plain writes what JSON has a word for.
+func (x *rowWriter) plain(v any) error {
+	if err := x.enc.Encode(v); err != nil {
+		return err
+	}
+	x.line.Truncate(x.line.Len() - 1) // the newline
+	return nil
+}
+
+// noLabel says why a value, as JSON, labels no record; "" = it does.
+func noLabel(b []byte) string {
 	switch {
-	case err != nil || len(b) == 0 || b[0] == 'n':
+	case len(b) == 0 || b[0] == 'n':
 		return "null"
 	case string(b) == `""`:
 		return "empty"

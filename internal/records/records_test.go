@@ -226,9 +226,9 @@ func TestParquet(t *testing.T) {
 		}
 		i := 0
 		for line := range bytes.Lines(out.Bytes()) {
-			want := fmt.Sprintf(`{"id":%d,"raw":"%s","s":"row <%d>","x":%s}`, int64(math.MaxInt64)-int64(i), b64(byte(i)), i, number(float64(i)/2))
+			want := fmt.Sprintf(`{"id":%d,"x":%s,"s":"row <%d>","raw":"%s"}`, int64(math.MaxInt64)-int64(i), number(float64(i)/2), i, b64(byte(i)))
 			if i%3 == 0 {
-				want = fmt.Sprintf(`{"id":%d,"raw":"%s","s":null,"x":null}`, int64(math.MaxInt64)-int64(i), b64(byte(i)))
+				want = fmt.Sprintf(`{"id":%d,"x":null,"s":null,"raw":"%s"}`, int64(math.MaxInt64)-int64(i), b64(byte(i)))
 			}
 			if got := strings.TrimSpace(string(line)); got != want {
 				t.Fatalf("row %d: %s, want %s", i, got, want)
@@ -251,6 +251,54 @@ func TestParquet(t *testing.T) {
 				t.Fatalf("cut at %d: no error", cut)
 			}
 		}
+	}
+}
+
+// What is in lists, structs and maps is what it would be in a column: a whole float is
+// one, NaN is null, and names stand in the order of the file. A name stands once.
+func TestParquetNested(t *testing.T) {
+	float, half := arrow.PrimitiveTypes.Float64, arrow.FixedWidthTypes.Float16
+	field := func(name string, of arrow.DataType) arrow.Field {
+		return arrow.Field{Name: name, Type: of, Nullable: true}
+	}
+	point := arrow.StructOf(field("z", float), field("a", arrow.BinaryTypes.String), field("h", half))
+	fields := []arrow.Field{
+		field("pts", arrow.ListOf(point)), field("by", arrow.MapOf(arrow.BinaryTypes.String, arrow.PrimitiveTypes.Float32)),
+		field("deep", arrow.ListOf(arrow.ListOf(float))), field("id", arrow.BinaryTypes.String),
+	}
+	const rows = `[
+		{"id": "x", "pts": [{"z": 1, "a": "<b>", "h": 2}, null, {"z": 1.5, "a": null, "h": "NaN"}], "by": [{"key": "k", "value": 3}, {"key": "b", "value": 1e30}], "deep": [[1, 2.5], [], null]},
+		{"id": "y", "pts": [], "by": null, "deep": [[100]]}]`
+	const want = `{"pts":[{"z":1.0,"a":"<b>","h":2.0},null,{"z":1.5,"a":null,"h":null}],"by":[{"key":"k","value":3.0},{"key":"b","value":1e+30}],"deep":[[1.0,2.5],[],null],"id":"x"}
+{"pts":[],"by":null,"deep":[[100.0]],"id":"y"}
+`
+	write := func(fields []arrow.Field, rows string) []byte {
+		schema := arrow.NewSchema(fields, nil)
+		rec, _, err := array.RecordFromJSON(memory.DefaultAllocator, schema, strings.NewReader(rows))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var file bytes.Buffer
+		w, err := pqarrow.NewFileWriter(schema, &file, nil, pqarrow.DefaultWriterProps())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(w.Write(rec), w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return file.Bytes()
+	}
+	var out bytes.Buffer
+	if err := Write(t.Context(), &out, bytes.NewReader(write(fields, rows)), Options{Name: "x", Format: "parquet", Key: "id"}); err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != want {
+		t.Errorf("%s, want\n%s", out.String(), want)
+	}
+	err := Write(t.Context(), io.Discard, bytes.NewReader(write([]arrow.Field{field("a", float), field("a", half)}, `[]`)), Options{Name: "x", Format: "parquet"})
+	var p *Problem
+	if !errors.As(err, &p) || p.What != `two columns are named "a"` {
+		t.Errorf("two columns of one name: %v", err)
 	}
 }
 
