@@ -10,6 +10,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -53,6 +54,9 @@ func writeParquet(ctx context.Context, w io.Writer, src io.Reader, o Options) (e
 	if !ok {
 		return fmt.Errorf("read %s: a Parquet file is read from its end", o.Name)
 	}
+	if p := notParquet(at, o); p != nil {
+		return p
+	}
 	props := parquet.NewReaderProperties(memory.DefaultAllocator)
 	props.BufferedStreamEnabled = true
 	f, err := file.NewParquetReader(borrowed{at}, file.WithReadProps(props))
@@ -86,6 +90,51 @@ func writeParquet(ctx context.Context, w io.Writer, src io.Reader, o Options) (e
 		return damaged(err)
 	}
 	return out.w.Flush()
+}
+
+// notParquet names content that is something else, by how it begins; what only does
+// not read as Parquet is left to the library.
+func notParquet(at io.ReaderAt, o Options) *Problem {
+	buf := make([]byte, 64)
+	n, err := at.ReadAt(buf, 0)
+	head := buf[:n]
+	switch {
+	case err != nil && err != io.EOF, bytes.HasPrefix(head, []byte("PAR1")):
+		return nil
+	case len(head) == 0:
+		return &Problem{Name: o.Name, What: "it is empty, and a Parquet file without a row is not", Hint: "fetch or make it again"}
+	case bytes.HasPrefix(head, []byte("PARE")):
+		return &Problem{Name: o.Name, What: "the Parquet file is encrypted", Hint: "write it without encryption"}
+	case bytes.HasPrefix(head, []byte("\x1f\x8b")), bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")):
+		return &Problem{Name: o.Name, What: "it is compressed as a whole", Hint: "decompress it: Parquet is compressed inside"}
+	}
+	o.Packed = "none"
+	if p := Refuse(bufio.NewReader(bytes.NewReader(head)), o); p != nil {
+		return p
+	}
+	line, _, _ := strings.Cut(strings.TrimPrefix(string(head), "\ufeff"), "\n")
+	line = strings.TrimRight(strings.ToValidUTF8(line, ""), "\r")
+	if line == "" || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' }) {
+		return nil
+	}
+	p := &Problem{Name: o.Name, What: fmt.Sprintf("it is no Parquet file: it begins with %q", cut(line, 20)), Hint: "write the input.format that it has"}
+	switch {
+	case strings.HasPrefix(strings.TrimSpace(line), "{"):
+		p.Hint = "if it is JSON lines, write input.format: jsonl"
+	case strings.Contains(line, "\t"):
+		p.Hint = "if it is text with tabs, write input.format: tsv"
+	case strings.Contains(line, ","):
+		p.Hint = "if it is CSV, write input.format: csv"
+	}
+	return p
+}
+
+// cut is at most the first n characters of s.
+func cut(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n]) + "..."
+	}
+	return s
 }
 
 // borrowed is a file that its reader does not close.
