@@ -12,6 +12,7 @@
 //	throttled, after slowing down    hayrick.ErrThrottled
 //	404                              hayrick.ErrNotFound; of the bucket, table or queue: a *hayrick.UserError
 //	403                              a *hayrick.UserError, exit 5, that names the right and the place; of an object hayrick.ErrDenied too
+//	another 4xx, to a publisher      the same: asking again changes nothing until a person has
 //	no credentials, or bad ones      a *hayrick.UserError, exit 5
 //
 // The SDK repeats what fails in transit, with a token bucket and, when throttled, at

@@ -149,6 +149,23 @@ func undecided(err error) bool {
 	}
 }
 
+// passing are the words for what another request may not meet, among those that come with
+// a 4xx: bytes that were damaged or late on their way, and parts that a cleaner removed.
+var passing = []string{"BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidPart", "RequestTimeout", "RequestTimeoutException"}
+
+// forGood says that the service has understood a request and does not carry it out: the
+// same request gets the same answer until a person has changed something.
+func forGood(err error) bool {
+	s, c := status(err), code(err)
+	switch {
+	case s < 400 || s >= 500 || undecided(err), slices.Contains(passing, c), strings.Contains(c, "Throttl"), throttles.IsErrorThrottle(err).Bool():
+		return false
+	case s == http.StatusPreconditionFailed, errors.Is(err, hayrick.ErrNotFound), errors.Is(err, hayrick.ErrCorrupt):
+		return false
+	}
+	return true
+}
+
 // unknown is err, marked as undecided where it is.
 func unknown(err error) error {
 	if undecided(err) && !errors.Is(err, hayrick.ErrUnknown) {

@@ -98,3 +98,52 @@ func TestDeliveredReadsOnlyOurs(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A publisher that S3 answers what the next request changes nothing of hears that it is
+// its own trouble, with what to do; of anything else it asks again.
+func TestAPublisherThatS3DoesNotServe(t *testing.T) {
+	s, theirs := &Store{name: "lab"}, object{"theirs", "out/part-0.parquet"}
+	for _, c := range []struct {
+		status int
+		code   string
+		exit   int // 0: it is tried again
+		hint   string
+	}{
+		{http.StatusBadRequest, "InvalidRequest", 5, "bucket theirs"},
+		{http.StatusBadRequest, "InvalidArgument", 5, "bucket theirs"},
+		{http.StatusBadRequest, "KMS.DisabledException", 5, "encryption"},
+		{http.StatusBadRequest, "EntityTooLarge", 5, "bucket theirs"},
+		{http.StatusMethodNotAllowed, "MethodNotAllowed", 5, "bucket theirs"},
+		{http.StatusNotFound, "NoSuchBucket", 4, "make the bucket"},
+		{http.StatusBadRequest, "InvalidBucketName", 2, "output.uri"},
+		{http.StatusMovedPermanently, "PermanentRedirect", 4, "output.uri"},
+		{http.StatusBadRequest, "RequestTimeout", 0, ""},
+		{http.StatusBadRequest, "BadDigest", 0, ""},
+		{http.StatusBadRequest, "InvalidPart", 0, ""},
+		{http.StatusBadRequest, "ThrottlingException", 0, ""},
+		{http.StatusBadRequest, "KMS.ThrottlingException", 0, ""},
+		{http.StatusTooManyRequests, "TooManyRequests", 0, ""},
+		{http.StatusRequestTimeout, "RequestTimeout", 0, ""},
+		{http.StatusConflict, "OperationAborted", 0, ""},
+		{http.StatusPreconditionFailed, "PreconditionFailed", 0, ""},
+		{http.StatusNotFound, "NoSuchUpload", 0, ""},
+		{http.StatusInternalServerError, "InternalError", 0, ""},
+		{http.StatusServiceUnavailable, "SlowDown", 0, ""},
+	} {
+		said := s.output(unknown(reply(c.status, c.code)), theirs)
+		var user *hayrick.UserError
+		known := errors.As(said, &user)
+		if known != (c.exit != 0) || errors.Is(said, hayrick.ErrDenied) != known {
+			t.Errorf("%d %s: %v", c.status, c.code, said)
+		} else if known && (user.Exit != c.exit || !strings.Contains(user.Hint, c.hint)) {
+			t.Errorf("%d %s: exit %d, %s", c.status, c.code, user.Exit, user.Hint)
+		}
+	}
+	// No answer at all is tried again. A bucket of the store that is gone is the trouble of all.
+	if err := s.output(unknown(errors.New("connection reset")), theirs); errors.Is(err, hayrick.ErrDenied) {
+		t.Error(err)
+	}
+	if err := s.output(unknown(reply(http.StatusNotFound, "NoSuchBucket")), object{"lab", "out/a"}); errors.Is(err, hayrick.ErrDenied) {
+		t.Error(err)
+	}
+}

@@ -129,9 +129,24 @@ func (s *Store) OpenOutput(ctx context.Context, outputURI, name string) (io.Read
 }
 
 // output is err for a published object: it names the bucket where that is at fault, and
-// the next step where it may not be written.
+// the next step where it may not be written. What asking again does not change is
+// hayrick.ErrDenied, and the trouble of who publishes there.
 func (s *Store) output(err error, o object) error {
-	return s.refused(inBucket(err, o.bucket, s.purpose(o, forOutput)), o, forOutput)
+	err = s.refused(inBucket(err, o.bucket, s.purpose(o, forOutput)), o, forOutput)
+	var u *hayrick.UserError
+	switch {
+	case errors.As(err, &u):
+		if o.bucket == s.name || errors.Is(err, hayrick.ErrDenied) || u.Exit == exitCredentials {
+			return err // the store's as a whole, or said already
+		}
+		return &hayrick.UserError{What: u.What, Hint: u.Hint, Exit: u.Exit, Err: fmt.Errorf("%w: %w", hayrick.ErrDenied, err)}
+	case !forGood(err):
+		return err
+	}
+	return &hayrick.UserError{
+		What: fmt.Sprintf("S3 does not take what is to be published as %s", o), Exit: exitCredentials, Err: fmt.Errorf("%w: %w", hayrick.ErrDenied, err),
+		Hint: fmt.Sprintf("mend what S3 says of the bucket %s (its encryption, lock and policies), and run the same command again: it goes on where it stopped", o.bucket),
+	}
 }
 
 // RemoveOutput deletes an object of an output folder; one that is gone is no error.
