@@ -35,6 +35,9 @@ type Options struct {
 	// Inputs reads the pinned input again; nil: it is not looked at. An input that has
 	// changed since is noted, not broken: the promise is about what was run.
 	Inputs Inputs
+	// Copier makes the copies of inputs again, with Deep; nil: copies are not compared with
+	// what they were made of. One that differs is noted, not broken, for the same reason.
+	Copier Copier
 	// Progress hears how far the walk is, from one goroutine; may be nil.
 	Progress func(Progress)
 }
@@ -94,6 +97,7 @@ type auditor struct {
 
 	// What the walk adds up.
 	ledger  ledger
+	copies  copies           // of inputs, made again
 	tasks   int64            // worker tasks so far
 	inputs  inputs           // of the aggregation plan at hand
 	pinned  []*inputs        // of all aggregation plans, beside the tasks
@@ -138,6 +142,7 @@ func (a *auditor) walk(ctx context.Context) error {
 	if a.unvouched > 0 {
 		a.note("%s covered by no digest yet: a change in there is seen only where it contradicts something else", count(a.unvouched, "commit is", "commits are"))
 	}
+	a.noteCopies()
 	if a.unread > 0 {
 		a.note("the input is not what was run any more, which proves nothing against the results: %s, the first: %v",
 			count(a.unread, "batch cannot be read again", "batches cannot be read again"), a.why)

@@ -1,7 +1,10 @@
 package audit
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"iter"
 	"strings"
 
@@ -48,9 +51,53 @@ func (a *auditor) readInputs(ctx context.Context) error {
 		// A clone has no digest of its own; its batches have.
 		if _, ok := a.hash(ctx, rel, in.SHA256, in.Length()); ok {
 			a.checked.Data++
+			a.copyAgain(ctx, in)
 		}
 	}
 	return a.err
+}
+
+// copies counts what became of making copies again.
+type copies struct {
+	differ, not       int64 // from what they are today; and not made
+	different, notWhy string
+}
+
+// copyAgain makes the copy of an input again, and compares.
+func (a *auditor) copyAgain(ctx context.Context, in manifest.InputID) {
+	if !a.Deep || a.Copier == nil || in.SHA256 == "" || a.err != nil {
+		return
+	}
+	name := cmp.Or(in.URI, "the handler's list")
+	sha, err := a.Copier.CopyAgain(ctx, a.plan, in)
+	var user *hayrick.UserError
+	switch {
+	case err == nil && sha == in.SHA256:
+		a.checked.Copies++
+	case err == nil:
+		if a.copies.differ++; a.copies.differ == 1 {
+			a.copies.different = name
+		}
+	case ctx.Err() == nil && (errors.As(err, &user) || unreadable(err) || errors.Is(err, hayrick.ErrInputChanged) ||
+		errors.Is(err, hayrick.ErrNotFound) || errors.Is(err, hayrick.ErrDenied)):
+		if a.copies.not++; a.copies.not == 1 {
+			a.copies.notWhy = fmt.Sprintf("%s: %v", name, err)
+		}
+	default:
+		a.err = fmt.Errorf("make the copy of %s again: %w", name, err)
+	}
+}
+
+// noteCopies says which copies were not compared with what they were made of, or are not
+// what they would be today.
+func (a *auditor) noteCopies() {
+	if n := a.copies.differ; n > 0 {
+		a.note("made again today, %s otherwise than when the run was submitted, the first: that of %s; the items are those of the copy. Another version of hayrick may make it otherwise; else the file was changed and kept its size and time",
+			count(n, "copy of the input comes out", "copies of inputs come out"), a.copies.different)
+	}
+	if n := a.copies.not; n > 0 {
+		a.note("%s not compared with what it was made of, the first: %s", count(n, "copy of the input was", "copies of inputs were, each,"), a.copies.notWhy)
+	}
 }
 
 // reading is how far the batches of the initial group have come in the inputs.

@@ -1,6 +1,9 @@
 package audit_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -89,5 +92,52 @@ func TestAFolderOfInputs(t *testing.T) {
 	w.mem.Damage(key, append(w.mem.Snapshot()[key], "{}\n"...))
 	if r := w.audit(false); r.Proven || r.Findings[0].Key != job.Rel(key) {
 		t.Errorf("a damaged list: %+v", r.Findings)
+	}
+}
+
+// copier makes a copy again, or cannot.
+type copier struct {
+	sha string
+	err error
+}
+
+func (c copier) CopyAgain(context.Context, manifest.Plan, manifest.InputID) (string, error) {
+	return c.sha, c.err
+}
+
+// An audit that goes deep makes copies again. That one comes out otherwise, or that it
+// cannot be made, is told and breaks nothing: the promise is about what was run. A store
+// that does not answer ends the audit.
+func TestCopiesAreMadeAgain(t *testing.T) {
+	w := build(t, copied(true))
+	sha := w.plan.Input[0].SHA256
+	down := errors.New("connection refused")
+	for _, c := range []struct {
+		copier
+		line, note string
+		end        error
+	}{
+		{copier{sha: sha}, "5 files decoded, 1 copy of the input made again; ", "", nil},
+		{copier{sha: "0"}, "5 files decoded; ", "the first: that of ./users.jsonl; the items are those of the copy", nil},
+		{copier{err: fmt.Errorf("open: %w", hayrick.ErrInputChanged)}, "5 files decoded; ", "1 copy of the input was not compared with what it was made of, the first: ./users.jsonl: open: input changed", nil},
+		{copier{err: &hayrick.UserError{What: "standard input is read once"}}, "5 files decoded; ", "./users.jsonl: standard input is read once", nil},
+		{copier{err: down}, "", "", down},
+	} {
+		o := w.options()
+		o.Deep, o.Copier = true, c.copier
+		r, err := audit.Run(t.Context(), o)
+		if !errors.Is(err, c.end) || c.end == nil && err != nil {
+			t.Errorf("%+v: %v", c.copier, err)
+			continue
+		}
+		notes := strings.Join(r.Notes, "\n")
+		if err == nil && (!r.Proven || !strings.Contains(r.Line, c.line) || !strings.Contains(notes, c.note) || (notes == "") != (c.note == "")) {
+			t.Errorf("%+v: proven %v\n%s\n%s", c.copier, r.Proven, r.Line, notes)
+		}
+	}
+	o := w.options()
+	o.Copier = copier{err: down}
+	if r, err := audit.Run(t.Context(), o); err != nil || !r.Proven {
+		t.Errorf("not deep: %v", err)
 	}
 }

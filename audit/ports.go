@@ -28,6 +28,15 @@ type Inputs interface {
 	OpenInput(ctx context.Context, jobID string, b manifest.Batch) (io.ReadCloser, error)
 }
 
+// Copier makes once more what the store holds of an input that does not stand there as
+// it is: JSON lines of a CSV file, a shuffled input, a copy that was asked for.
+type Copier interface {
+	// CopyAgain returns the SHA-256 that the copy in, of the run of p, has when it is made
+	// today. A *hayrick.UserError, ErrInputChanged, ErrNotFound, ErrDenied: what it was made of
+	// is not there as it was, or cannot be read, or was there to be read once.
+	CopyAgain(ctx context.Context, p manifest.Plan, in manifest.InputID) (sha256 string, err error)
+}
+
 // Lister names the runs of the store, of which several may publish in one folder.
 type Lister interface {
 	Jobs(ctx context.Context) ([]string, error)

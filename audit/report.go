@@ -100,6 +100,7 @@ type Checked struct {
 	Views     int64 `json:"views"`
 	Published int64 `json:"published"`
 	Inputs    int64 `json:"input_batches"` // read again
+	Copies    int64 `json:"input_copies"`  // made again, and found equal
 	Bytes     int64 `json:"bytes"`
 }
 
@@ -161,6 +162,9 @@ func (r *Report) conclude() {
 		rows += "; hashes equal"
 		if r.Deep {
 			rows += fmt.Sprintf(", %s decoded", count(r.Rows.Decoded, "file", "files"))
+			if r.Checked.Copies > 0 {
+				rows += fmt.Sprintf(", %s made again", count(r.Checked.Copies, "copy of the input", "copies of inputs"))
+			}
 		}
 	} else {
 		items += fmt.Sprintf(" + %d without an end", n.Open)

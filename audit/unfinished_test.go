@@ -163,34 +163,40 @@ func TestInputChangedSince(t *testing.T) {
 	}
 }
 
+// copied is a story whose input was copied into the store; a clone has no digest.
+func copied(withDigest bool) story {
+	s := tiny()
+	var key string
+	var users []byte
+	s.onBatches = initial(func(bs []manifest.Batch) []manifest.Batch {
+		for i := range bs {
+			bs[i].Object = manifest.StoreScheme + "input/" + strings.Repeat("a", 12) + "-users.jsonl"
+		}
+		key = job.Prefix() + strings.TrimPrefix(bs[0].Object, manifest.StoreScheme)
+		return bs
+	})
+	s.onPlan = func(p *manifest.Plan) {
+		p.Input[0].Object = manifest.StoreScheme + job.Rel(key)
+		for o := range int64(s.items) {
+			users = append(append(users, record(o)...), '\n')
+			if o%2 == 1 || o == 4 {
+				users = append(users, " \n"...)
+			}
+		}
+		if withDigest {
+			p.Input[0].SHA256 = manifest.SHA256(users)
+		}
+	}
+	s.copy = func() (string, []byte) { return key, users }
+	return s
+}
+
 // A copy of the input in the store is an object like any other.
 func TestInputCopyIsGuarded(t *testing.T) {
 	for name, withDigest := range map[string]bool{"copy": true, "clone": false} {
-		s := tiny()
-		var key string
-		var users []byte
-		s.onBatches = initial(func(bs []manifest.Batch) []manifest.Batch {
-			for i := range bs {
-				bs[i].Object = manifest.StoreScheme + "input/" + strings.Repeat("a", 12) + "-users.jsonl"
-			}
-			key = job.Prefix() + strings.TrimPrefix(bs[0].Object, manifest.StoreScheme)
-			return bs
-		})
-		s.onPlan = func(p *manifest.Plan) {
-			p.Input[0].Object = manifest.StoreScheme + job.Rel(key)
-			for o := range int64(s.items) {
-				users = append(append(users, record(o)...), '\n')
-				if o%2 == 1 || o == 4 {
-					users = append(users, " \n"...)
-				}
-			}
-			if withDigest {
-				p.Input[0].SHA256 = manifest.SHA256(users)
-			}
-		}
-		s.copy = func() (string, []byte) { return key, users }
-		w := build(t, s)
+		w := build(t, copied(withDigest))
 		clean(t, w.audit(true))
+		key, users := w.copy()
 		for i := range users {
 			if !withDigest && users[i] == ' ' && users[i+1] == '\n' || !withDigest && i > 0 && users[i-1] == ' ' && users[i] == '\n' {
 				continue // between batches, where nothing is run

@@ -85,23 +85,26 @@ func (c *Coordinator) convert(ctx context.Context, s Submission, src *source) (e
 	if !needed || src.spool != nil {
 		return nil
 	}
-	body, err := c.openSource(ctx, src)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	if err := c.spoolFrom(ctx, src, func(w io.Writer) error {
-		if err := c.writeLines(ctx, w, body, src.id.URI, o); err != nil {
-			return err
-		}
-		return c.unchanged(ctx, src, "read")
-	}); err != nil {
+	if err := c.spoolFrom(ctx, src, func(w io.Writer) error { return c.converted(ctx, w, src, o) }); err != nil {
 		return err
 	}
 	if src.size == 0 && !src.member {
 		return noItems(src, s.Definition.Input.Format)
 	}
 	return nil
+}
+
+// converted writes an object as JSON lines, if it still is what was pinned.
+func (c *Coordinator) converted(ctx context.Context, w io.Writer, src *source, o records.Options) error {
+	body, err := c.openSource(ctx, src)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if err := c.writeLines(ctx, w, body, src.id.URI, o); err != nil {
+		return err
+	}
+	return c.unchanged(ctx, src, "read")
 }
 
 // writeLines writes what an object holds as JSON lines.

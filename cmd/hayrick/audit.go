@@ -3,10 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"hayrick"
 	"hayrick/audit"
+	"hayrick/coordinator"
+	"hayrick/manifest"
 )
 
 func auditCommand(c *cli) *cobra.Command {
@@ -18,8 +23,10 @@ func auditCommand(c *cli) *cobra.Command {
 again, and name whatever differs, is missing or is a stranger. The first line is the
 proof; exit 3 when there is none: the run has not SUCCEEDED, or a finding is "broken".
 Views, strangers and leftovers are told and change nothing: exit 0. Nothing is
-written, not to the store either.`,
-		Example:     "  hayrick audit\n  hayrick audit --deep @backfill     decode every row too",
+written, not to the store either. --deep decodes every row of every file, and makes
+the copies of inputs again (CSV as JSON lines, a shuffled input), where what they were
+made of is there unchanged: a shuffle needs room in the folder of temporary files.`,
+		Example:     "  hayrick audit\n  hayrick audit --deep @backfill     decode every row too, make copies again",
 		Annotations: endsWith(exitUnwell, exitNotFound),
 		Args:        arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -30,7 +37,7 @@ written, not to the store either.`,
 			return runAudit(cmd.Context(), c, refOf(args), deep, which)
 		},
 	}
-	cmd.Flags().BoolVar(&deep, "deep", false, "decode every row of every file too")
+	cmd.Flags().BoolVar(&deep, "deep", false, "decode every row of every file, and make the copies of inputs again")
 	cmd.Flags().IntVar(&generation, "generation", 0, "prove this generation rather than the current one; those before it are walked too")
 	return cmd
 }
@@ -50,9 +57,13 @@ func runAudit(ctx context.Context, c *cli, ref string, deep bool, generation *in
 	if err != nil {
 		return err
 	}
+	scratch := filepath.Join(os.TempDir(), "hayrick-audit-"+c.world.NewAttemptID())
+	defer os.Remove(scratch) // what lies in it has no name
 	rep, err := audit.Run(ctx, audit.Options{
-		Generation: generation,
-		Store:      r.manifests, JobID: id, World: c.world, Blobs: store, Deep: deep, Output: store, Inputs: store, Lister: store,
+		Generation: generation, Copier: &copier{store: r.manifests, coordinator: &coordinator.Coordinator{
+			Store: r.manifests, Sources: noClones{store.(planStore)}, Lister: store, World: c.world, Log: c.log, Scratch: scratch,
+		}},
+		Store: r.manifests, JobID: id, World: c.world, Blobs: store, Deep: deep, Output: store, Inputs: store, Lister: store,
 	})
 	if err != nil {
 		return err
@@ -66,6 +77,28 @@ func runAudit(ctx context.Context, c *cli, ref string, deep bool, generation *in
 		err = ended(exitUnwell)
 	}
 	return err
+}
+
+// copier makes copies of inputs again for an audit.
+type copier struct {
+	store       *manifest.Store
+	coordinator *coordinator.Coordinator
+	def         *hayrick.JobDefinition // of the run; nil: not read yet
+}
+
+// CopyAgain returns the SHA-256 of the copy of an input, made today.
+func (x *copier) CopyAgain(ctx context.Context, p manifest.Plan, in manifest.InputID) (string, error) {
+	if x.def == nil {
+		def, err := x.store.Definition(ctx, p)
+		if err != nil {
+			return "", err
+		}
+		x.def = &def
+	}
+	return x.coordinator.CopyAgain(ctx, coordinator.Submission{
+		Definition: *x.def, Folder: p.Job.Folder,
+		Check: func(record []byte) (string, int) { return damage(record, *x.def) },
+	}, p.JobID, in)
 }
 
 func (c *cli) sayAudit(rep audit.Report) {
