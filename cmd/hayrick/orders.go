@@ -44,7 +44,9 @@ func resumeCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "resume [run]", Short: "Go on with an unfinished run, paused or not, until it has ended", Args: arguments(0, 1),
 		Long: `Go on with an unfinished run (the latest when none is named), paused or not, in this
-process until it has ended. One that was paused by its budget goes on with a higher one.`,
+process until it has ended. One that was paused by its budget goes on with a higher one.
+Any other key of its job file stays what it is until the run has ended: hayrick cancel it,
+then hayrick redrive it with --set.`,
 		Example:     "  hayrick resume\n  hayrick resume @backfill --strict\n  hayrick resume @ --budget 50",
 		Annotations: endsWith(exitUnwell, exitNotFound, exitBudget, exitConflict),
 		RunE: func(cmd *cobra.Command, args []string) error {

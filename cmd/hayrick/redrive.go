@@ -166,6 +166,10 @@ func runRedrive(ctx context.Context, c *cli, ref string, o redriveOptions) error
 	if o.code == "" && p.Items > 0 {
 		c.newCode(short, r, k.Plan, *ask.definitionOr(k), func(dir string) string { return "Add --code " + dir + " to take it as it is now" })
 	}
+	if n := p.ByClass[hayrick.ClassBadItem]; n > 0 && o.code == "" {
+		c.mustTell("%s %s of class %s: the lines are read as they were, so that what was wrong with them still is. Mended in the input, they are items of a new run: %s",
+			c.paint(red, "warning:"), count(n, "item"), hayrick.ClassBadItem, c.again(k.Plan))
+	}
 	if o.dry {
 		return c.sayRedrive(p, "would open", o)
 	}

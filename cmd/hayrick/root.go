@@ -99,6 +99,12 @@ or by @name (the latest run of that job).`,
 	root.SetErr(c.err)
 	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if cmd.Name() == "resume" && err.Error() == "unknown flag: --set" {
+			return &hayrick.UserError{
+				What: "a run keeps its job file until it has ended, but for --budget and --wall",
+				Hint: "hayrick cancel <run>, then hayrick redrive <run> --set KEY=VALUE runs what had no end with the change; what is ok stays ok",
+			}
+		}
 		return &hayrick.UserError{What: err.Error(), Hint: cmd.CommandPath() + " --help lists the flags"}
 	})
 	f := root.PersistentFlags()
