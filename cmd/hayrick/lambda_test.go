@@ -13,7 +13,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -439,6 +441,17 @@ func TestZip(t *testing.T) {
 	}
 	if z.Bytes != int64(len(a)) || z.Bytes > 25<<20 {
 		t.Errorf("%d bytes, said %d", len(a), z.Bytes)
+	}
+	page, err := os.ReadFile("../../docs/lambda.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mib int64
+	if m := regexp.MustCompile("hayrick infra zip .*; about ([0-9]+) MiB").FindSubmatch(page); m != nil {
+		mib, _ = strconv.ParseInt(string(m[1]), 10, 64)
+	}
+	if off := mib<<20 - z.Bytes; off > 2<<20 || off < -2<<20 {
+		t.Errorf("docs/lambda.md says about %d MiB, and it has %.1f", mib, float64(z.Bytes)/(1<<20))
 	}
 	info, err := buildinfo.ReadFile(boot)
 	if err != nil || info.Path != "hayrick/cmd/hayrick" {
