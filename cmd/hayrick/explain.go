@@ -101,7 +101,7 @@ func runExplain(ctx context.Context, c *cli, ref string, o explainOptions) error
 	case o.task != "" || o.batch != "":
 		return e.batch(ctx, o.task, o.batch)
 	}
-	return e.run()
+	return e.run(ctx)
 }
 
 // explaining is one run with its history.
@@ -121,7 +121,27 @@ func (e *explaining) opener(group string) (manifest.RetryPlan, *manifest.Control
 	return p, manifest.Opening(e.k.Orders, p.Generation)
 }
 
-func (e *explaining) run() error {
+// merges is how many tasks the merge of a generation has; 0 where it has no plan.
+func (e *explaining) merges(ctx context.Context, generation int) (n int64, err error) {
+	p := e.k.Aggregation
+	if generation < e.k.Generation {
+		plan, _, err := e.manifests.AggregationPlan(ctx, e.k.Plan.JobID, generation)
+		if err != nil && !errors.Is(err, hayrick.ErrNotFound) {
+			return 0, err
+		}
+		p = &plan
+	}
+	if p != nil {
+		for _, g := range []*manifest.Group{p.Group, p.Ranges} {
+			if g != nil {
+				n += g.Tasks
+			}
+		}
+	}
+	return n, nil
+}
+
+func (e *explaining) run(ctx context.Context) (err error) {
 	id := e.k.Plan.JobID
 	state := func(group string) string {
 		if e.k.Open != nil && e.k.Open.Name == group {
@@ -135,8 +155,8 @@ func (e *explaining) run() error {
 			State: state(p.Next), Because: coordinator.WhyGroup(p, manifest.Opening(e.k.Orders, p.Generation))}
 		if p.Group == nil {
 			x.Group = hayrick.GroupAggregation
-			if a := e.k.Aggregation; a != nil && p.Generation == e.k.Generation && a.Group != nil {
-				x.Tasks = a.Group.Tasks
+			if x.Tasks, err = e.merges(ctx, p.Generation); err != nil {
+				return err
 			}
 			x.State = state(hayrick.GroupAggregation)
 			if p.Generation == e.k.Generation && e.k.Outcome == nil {
