@@ -87,7 +87,7 @@ const (
 // Run bounds the execution.
 type Run struct {
 	MaxParallel   int      `json:"max_parallel"`    // tasks at once in this process
-	ItemsInFlight int      `json:"items_in_flight"` // items at once in one task
+	ItemsInFlight int      `json:"items_in_flight"` // items at once in one task; a program has handler.processes
 	TaskTimeout   Duration `json:"task_timeout"`    // an attempt checkpoints and hands back after this
 	ItemTimeout   Duration `json:"item_timeout"`    // one try of one item
 	Lease         Duration `json:"lease"`           // of a claim

@@ -27,12 +27,14 @@ func TestCopyAgain(t *testing.T) {
 		body string
 		set  func(d *hayrick.JobDefinition)
 	}{
-		"csv":      {"a.csv", csv, func(d *hayrick.JobDefinition) { d.Input.URI, d.Input.Format = "a.csv", "csv" }},
-		"copy":     {"a.jsonl", "{\"did\":1}\n", func(d *hayrick.JobDefinition) { d.Input.URI, d.Input.Snapshot = "a.jsonl", "copy" }},
-		"folder":   {"in/b.jsonl.gz", packed.String(), func(d *hayrick.JobDefinition) { d.Input.URI = "in/" }},
-		"pattern":  {"in/b.csv", csv, func(d *hayrick.JobDefinition) { d.Input.URI, d.Input.Format = "in/*.csv", "csv" }},
-		"listing":  {"in/b.csv", csv, func(d *hayrick.JobDefinition) { d.Input.URI, d.Input.Format, d.Input.Key = "in/", FormatFiles, "name" }},
-		"shuffled": {"a.csv", csv, func(d *hayrick.JobDefinition) { d.Input.URI, d.Input.Format, d.Batch.Order = "a.csv", "csv", hayrick.OrderShuffle }},
+		"csv":     {"a.csv", csv, func(d *hayrick.JobDefinition) { d.Input.URI, d.Input.Format = "a.csv", "csv" }},
+		"copy":    {"a.jsonl", "{\"did\":1}\n", func(d *hayrick.JobDefinition) { d.Input.URI, d.Input.Snapshot = "a.jsonl", "copy" }},
+		"folder":  {"in/b.jsonl.gz", packed.String(), func(d *hayrick.JobDefinition) { d.Input.URI = "in/" }},
+		"pattern": {"in/b.csv", csv, func(d *hayrick.JobDefinition) { d.Input.URI, d.Input.Format = "in/*.csv", "csv" }},
+		"listing": {"in/b.csv", csv, func(d *hayrick.JobDefinition) { d.Input.URI, d.Input.Format, d.Input.Key = "in/", FormatFiles, "name" }},
+		"shuffled": {"a.csv", csv, func(d *hayrick.JobDefinition) {
+			d.Input.URI, d.Input.Format, d.Batch.Order = "a.csv", "csv", hayrick.OrderShuffle
+		}},
 		"shuffled folder": {"in/b.jsonl.gz", packed.String(), func(d *hayrick.JobDefinition) {
 			d.Input.URI, d.Batch.Order, d.Input.Limit = "in/", hayrick.OrderShuffle, 1
 		}},

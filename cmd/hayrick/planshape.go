@@ -60,6 +60,15 @@ type planShape struct {
 	copied    bool
 }
 
+// itemsAtOnce is how many items of a task are at work at once. What a program takes at
+// once it says when it is ready, 1 where it does not; what is sent ahead waits.
+func itemsAtOnce(def hayrick.JobDefinition) int {
+	if len(def.Handler.Exec) > 0 {
+		return max(def.Handler.Processes, 1)
+	}
+	return max(def.Run.ItemsInFlight, 1)
+}
+
 // job is the run as the cost package counts it.
 func (s planShape) job(a assumption) cost.Job {
 	items, tasks := s.found.Items, max(s.found.Tasks, 1)
@@ -68,7 +77,7 @@ func (s planShape) job(a assumption) cost.Job {
 		parallel = min(parallel, int64(a.atOnce))
 	}
 	inTask := (items + tasks - 1) / tasks
-	inFlight := min(int64(max(s.def.Run.ItemsInFlight, 1)), inTask)
+	inFlight := min(int64(itemsAtOnce(s.def)), inTask)
 	attempt := a.overhead + times(a.itemTime, float64(inTask)/float64(inFlight))
 	took := max(s.floor, times(attempt, float64(tasks)/float64(parallel)))
 	attempt = max(attempt, times(took, float64(parallel)/float64(tasks))) // it waits for tokens

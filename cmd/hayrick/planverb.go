@@ -385,9 +385,9 @@ func (c *cli) sayPlan(p *plan) error {
 	if p.Probe != nil {
 		c.sayProbe(p)
 	} else if lo.itemTime == hi.itemTime {
-		c.print("time   about %s, at %s an item", ago(ms(p.Time.ExpectedMS)), ago(lo.itemTime))
+		c.print("time   about %s, at %s an item%s", ago(ms(p.Time.ExpectedMS)), ago(lo.itemTime), oneByOne(*p.def))
 	} else {
-		c.print("time   %s to %s, if an item takes %s to %s: say --item-time, or measure it with --probe 20", ago(ms(p.Time.LowMS)), ago(ms(p.Time.HighMS)), ago(lo.itemTime), ago(hi.itemTime))
+		c.print("time   %s to %s, if an item takes %s to %s%s: say --item-time, or measure it with --probe 20", ago(ms(p.Time.LowMS)), ago(ms(p.Time.HighMS)), ago(lo.itemTime), ago(hi.itemTime), oneByOne(*p.def))
 	}
 	switch {
 	case p.Prices == nil && !p.def.Input.Items && !onThisMachine(p.def.Input.URI):
@@ -417,6 +417,14 @@ func (c *cli) sayPlan(p *plan) error {
 	}
 	c.print("prices %s, %s; without storage and transfer", p.Prices.Region, p.Prices.AsOf)
 	return nil
+}
+
+// oneByOne says what is taken for granted of a program that has not been asked.
+func oneByOne(def hayrick.JobDefinition) string {
+	if len(def.Handler.Exec) == 0 {
+		return ""
+	}
+	return ", one at a time in each process"
 }
 
 var opWords = map[cost.Op]string{

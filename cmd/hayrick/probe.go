@@ -82,7 +82,7 @@ func (c *cli) probe(ctx context.Context, f jobfile.File, h jobs.Handler, jobID s
 	if err != nil {
 		return nil, err
 	}
-	out := summed(p.ran, atOnce, p.def.Run.ItemsInFlight, p.busy)
+	out := summed(p.ran, atOnce, itemsAtOnce(p.def), p.busy)
 	if bad > 0 {
 		out.Failed[hayrick.ClassBadItem] = bad
 	}

@@ -53,7 +53,7 @@ type probe struct {
 	PerSecond [2]float64 `json:"task_items_per_second"`
 	ItemRows  float64    `json:"item_rows"` // of an item that ended ok
 
-	inFlight int // run.items_in_flight, to which the times below are scaled
+	inFlight int // itemsAtOnce, to which the times below are scaled
 	low      time.Duration
 	expected time.Duration
 	high     time.Duration
