@@ -150,7 +150,9 @@ func (d *drive) watch(ctx context.Context, look func(context.Context) (bool, err
 			fails++
 			d.log.Warn("the run cannot be looked at; trying again", hayrick.KeyError, err)
 		default:
-			d.stop.stop(err)
+			if d.stop.stop(err); errors.As(err, new(*pausedError)) && d.hasInHand() {
+				d.tell("it is paused; ending what is in hand (interrupt twice to stop at once)")
+			}
 			return
 		}
 		timer.Reset(max(d.wait, lookShare*time.Since(start)))
@@ -222,6 +224,12 @@ func (d *drive) count(n int) {
 	d.inHand += n
 	d.resting = false
 	d.worked = time.Now()
+}
+
+func (d *drive) hasInHand() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.inHand > 0
 }
 
 // await counts a message that met a fault as work until it is shown again: the last
