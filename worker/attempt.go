@@ -128,7 +128,8 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 	if v, ok, err := a.open(ctx); !ok || err != nil {
 		return v, err
 	}
-	defer a.showLog(ctx)()
+	left, stop := a.showLog(ctx)
+	defer stop()
 	var err error
 	if a.handler, err = a.job.Handler(ctx); err != nil {
 		return a.fail(ctx, hayrick.ClassHandler, err.Error())
@@ -155,6 +156,7 @@ func (a *attemptRun) claimed(ctx context.Context) (Verdict, error) {
 	if err := a.recall(ctx); err != nil {
 		return fault("read the journal"), err
 	}
+	a.afterCrash(left)
 	if err := a.proveRunnable(ctx); err != nil {
 		return fault("keep the claim"), err
 	}

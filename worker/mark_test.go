@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -128,4 +129,32 @@ func TestLogOfATaskIsBounded(t *testing.T) {
 	if key := manifest.Job(jobID).Rel(manifest.Job(jobID).Log(manifest.TaskID(0), res.Attempt, res.Log.SHA256)); key != res.Log.File {
 		t.Errorf("it lies under %s, want %s", res.Log.File, key)
 	}
+}
+
+// What a handler said last before its worker was killed is in the log of the task, if
+// the next attempt is on the same machine; nothing is left behind.
+func TestLogOfAKilledWorkerIsKept(t *testing.T) {
+	files := worker.FileLogs{Dir: t.TempDir()}
+	r := newRig(t, words(1), 1, func(ctx context.Context, it jobs.Item, emit jobs.Emit) jobs.Outcome {
+		it.Host.Log("after")
+		return echo(ctx, it, emit)
+	}, nil)
+	for _, said := range []string{"old", "before"} {
+		live, err := files.Create(r.ref(0), said+"-0123456789")
+		r.must(err)
+		_, err = fmt.Fprintf(live, "{\"at\":\"2026-11-20T12:00:00.000Z\",\"items\":[0],\"text\":%q}\n{\"at\":", said)
+		r.must(err)
+	}
+	r.vanish(0)
+	w := r.worker("w")
+	w.LiveLogs = files
+	r.drain(func() *worker.Worker { return w })
+	var got []string
+	for _, l := range r.logLines(0) {
+		got = append(got, l.Text)
+	}
+	if want := []string{"before", "hayrick: the worker that had this task vanished here; another goes on", "after"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	r.must(files.Logs(jobID, func(_, path string) error { return fmt.Errorf("%s is left behind", path) }))
 }

@@ -104,6 +104,9 @@ type LiveLogs interface {
 	// Create makes the log of an attempt, in the place of those of earlier attempts of the
 	// task here; it gets whole lines. Close removes it.
 	Create(ref hayrick.TaskRef, attempt string) (io.WriteCloser, error)
+	// Left is what an attempt of the task has left here that ended without Close: its
+	// worker was killed. It may end in the middle of a line; nil where there is nothing.
+	Left(ref hayrick.TaskRef) []byte
 }
 
 // Fingerprint says what a journal was made from: when any of it differs, the

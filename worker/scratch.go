@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"hayrick"
 	"hayrick/manifest"
@@ -275,6 +276,23 @@ func (f FileLogs) Create(ref hayrick.TaskRef, attempt string) (io.WriteCloser, e
 		return nil, fmt.Errorf("make the live log of %s: %w", ref.TaskID, err)
 	}
 	return liveLog{file}, nil
+}
+
+// Left is LiveLogs. Of several logs it is the newest.
+func (f FileLogs) Left(ref hayrick.TaskRef) (body []byte) {
+	dir := FileJournals{Dir: f.Dir}.dir(ref)
+	entries, _ := os.ReadDir(dir)
+	var newest time.Time
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || !strings.HasSuffix(e.Name(), logSuffix) || info.ModTime().Before(newest) {
+			continue
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, e.Name())); err == nil {
+			body, newest = b, info.ModTime()
+		}
+	}
+	return body
 }
 
 type liveLog struct{ *os.File }

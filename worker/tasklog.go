@@ -104,6 +104,29 @@ func (l *taskLog) goOn(before []byte) {
 	l.before = before
 }
 
+// goOnAfterCrash is goOn with what a worker that was killed has left of the log, where
+// that is what is before already, and more; taken says so.
+func (l *taskLog) goOnAfterCrash(left []byte) (taken bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(left) <= len(l.before) || !bytes.HasPrefix(left, l.before) {
+		return false // of an attempt before the one whose work this one goes on with
+	}
+	var whole []byte
+	for line := range bytes.Lines(left) {
+		var known manifest.LogLine
+		if json.Unmarshal(line, &known) != nil || !bytes.HasSuffix(line, []byte("\n")) {
+			break
+		}
+		whole = append(whole, line...)
+	}
+	if len(whole) <= len(l.before) {
+		return false
+	}
+	l.before = whole
+	return true
+}
+
 // all is the log with what is before it. Called with mu held.
 func (l *taskLog) all() *keptLines {
 	if l.before == nil {
@@ -196,22 +219,39 @@ func (a *attemptRun) keepLine(in jobs.LogLine) {
 // has run a while: a file a task would cost more than a short one does. The end of the
 // attempt ends it, after the result is there; a crash leaves it behind, with what the
 // handler said last, for the next attempt of the task on this machine.
-func (a *attemptRun) showLog(ctx context.Context) (stop func()) {
+//
+// left is what such an attempt has left, which the next log takes the place of.
+func (a *attemptRun) showLog(ctx context.Context) (left []byte, stop func()) {
 	if a.w.LiveLogs == nil {
-		return func() {}
+		return nil, func() {}
 	}
+	left = a.w.LiveLogs.Left(a.ref)
 	ctx, cancel := context.WithCancel(ctx)
 	a.log.begin = func() {
 		a.w.World.Go("live log", func() {
 			if a.w.World.Clock.Sleep(ctx, journalAfter-min(journalAfter, a.w.World.Clock.Now().Sub(a.start))) != nil {
 				return
 			}
-			if err := a.log.follow(func() (io.WriteCloser, error) { return a.w.LiveLogs.Create(a.ref, a.id) }); err != nil {
-				a.w.Log.Debug("log not shown", hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyError, err)
-			}
+			a.show()
 		})
 	}
-	return func() { cancel(); a.log.end() }
+	return left, func() { cancel(); a.log.end() }
+}
+
+func (a *attemptRun) show() {
+	if err := a.log.follow(func() (io.WriteCloser, error) { return a.w.LiveLogs.Create(a.ref, a.id) }); err != nil {
+		a.w.Log.Debug("log not shown", hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyError, err)
+	}
+}
+
+// afterCrash puts what the handler said last before the log, where the attempt before
+// was killed on this machine. What it said elsewhere, and in its first moments, is lost.
+func (a *attemptRun) afterCrash(left []byte) {
+	if a.claim.Fence < 2 || !a.log.goOnAfterCrash(left) {
+		return
+	}
+	a.keepLine(jobs.LogLine{Text: "hayrick: the worker that had this task vanished here; another goes on"})
+	a.show() // at once: this worker may be killed too
 }
 
 // logOrdinal is the entry of a journal that holds the log, in Detail: before a hand-back

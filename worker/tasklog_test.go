@@ -125,3 +125,34 @@ func TestLogGoesOnBehindACut(t *testing.T) {
 		t.Errorf("taken back: %s", texts(t, body))
 	}
 }
+
+// What a killed worker left is taken where it goes on with what is known already, up to
+// the line that it was writing.
+func TestLogGoesOnAfterACrash(t *testing.T) {
+	join := func(lines ...[]byte) []byte { return bytes.Join(lines, nil) }
+	one, two, three := logLine(1, ""), logLine(2, ""), logLine(3, "")
+	for name, c := range map[string]struct {
+		before, left []byte
+		want         string
+		taken        bool
+	}{
+		"nothing is left":              {one, nil, "1 9", false},
+		"nothing else is known":        {nil, join(one, two), "1 2 9", true},
+		"more than is known":           {one, join(one, two, three), "1 2 3 9", true},
+		"what is known":                {join(one, two), join(one, two), "1 2 9", false},
+		"less than is known":           {join(one, two), one, "1 2 9", false},
+		"of another attempt":           {join(one, two), join(one, three, three), "1 2 9", false},
+		"cut in the middle of a line":  {nil, join(one, two[:5]), "1 9", true},
+		"cut before the end of a line": {nil, join(one, two[:len(two)-1]), "1 9", true},
+		"only a piece":                 {nil, two[:5], "9", false},
+		"none of ours":                 {nil, []byte("text\n"), "9", false},
+	} {
+		var l taskLog
+		l.goOn(c.before)
+		taken := l.goOnAfterCrash(c.left)
+		l.add(logLine(9, ""))
+		if body, _, _ := l.bytes(); texts(t, body) != c.want || taken != c.taken {
+			t.Errorf("%s: %s, taken %v", name, texts(t, body), taken)
+		}
+	}
+}

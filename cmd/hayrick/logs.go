@@ -42,7 +42,8 @@ planned; those of one task in the order in which it wrote them.
 -f goes on until the run has ended or is paused. A task that a worker on this machine runs
 shows its lines as they are written (the first 4 MiB of them); of a task that runs
 elsewhere, in Lambda or on another node, they come when it has ended, and so does what was
-written before it was handed on. A task keeps the first 64 KiB and the last 192 KiB of its
+written before it was handed on; what a worker had that was killed comes only if the same
+machine goes on with the task. A task keeps the first 64 KiB and the last 192 KiB of its
 log; where lines are left out a line says how many.
 
 --item and --class leave only the lines that were written while such an item was in hand,
