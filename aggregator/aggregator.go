@@ -47,6 +47,7 @@ type Aggregator struct {
 	busy int      // guarded by mu: merges that decode
 	// guarded by mu: the memory that those take, about
 	taken int64
+	kept  kept // guarded by mu
 
 	once  sync.Once
 	turns chan struct{} // has one for each merge at work
@@ -105,9 +106,46 @@ func (a *Aggregator) leave(takes int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.taken -= takes
-	if a.busy--; a.busy == 0 && a.Busy != nil {
-		a.Busy(false)
+	if a.busy--; a.busy == 0 {
+		a.kept = kept{}
+		if a.Busy != nil {
+			a.Busy(false)
+		}
 	}
+}
+
+// kept is memory that merges which are done have left for the next, which take it over
+// already mapped. Where memory is bounded nothing is kept, and never more than the merges
+// at work have had: each takes first, and gives back once.
+type kept struct {
+	sorters []buffers
+	groups  []*rows.Batch
+}
+
+// take hands out the last of what is kept, or the zero value.
+func take[T any](a *Aggregator, from *[]T) (x T) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if last := len(*from) - 1; last >= 0 {
+		x, *from = (*from)[last], (*from)[:last]
+	}
+	return x
+}
+
+// keep is the other side of take.
+func keep[T any](a *Aggregator, to *[]T, x T) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.Memory <= 0 && len(*to) < a.busy {
+		*to = append(*to, x)
+	}
+}
+
+// forgo frees what sorters have left, for merges that hold rows elsewhere.
+func (a *Aggregator) forgo() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.kept.sorters = nil
 }
 
 // Do carries out a message of role aggregator: a merge task, or a trigger.

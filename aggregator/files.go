@@ -104,7 +104,7 @@ func (f *files) add(rec []byte) error {
 	}
 	f.key = f.keyer.Append(f.key[:0], f.batch, 0)
 	f.count++
-	return f.order.add(f.key, f.count, 0, rec)
+	return f.order.addRecord(f.key, f.count, rec)
 }
 
 // finish writes what is left and fills in the result.

@@ -177,7 +177,7 @@ func (a *Aggregator) uniquePartial(ctx context.Context, m *merging, span manifes
 	if err := a.store(ctx, m, sorted, count, res); err != nil {
 		return err
 	}
-	dropped, dropHash := drop.dropped()
+	dropped, dropHash := drop.rows, drop.hash
 	h, err := rows.ParseHash(res.RowHash)
 	if err == nil && (res.RowCount+dropped != count || h.Add(dropHash) != in) {
 		err = fmt.Errorf("%d rows with hash %s were read, %d with %s written and %d with %s dropped: %w", count, in, res.RowCount, h, dropped, dropHash, hayrick.ErrCorrupt)

@@ -20,7 +20,7 @@ import (
 
 func (a *Aggregator) sorter(d *dropper) *sorter {
 	_, hold := a.share()
-	s := &sorter{temp: a.Temp, memory: hold}
+	s := &sorter{temp: a.Temp, memory: hold, buffers: take(a, &a.kept.sorters), give: func(b buffers) { keep(a, &a.kept.sorters, b) }}
 	if d != nil {
 		s.thin = d.thin
 	}
@@ -43,20 +43,19 @@ func (a *Aggregator) sortInputs(ctx context.Context, m *merging, span manifest.S
 			err = errors.Join(err, s.close())
 		}
 	}()
-	var key, rec []byte
 	take := func(f *rows.File) (func(*rows.Batch) error, error) {
 		items, err := f.Items()
 		if err != nil {
 			return nil, err
 		}
+		f.HashRows()
 		return func(b *rows.Batch) error {
 			for r := range b.Rows {
 				item, place, err := items.Next()
 				if err != nil {
 					return err
 				}
-				key, rec = drop.keyer.Append(key[:0], b, r), b.AppendRecord(rec[:0], r)
-				if err := s.add(key, item, place, rec); err != nil {
+				if err := s.add(drop.keyer, b, r, item, place); err != nil {
 					return err
 				}
 			}
@@ -80,7 +79,8 @@ func (a *Aggregator) sortInputs(ctx context.Context, m *merging, span manifest.S
 
 // sortRun sorts the rows of a span of inputs and stores them as a run, and fills in
 // res. What is written is read back, and together with what was dropped it must be
-// what was read.
+// what was read. The hash of a row was made when it was read from its file; the run has
+// it beside the row, so that nobody makes it again who has not read the row anew.
 func (a *Aggregator) sortRun(ctx context.Context, m *merging, span manifest.Span, res *manifest.Result) (err error) {
 	s, drop, in, count, err := a.sortInputs(ctx, m, span, res)
 	if err != nil {
@@ -97,7 +97,11 @@ func (a *Aggregator) sortRun(ctx context.Context, m *merging, span manifest.Span
 	}
 	defer temp.Close()
 	w := rows.NewRunWriter(temp, true)
-	if err := each(ctx, sorted, w.Add); err != nil {
+	var h rows.Hash // of what is written
+	if err := each(ctx, sorted, func(e *rows.Entry) error {
+		h = h.Add(e.Hash)
+		return w.Add(e)
+	}); err != nil {
 		return err
 	}
 	sum, err := w.Close()
@@ -107,8 +111,8 @@ func (a *Aggregator) sortRun(ctx context.Context, m *merging, span manifest.Span
 	if err := s.close(); err != nil {
 		return err
 	}
-	dropped, dropHash := drop.dropped()
-	n, h := sum.Rows, in.Sub(dropHash)
+	dropped, dropHash := drop.rows, drop.hash
+	n := sum.Rows
 	if m.readsBack() {
 		if n, h, err = readRun(ctx, temp, sum.Bytes, sum.IndexSHA256, m.schema); err != nil {
 			return fmt.Errorf("read back: %w", err)
@@ -152,28 +156,36 @@ func each(ctx context.Context, all entries, f func(*rows.Entry) error) error {
 	}
 }
 
-// readRun counts the rows of a run and hashes them.
+// readRun counts the rows of a run and hashes them. The hash that it has beside each row
+// must be that of the row.
 func readRun(ctx context.Context, r io.ReaderAt, size int64, index string, s rows.Schema) (n int64, h rows.Hash, err error) {
 	run, err := rows.OpenRun(r, size, index)
 	if err != nil {
 		return 0, h, err
 	}
 	b, hashes := rows.NewBatch(s), rows.NewHashes(s)
-	settle := func() {
-		n, h = n+int64(b.Rows), h.Add(hashes.Rows(b, 0, b.Rows))
+	var beside []rows.Hash
+	settle := func() error {
+		got, err := hashes.Same(b, beside)
+		if err != nil {
+			return fmt.Errorf("row %d and those behind it: %w", n, err)
+		}
+		n, h = n+int64(b.Rows), h.Add(got)
 		b.Reset()
+		beside = beside[:0]
+		return nil
 	}
 	err = each(ctx, run.Scan(nil, nil), func(e *rows.Entry) error {
 		if err := b.TakeRecord(e.Record); err != nil {
 			return err
 		}
+		beside = append(beside, e.Hash)
 		if b.Rows == 1024 || b.Size(0, b.Rows) > 1<<20 {
-			settle()
+			return settle()
 		}
 		return nil
 	})
-	settle()
-	return n, h, err
+	return n, h, errors.Join(err, settle())
 }
 
 // errLevelOpen: a merge of level 1 has not ended.
@@ -221,6 +233,7 @@ func (a *Aggregator) mergeRange(ctx context.Context, m *merging, u unit, res *ma
 	if err != nil {
 		return err
 	}
+	a.forgo()
 	parts, err := a.slices(ctx, m, all, lo, hi)
 	if err != nil {
 		return err
@@ -252,7 +265,7 @@ func (a *Aggregator) mergeRange(ctx context.Context, m *merging, u unit, res *ma
 			count += x.rows
 		}
 	}
-	dropped, dropHash := drop.dropped()
+	dropped, dropHash := drop.rows, drop.hash
 	if res.RowCount+dropped != count {
 		return fmt.Errorf("%d rows were read, %d written and %d dropped: %w", count, res.RowCount, dropped, hayrick.ErrCorrupt)
 	}
@@ -279,17 +292,26 @@ func (a *Aggregator) store(ctx context.Context, m *merging, in entries, most int
 		return err
 	}
 	defer temp.Close()
-	w, err := rows.NewWriter(temp, m.schema, a.writerOptions(m, most))
+	// What is read back must have the hash that the rows came with.
+	opts := a.writerOptions(m, most)
+	opts.Unhashed, opts.Group = true, take(a, &a.kept.groups)
+	w, err := rows.NewWriter(temp, m.schema, opts)
 	if err != nil {
 		return err
 	}
-	if err := each(ctx, in, func(e *rows.Entry) error { return w.AppendRecord(e.Record) }); err != nil {
+	var want rows.Hash
+	if err := each(ctx, in, func(e *rows.Entry) error {
+		want = want.Add(e.Hash)
+		return w.AppendRecord(e.Record)
+	}); err != nil {
 		return err
 	}
 	sum, err := w.Close()
 	if err != nil || sum.Rows == 0 {
 		return err
 	}
+	keep(a, &a.kept.groups, w.Group())
+	sum.RowHash = want
 	if err := m.readBack(temp, sum); err != nil {
 		return err
 	}

@@ -27,20 +27,29 @@ type sorter struct {
 	// scratch, so that of a key that all rows have one goes there. nil: nothing is.
 	thin func(entries) entries
 
-	chunks [][]byte // entries as they stand in a run
-	slots  []slot   // one an entry
+	buffers
+	give   func(buffers) // what close does with them; nil: nothing
+	row    []byte        // scratch: the entry of a large row
 	held   int64
 	first  []byte // the first key, and how much of it all others begin with
 	common int
 	spills []spill
 }
 
+// buffers are what a sorter holds rows in.
+type buffers struct {
+	chunks [][]byte // entries as they stand in a run
+	free   [][]byte // chunks of the usual size that are empty
+	slots  []slot   // one an entry
+	other  []slot   // empty: what slots are sorted into
+}
+
 // slot is where an entry lies.
 type slot struct {
-	prefix   uint64 // of the key, beyond what all have in common
-	chunk    uint32
-	at       uint32 // of the entry
-	key, end uint32 // of the key
+	prefix uint64 // of the key, beyond what all have in common
+	chunk  uint32
+	at     uint32 // of the entry
+	keyEnd uint32
 }
 
 type spill struct {
@@ -55,44 +64,93 @@ const (
 	leastSort = 4 << 20
 )
 
-// add takes in a row.
-func (s *sorter) add(key []byte, item, place int64, record []byte) error {
-	most := len(key) + len(record) + 4*binary.MaxVarintLen64
+// add takes in row r of a batch whose hashes are noted, with a key of the keyer.
+func (s *sorter) add(k *rows.Keyer, b *rows.Batch, r int, item, place int64) error {
+	most := rows.EntryMost(k, b, r)
+	if most > sortChunk/16 { // a large row: what it takes is not guessed
+		row, keyEnd, err := rows.AppendEntry(s.row[:0], k, b, r, item, place)
+		if err != nil {
+			return err
+		}
+		s.row = row
+		if err := s.room(len(row)); err != nil {
+			return err
+		}
+		n := len(s.chunks) - 1
+		at := len(s.chunks[n])
+		s.chunks[n] = append(s.chunks[n], row...)
+		s.added(at, at+keyEnd)
+		return nil
+	}
+	if err := s.room(most); err != nil {
+		return err
+	}
+	n := len(s.chunks) - 1
+	at := len(s.chunks[n])
+	chunk, keyEnd, err := rows.AppendEntry(s.chunks[n], k, b, r, item, place)
+	if err != nil {
+		return err
+	}
+	s.chunks[n] = chunk
+	s.added(at, keyEnd)
+	return nil
+}
+
+// addRecord takes in a row that is there in pieces. Of its hash nothing is said.
+func (s *sorter) addRecord(key []byte, item int64, record []byte) error {
+	if err := s.room(rows.EntryHead + len(key) + len(record)); err != nil {
+		return err
+	}
+	n := len(s.chunks) - 1
+	at := len(s.chunks[n])
+	chunk, keyEnd, err := rows.AppendEntryOf(s.chunks[n], key, item, 0, rows.Hash{}, record)
+	if err != nil {
+		return err
+	}
+	s.chunks[n] = chunk
+	s.added(at, keyEnd)
+	return nil
+}
+
+// room sees to it that the last chunk has room for so many bytes.
+func (s *sorter) room(most int) error {
 	if s.held+int64(most)+slotBytes > max(s.memory, leastSort) && len(s.slots) > 0 {
 		if err := s.spill(); err != nil {
 			return err
 		}
 	}
-	n := len(s.chunks) - 1
-	if n < 0 || len(s.chunks[n])+most > cap(s.chunks[n]) {
-		s.chunks = append(s.chunks, make([]byte, 0, max(sortChunk, most)))
-		n++
+	if n := len(s.chunks) - 1; n >= 0 && len(s.chunks[n])+most <= cap(s.chunks[n]) {
+		return nil
 	}
-	at := len(s.chunks[n])
-	s.chunks[n] = rows.AppendEntry(s.chunks[n], key, item, place, record)
-	from := at + uvarintLen(len(key))
-	s.slots = append(s.slots, slot{chunk: uint32(n), at: uint32(at), key: uint32(from), end: uint32(from + len(key))})
-	s.held += int64(len(s.chunks[n])-at) + slotBytes
-	if len(s.slots) == 1 {
-		s.first, s.common = append(s.first[:0], key...), len(key)
+	if last := len(s.free) - 1; last >= 0 && most <= sortChunk {
+		s.chunks, s.free = append(s.chunks, s.free[last]), s.free[:last]
+		return nil
 	}
-	n = 0
-	for n < s.common && n < len(key) && key[n] == s.first[n] {
-		n++
+	if most > sortChunk { // of what it may hold, nothing lies idle
+		s.free = nil
 	}
-	s.common = n
+	s.chunks = append(s.chunks, make([]byte, 0, max(sortChunk, most)))
 	return nil
 }
 
-func uvarintLen(n int) int {
-	length := 1
-	for ; n >= 0x80; n >>= 7 {
-		length++
+// added notes the entry at the end of the last chunk.
+func (s *sorter) added(at, keyEnd int) {
+	n := len(s.chunks) - 1
+	x := slot{chunk: uint32(n), at: uint32(at), keyEnd: uint32(keyEnd)}
+	s.slots = append(s.slots, x)
+	s.held += int64(len(s.chunks[n])-at) + slotBytes
+	key := s.keyOf(&x)
+	if len(s.slots) == 1 {
+		s.first, s.common = append(s.first[:0], key...), len(key)
 	}
-	return length
+	same := 0
+	for same < s.common && same < len(key) && key[same] == s.first[same] {
+		same++
+	}
+	s.common = same
 }
 
-func (s *sorter) keyOf(x *slot) []byte { return s.chunks[x.chunk][x.key:x.end] }
+func (s *sorter) keyOf(x *slot) []byte { return s.chunks[x.chunk][x.at+rows.EntryHead : x.keyEnd] }
 
 // less says that a comes before b.
 func (s *sorter) less(a, b *slot) bool {
@@ -102,15 +160,16 @@ func (s *sorter) less(a, b *slot) bool {
 	if c := bytes.Compare(s.keyOf(a), s.keyOf(b)); c != 0 {
 		return c < 0
 	}
-	return s.entry(a).Compare(s.entry(b)) < 0
+	e, f := s.entry(a), s.entry(b)
+	return e.Compare(&f) < 0
 }
 
-func (s *sorter) entry(x *slot) *rows.Entry {
+func (s *sorter) entry(x *slot) rows.Entry {
 	e, err := rows.DecodeEntry(s.chunks[x.chunk][x.at:])
 	if err != nil {
 		panic(err) // it was encoded above
 	}
-	return &e
+	return e
 }
 
 // sort puts the slots in order by merging the stretches that are: rows mostly come
@@ -133,7 +192,7 @@ func (s *sorter) sort() {
 	if len(ends) <= 1 {
 		return
 	}
-	from, to := s.slots, make([]slot, len(s.slots))
+	from, to := s.slots, slices.Grow(s.other[:0], len(s.slots))[:len(s.slots)]
 	for len(ends) > 1 {
 		start, half := 0, ends[:0]
 		for i := 0; i < len(ends); i += 2 {
@@ -145,7 +204,7 @@ func (s *sorter) sort() {
 		ends = half
 		from, to = to, from
 	}
-	s.slots = from
+	s.slots, s.other = from, to[:0]
 }
 
 // join merges two stretches in order.
@@ -174,7 +233,7 @@ func (m *inMemory) Next() (*rows.Entry, error) {
 	if m.next == len(m.s.slots) {
 		return nil, io.EOF
 	}
-	m.e = *m.s.entry(&m.s.slots[m.next])
+	m.e = m.s.entry(&m.s.slots[m.next])
 	m.next++
 	return &m.e, nil
 }
@@ -200,12 +259,13 @@ func (s *sorter) spill() error {
 
 // empty forgets what is held and keeps memory of the usual size.
 func (s *sorter) empty() {
-	s.chunks = slices.DeleteFunc(s.chunks, func(c []byte) bool { return cap(c) > sortChunk })
-	var kept [][]byte
-	for _, c := range s.chunks[:min(len(s.chunks), 1)] {
-		kept = append(kept, c[:0])
+	for _, c := range s.chunks {
+		if cap(c) == sortChunk {
+			s.free = append(s.free, c[:0])
+		}
 	}
-	s.chunks, s.slots, s.held = kept, s.slots[:0], 0
+	clear(s.chunks)
+	s.chunks, s.slots, s.held = s.chunks[:0], s.slots[:0], 0
 }
 
 // write writes rows to a new scratch file.
@@ -242,7 +302,7 @@ func (s *sorter) sorted() (entries, error) {
 			return nil, err
 		}
 	}
-	s.chunks, s.slots = nil, nil
+	s.buffers = buffers{} // what follows needs the memory
 	var runs []source
 	for _, x := range s.spills {
 		r, err := rows.OpenRun(x.file, x.size, "")
@@ -302,7 +362,12 @@ func (s *sorter) close() error {
 	for _, x := range s.spills {
 		errs = append(errs, x.file.Close())
 	}
-	s.spills, s.chunks, s.slots = nil, nil, nil
+	s.spills = nil
+	s.empty()
+	if s.give != nil && len(s.free) > 0 {
+		s.give(s.buffers)
+	}
+	s.buffers = buffers{}
 	return errors.Join(errs...)
 }
 

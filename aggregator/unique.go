@@ -15,11 +15,9 @@ type dropper struct {
 	keep   string
 	keyer  *rows.Keyer
 	schema rows.Schema
-	hashes rows.Hashes
 
-	batch *rows.Batch // dropped rows whose hash is due
-	rows  int64
-	hash  rows.Hash
+	rows int64 // dropped
+	hash rows.Hash
 }
 
 func newDropper(s rows.Schema, columns []string, keep string) (*dropper, error) {
@@ -27,37 +25,16 @@ func newDropper(s rows.Schema, columns []string, keep string) (*dropper, error) 
 	if err != nil {
 		return nil, fmt.Errorf("output.unique_by: %w", err)
 	}
-	return &dropper{keep: keep, keyer: k, schema: s, hashes: rows.NewHashes(s), batch: rows.NewBatch(s)}, nil
+	return &dropper{keep: keep, keyer: k, schema: s}, nil
 }
 
 // keyText is how much of a value a message shows.
 const keyText = 200
 
 // drop counts a row that does not stay.
-func (d *dropper) drop(e *rows.Entry) error {
-	if err := d.batch.TakeRecord(e.Record); err != nil {
-		return err
-	}
+func (d *dropper) drop(e *rows.Entry) {
 	d.rows++
-	if d.batch.Rows == 1024 || d.batch.Size(0, d.batch.Rows) > 1<<20 {
-		d.settle()
-	}
-	return nil
-}
-
-// settle hashes the rows that are due.
-func (d *dropper) settle() {
-	d.hash = d.hash.Add(d.hashes.Rows(d.batch, 0, d.batch.Rows))
-	if d.batch.Size(0, d.batch.Rows) > 16<<20 { // of a huge row
-		d.batch = rows.NewBatch(d.schema)
-	}
-	d.batch.Reset()
-}
-
-// dropped is how many rows did not stay, and their hash.
-func (d *dropper) dropped() (int64, rows.Hash) {
-	d.settle()
-	return d.rows, d.hash
+	d.hash = d.hash.Add(e.Hash)
 }
 
 // duplicate is the error that two rows have one key where the job file says that none
@@ -106,9 +83,7 @@ func (f *firstOfKey) Next() (*rows.Entry, error) {
 		if f.d.keep == hayrick.KeepError {
 			return nil, f.d.duplicate(f.item, e)
 		}
-		if err := f.d.drop(e); err != nil {
-			return nil, err
-		}
+		f.d.drop(e)
 	}
 }
 
@@ -141,9 +116,7 @@ func (l *lastOfKey) Next() (*rows.Entry, error) {
 		case !l.any:
 			l.hold(e)
 		case bytes.Equal(e.Key, l.held.Key):
-			if err := l.d.drop(&l.held); err != nil {
-				return nil, err
-			}
+			l.d.drop(&l.held)
 			l.hold(e)
 		default:
 			l.out, l.outBuffer, l.heldBuffer = l.held, l.heldBuffer, l.outBuffer

@@ -15,6 +15,9 @@ type Batch struct {
 	Schema Schema
 	Rows   int
 	Cols   []Column // one a field of Schema
+	// Hashes are those of the rows where a Scanner notes them (File.HashRows); nothing
+	// else fills them in.
+	Hashes []Hash
 }
 
 // Column is the values of one column: one slot a row, also for a null.
@@ -114,6 +117,9 @@ func NewBatch(s Schema) *Batch {
 	b := &Batch{Schema: s, Cols: make([]Column, len(s.Fields))}
 	for i, f := range s.Fields {
 		b.Cols[i].Kind = f.Kind
+		if b.Cols[i].wide() {
+			b.Cols[i].Data = []byte{} // so that an empty value is never nil: the library's statistics tell them apart
+		}
 	}
 	return b
 }

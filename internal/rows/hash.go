@@ -43,6 +43,18 @@ func (h Hash) Sub(g Hash) Hash {
 	return Hash{hi, lo}
 }
 
+// hashBytes is the length of a Hash in a file.
+const hashBytes = 16
+
+func (h Hash) put(b []byte) {
+	binary.BigEndian.PutUint64(b, h.hi)
+	binary.BigEndian.PutUint64(b[8:], h.lo)
+}
+
+func getHash(b []byte) Hash {
+	return Hash{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
+}
+
 // String is lowercase hex without leading zeros; "0" for no rows.
 func (h Hash) String() string {
 	if h.hi == 0 {
@@ -180,6 +192,16 @@ func (h *batchHasher) rows(b *Batch, from, to int) Hash {
 		sum = sum.Add(h.row(b, r))
 	}
 	return sum
+}
+
+// each appends the hash of every row of the batch to dst, and returns their sum too.
+func (h *batchHasher) each(dst []Hash, b *Batch) ([]Hash, Hash) {
+	var sum Hash
+	for r := range b.Rows {
+		x := h.row(b, r)
+		dst, sum = append(dst, x), sum.Add(x)
+	}
+	return dst, sum
 }
 
 func (h *batchHasher) row(b *Batch, r int) Hash {

@@ -79,6 +79,18 @@ func (k *Keyer) Append(dst []byte, b *Batch, r int) []byte {
 	return dst
 }
 
+// most is more than Append appends for row r.
+func (k *Keyer) most(b *Batch, r int) int {
+	n := 0
+	for _, at := range k.cols {
+		n += 1 + 8
+		if at >= 0 && b.Cols[at].wide() {
+			n += 2 * len(b.Cols[at].Bytes(r)) // of nothing but zeros
+		}
+	}
+	return n
+}
+
 func appendKeyBytes(dst, v []byte) []byte {
 	for {
 		n := 0

@@ -21,12 +21,13 @@ var ErrKind = errors.New("not a kind of column that can be read")
 // File is an open Parquet file: ours, or anybody's with flat columns of the kinds
 // we have. The reader under it is the caller's to close. Not for concurrent use.
 type File struct {
-	schema  Schema
-	rows    int64
-	columns []source // one a field of schema
-	file    *file.Reader
-	source  *sourceReader
-	size    int64
+	schema   Schema
+	rows     int64
+	hashRows bool     // HashRows was asked for
+	columns  []source // one a field of schema
+	file     *file.Reader
+	source   *sourceReader
+	size     int64
 }
 
 // sourceReader remembers how the caller's reader failed, since the Parquet library

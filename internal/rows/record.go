@@ -38,6 +38,11 @@ func (b *Batch) AppendRecord(dst []byte, r int) []byte {
 	return dst
 }
 
+// recordMost is more than AppendRecord appends for row r.
+func (b *Batch) recordMost(r int) int {
+	return (len(b.Cols)+7)/8 + int(b.Size(r, r+1)) + binary.MaxVarintLen32*len(b.Cols)
+}
+
 // TakeRecord appends the row that a record of the batch's schema holds. Damage is a
 // hayrick.ErrCorrupt, after which the batch is not to be used.
 func (b *Batch) TakeRecord(rec []byte) error {
@@ -88,6 +93,20 @@ type Hashes struct{ h *batchHasher }
 
 // NewHashes hashes rows of the schema.
 func NewHashes(s Schema) Hashes { return Hashes{newBatchHasher(s)} }
+
+// Same is the hash of the rows of the batch, if each is the one in beside. Otherwise it
+// is a hayrick.ErrCorrupt.
+func (h Hashes) Same(b *Batch, beside []Hash) (Hash, error) {
+	var sum Hash
+	for r := range b.Rows {
+		got := h.h.row(b, r)
+		if got != beside[r] {
+			return sum, fmt.Errorf("a row with hash %s has %s beside it: %w", got, beside[r], hayrick.ErrCorrupt)
+		}
+		sum = sum.Add(got)
+	}
+	return sum, nil
+}
 
 // Rows is the hash of rows [from, to) of the batch.
 func (h Hashes) Rows(b *Batch, from, to int) Hash { return h.h.rows(b, from, to) }

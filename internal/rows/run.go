@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"math"
 	"slices"
 
 	"github.com/klauspost/compress/s2"
@@ -24,16 +23,20 @@ import (
 //	index    of each block: its size, its rows, the SHA-256 of its bytes, its first key
 //	tail     length of the index (8 bytes, little endian), the magic number
 //
-// An entry is uvarint length of the key, key, uvarint item, uvarint place within the
-// item, uvarint length of the record, record. Who knows the SHA-256 of the index can
-// read a range of keys and check every byte of it.
+// An entry is the lengths of its key and of its record (4 bytes each), its item, its
+// place within the item (8 bytes each), all little endian, the hash of its row (16
+// bytes, big endian), its key, its record. Who knows the SHA-256 of the index can read a
+// range of keys and check every byte of it.
 
 // Entry is a row with its key and its place: the ordinal of its item, and how many
-// rows of it were emitted before.
+// rows of it were emitted before. Hash is that of the row, made when it was decoded from
+// the file that its worker left: it goes with the row, so that who copies or drops the
+// row need not make it again.
 type Entry struct {
 	Key     []byte
 	Item    int64
 	Place   int64
+	Hash    Hash
 	Record  []byte
 	encoded []byte // all of it as it stands in a run
 }
@@ -69,34 +72,68 @@ func (e *Entry) Size() int { return len(e.encoded) }
 // AppendTo appends the entry, as DecodeEntry reads it, to dst.
 func (e *Entry) AppendTo(dst []byte) []byte { return append(dst, e.encoded...) }
 
-// AppendEntry appends an entry to dst.
-func AppendEntry(dst, key []byte, item, place int64, record []byte) []byte {
-	dst = binary.AppendUvarint(dst, uint64(len(key)))
-	dst = append(dst, key...)
-	dst = binary.AppendUvarint(dst, uint64(item))
-	dst = binary.AppendUvarint(dst, uint64(place))
-	dst = binary.AppendUvarint(dst, uint64(len(record)))
-	return append(dst, record...)
+// EntryHead is how many bytes of an entry lie before its key.
+const EntryHead = 4 + 4 + 8 + 8 + hashBytes
+
+// putEntryHead fills in the head of an entry.
+func putEntryHead(b []byte, key, record int, item, place int64, h Hash) {
+	binary.LittleEndian.PutUint32(b, uint32(key))
+	binary.LittleEndian.PutUint32(b[4:], uint32(record))
+	binary.LittleEndian.PutUint64(b[8:], uint64(item))
+	binary.LittleEndian.PutUint64(b[16:], uint64(place))
+	h.put(b[24:])
+}
+
+// EntryMost is more than the entry of row r of the batch takes.
+func EntryMost(k *Keyer, b *Batch, r int) int { return EntryHead + k.most(b, r) + b.recordMost(r) }
+
+// AppendEntry appends the entry of row r of a batch, whose hashes are noted, to dst, and
+// says where in dst its key ends. One that is too large is refused.
+func AppendEntry(dst []byte, k *Keyer, b *Batch, r int, item, place int64) (_ []byte, keyEnd int, err error) {
+	at := len(dst)
+	var head [EntryHead]byte
+	dst = k.Append(append(dst, head[:]...), b, r)
+	keyEnd = len(dst)
+	dst = b.AppendRecord(dst, r)
+	if len(dst)-at > maxEntry {
+		return dst[:at], 0, fmt.Errorf("a row of %d bytes, with its key, cannot be sorted: %w", len(dst)-at, ErrRow)
+	}
+	putEntryHead(dst[at:], keyEnd-at-EntryHead, len(dst)-keyEnd, item, place, b.Hashes[r])
+	return dst, keyEnd, nil
+}
+
+// AppendEntryOf appends an entry that is there in pieces to dst, and says where in dst its
+// key ends. One that is too large is refused.
+func AppendEntryOf(dst, key []byte, item, place int64, h Hash, record []byte) (_ []byte, keyEnd int, err error) {
+	if n := EntryHead + len(key) + len(record); n > maxEntry {
+		return dst, 0, fmt.Errorf("a row of %d bytes, with its key, cannot be sorted: %w", n, ErrRow)
+	}
+	var head [EntryHead]byte
+	putEntryHead(head[:], len(key), len(record), item, place, h)
+	dst = append(append(dst, head[:]...), key...)
+	return append(dst, record...), len(dst), nil
 }
 
 // DecodeEntry reads the entry at the front of b, which it aliases.
 func DecodeEntry(b []byte) (e Entry, err error) {
-	d := decoder{b: b}
-	e.Key = d.bytes(math.MaxInt)
-	e.Item, e.Place = int64(d.uvarint()), int64(d.uvarint())
-	e.Record = d.bytes(math.MaxInt)
-	if d.bad || e.Item < 0 || e.Place < 0 {
-		return Entry{}, fmt.Errorf("an entry of a run: %w", hayrick.ErrCorrupt)
+	if len(b) >= EntryHead {
+		key := EntryHead + uint64(binary.LittleEndian.Uint32(b))
+		end := key + uint64(binary.LittleEndian.Uint32(b[4:]))
+		e.Item, e.Place = int64(binary.LittleEndian.Uint64(b[8:])), int64(binary.LittleEndian.Uint64(b[16:]))
+		if end <= uint64(len(b)) && e.Item >= 0 && e.Place >= 0 {
+			e.Hash = getHash(b[24:])
+			e.Key, e.Record, e.encoded = b[EntryHead:key:key], b[key:end:end], b[:end:end]
+			return e, nil
+		}
 	}
-	e.encoded = b[: len(b)-len(d.b) : len(b)-len(d.b)]
-	return e, nil
+	return Entry{}, fmt.Errorf("an entry of a run: %w", hayrick.ErrCorrupt)
 }
 
 const (
-	runMagic  = "HAYRUN1\n"
+	runMagic  = "HAYRUN2\n"
 	runBlock  = 256 << 10         // of entries before compression, or one entry
 	runKeyMax = KeyBound + 16     // of a first key in the index: longer than any bound
-	maxEntry  = MaxValueBytes * 4 // a key, and a record of some columns
+	maxEntry  = MaxValueBytes * 4 // a key, and a record of some columns; a length of it fits 4 bytes
 )
 
 // RunWriter writes a run. Entries must come in order.

@@ -45,6 +45,9 @@ func (f *File) Scan(want Schema) (*Scanner, error) { return f.Rescan(want, nil) 
 // keptBytes is how much memory of a batch is worth keeping for the next file.
 const keptBytes = 2 * batchBytes
 
+// HashRows has what scans the file note the hash of every row in Batch.Hashes.
+func (f *File) HashRows() { f.hashRows = true }
+
 // Rescan is Scan with the memory of a scanner that is done with; nil = of none.
 func (f *File) Rescan(want Schema, old *Scanner) (*Scanner, error) {
 	if want.Fields == nil {
@@ -105,7 +108,13 @@ func (s *Scanner) Next() (*Batch, error) {
 		return nil, s.err
 	}
 	s.rows += int64(s.batch.Rows)
-	s.hash = s.hash.Add(s.hasher.rows(s.batch, 0, s.batch.Rows))
+	var h Hash
+	if s.f.hashRows {
+		s.batch.Hashes, h = s.hasher.each(s.batch.Hashes[:0], s.batch)
+	} else {
+		h = s.hasher.rows(s.batch, 0, s.batch.Rows)
+	}
+	s.hash = s.hash.Add(h)
 	return s.batch, nil
 }
 

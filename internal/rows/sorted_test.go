@@ -84,9 +84,13 @@ func TestRunsAreReadByRangesOfKeys(t *testing.T) {
 	w := NewRunWriter(&file, true)
 	const n = 4000
 	for i := range int64(n) {
-		e, err := DecodeEntry(AppendEntry(nil, fmt.Appendf(nil, "key-%05d", i), i, 0, bytes.Repeat([]byte{byte(i)}, 300)))
+		raw, _, err := AppendEntryOf(nil, fmt.Appendf(nil, "key-%05d", i), i, 0, Hash{1, uint64(i)}, bytes.Repeat([]byte{byte(i)}, 300))
 		if err != nil {
 			t.Fatal(err)
+		}
+		e, err := DecodeEntry(raw)
+		if err != nil || e.Hash != (Hash{1, uint64(i)}) {
+			t.Fatal(e.Hash, err)
 		}
 		if err := w.Add(&e); err != nil {
 			t.Fatal(err)
@@ -134,4 +138,109 @@ func TestRunsAreReadByRangesOfKeys(t *testing.T) {
 			t.Fatalf("byte %d changed: %d entries, %v", at, len(items), err)
 		}
 	}
+}
+
+// An entry made of a row of a batch is the one made of its pieces: key, record, and the
+// row's hash, which belongs to it and to no other.
+func TestEntriesOfRows(t *testing.T) {
+	keyer, err := NewKeyer(sortedSchema, []string{"s", "b", "f", "i"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		b := drawBatch(t)
+		h := NewHashes(sortedSchema)
+		b.Hashes, _ = h.h.each(nil, b)
+		back := NewBatch(sortedSchema)
+		var beside []Hash
+		for r := range b.Rows {
+			item, place := rapid.Int64Min(0).Draw(t, "item"), rapid.Int64Min(0).Draw(t, "place")
+			key, rec := keyer.Append(nil, b, r), b.AppendRecord(nil, r)
+			want, _, err := AppendEntryOf(nil, key, item, place, h.Rows(b, r, r+1), rec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, keyEnd, err := AppendEntry([]byte("before"), keyer, b, r, item, place)
+			if err != nil || string(got) != "before"+string(want) || string(got[len("before")+EntryHead:keyEnd]) != string(key) {
+				t.Fatalf("%q, %d, %v; want %q", got, keyEnd, err, want)
+			}
+			if most := EntryMost(keyer, b, r); most < len(want) {
+				t.Fatalf("at most %d bytes, it has %d", most, len(want))
+			}
+			e, err := DecodeEntry(append(want, "behind"...))
+			if err != nil || e.Size() != len(want) || !bytes.Equal(e.Key, key) || !bytes.Equal(e.Record, rec) || e.Item != item || e.Place != place {
+				t.Fatalf("%+v, %v", e, err)
+			}
+			if _, err := DecodeEntry(want[:len(want)-1]); !errors.Is(err, hayrick.ErrCorrupt) {
+				t.Fatalf("cut off: %v", err)
+			}
+			if err := back.TakeRecord(e.Record); err != nil {
+				t.Fatal(err)
+			}
+			beside = append(beside, e.Hash)
+		}
+		if sum, err := h.Same(back, beside); err != nil || sum != h.Rows(b, 0, b.Rows) {
+			t.Fatal(sum, err)
+		}
+		beside[rapid.IntRange(0, b.Rows-1).Draw(t, "other")].lo++
+		if _, err := h.Same(back, beside); !errors.Is(err, hayrick.ErrCorrupt) {
+			t.Fatalf("another hash beside a row: %v", err)
+		}
+	})
+}
+
+// A scanner notes the hash of every row where that is asked for, and a writer that makes
+// its row groups in the memory of another one writes the same file.
+func TestMemoryOfRowGroups(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b, before := drawBatch(t), drawBatch(t)
+		write := func(b *Batch, old *Batch) ([]byte, *Batch) {
+			var out bytes.Buffer
+			w, err := NewWriter(&out, sortedSchema, WriterOptions{GroupRows: 7, Group: old})
+			if err == nil {
+				err = w.AppendBatch(b, 0, b.Rows)
+			}
+			if err == nil {
+				_, err = w.Close()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out.Bytes(), w.Group()
+		}
+		_, old := write(before, nil)
+		want, _ := write(b, nil)
+		got, _ := write(b, old)
+		if !bytes.Equal(got, want) {
+			t.Fatal("another file")
+		}
+		f, err := Open(bytes.NewReader(got), int64(len(got)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.HashRows()
+		sc, err := f.Scan(sortedSchema)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hashes, n := NewHashes(sortedSchema), 0
+		for {
+			x, err := sc.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil || len(x.Hashes) != x.Rows {
+				t.Fatal(len(x.Hashes), err)
+			}
+			for r := range x.Rows {
+				if x.Hashes[r] != hashes.Rows(b, n, n+1) {
+					t.Fatalf("row %d has another hash", n)
+				}
+				n++
+			}
+		}
+		if rows, h := sc.Read(); n != b.Rows || rows != int64(n) || h != hashes.Rows(b, 0, b.Rows) {
+			t.Fatalf("%d rows with %s", rows, h)
+		}
+	})
 }

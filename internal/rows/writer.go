@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/compress"
@@ -46,6 +47,9 @@ type WriterOptions struct {
 	// Rows is about how many rows will come; 0 = nobody knows. Memory for a row group is
 	// then taken in one piece, once its first rows show how large it gets.
 	Rows int64
+	// Group is memory for row groups that a writer of the same schema has left (see
+	// Writer.Group); nil = of none.
+	Group *Batch
 	// Unhashed leaves the row hash out of the Summary, for who reads the file back and
 	// takes it from there.
 	Unhashed bool
@@ -111,6 +115,10 @@ func NewWriter(w io.Writer, s Schema, opts WriterOptions) (*Writer, error) {
 		opts.GroupBytes = DefaultGroupBytes
 	}
 	wr := &Writer{opts: opts, schema: s, group: NewBatch(s), hasher: newBatchHasher(s), sink: newSink(w)}
+	if old := opts.Group; old != nil && slices.Equal(old.Schema.Fields, s.Fields) {
+		old.Reset()
+		wr.group = old
+	}
 	for _, f := range s.Fields {
 		wr.cols.add(f)
 	}
@@ -351,6 +359,10 @@ func (w *Writer) Close() (Summary, error) {
 	w.err = errors.New("write parquet: the writer is closed")
 	return w.sum, nil
 }
+
+// Group is the memory that row groups were made in, for the next writer. This one is
+// closed.
+func (w *Writer) Group() *Batch { return w.group }
 
 // sink counts and digests what goes to the caller's writer, which it does not
 // close: the Parquet library closes whatever can be closed.
