@@ -334,7 +334,7 @@ func damaged(key, taskID string, err error) error {
 // unmergeable says that what was read is at fault though it is what was named, and
 // another try of the same attempt would read the same.
 func unmergeable(err error) bool {
-	for _, class := range []error{hayrick.ErrNotFound, hayrick.ErrCorrupt, rows.ErrSchema, rows.ErrKind} {
+	for _, class := range []error{hayrick.ErrNotFound, hayrick.ErrCorrupt, rows.ErrSchema, rows.ErrKind, rows.ErrRow} {
 		if errors.Is(err, class) {
 			return true
 		}

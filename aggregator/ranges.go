@@ -20,7 +20,7 @@ import (
 
 func (a *Aggregator) sorter(d *dropper) *sorter {
 	_, hold := a.share()
-	s := &sorter{temp: a.Temp, memory: hold, buffers: take(a, &a.kept.sorters), give: func(b buffers) { keep(a, &a.kept.sorters, b) }}
+	s := &sorter{temp: a.Temp, memory: hold}
 	if d != nil {
 		s.thin = d.thin
 	}
@@ -38,6 +38,8 @@ func (a *Aggregator) sortInputs(ctx context.Context, m *merging, span manifest.S
 		return nil, nil, in, 0, err
 	}
 	s = a.sorter(drop)
+	s.buffers = take(a, &a.kept.sorters)
+	s.give = func(b buffers) { keep(a, &a.kept.sorters, b) }
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -185,7 +187,10 @@ func readRun(ctx context.Context, r io.ReaderAt, size int64, index string, s row
 		}
 		return nil
 	})
-	return n, h, errors.Join(err, settle())
+	if err == nil {
+		err = settle()
+	}
+	return n, h, err
 }
 
 // errLevelOpen: a merge of level 1 has not ended.

@@ -29,9 +29,8 @@ type sorter struct {
 
 	buffers
 	give   func(buffers) // what close does with them; nil: nothing
-	row    []byte        // scratch: the entry of a large row
-	held   int64
-	first  []byte // the first key, and how much of it all others begin with
+	held   int64         // the chunks in use, whole, and the slots
+	first  []byte        // the first key, and how much of it all others begin with
 	common int
 	spills []spill
 }
@@ -66,71 +65,68 @@ const (
 
 // add takes in row r of a batch whose hashes are noted, with a key of the keyer.
 func (s *sorter) add(k *rows.Keyer, b *rows.Batch, r int, item, place int64) error {
-	most := rows.EntryMost(k, b, r)
-	if most > sortChunk/16 { // a large row: what it takes is not guessed
-		row, keyEnd, err := rows.AppendEntry(s.row[:0], k, b, r, item, place)
-		if err != nil {
-			return err
-		}
-		s.row = row
-		if err := s.room(len(row)); err != nil {
-			return err
-		}
-		n := len(s.chunks) - 1
-		at := len(s.chunks[n])
-		s.chunks[n] = append(s.chunks[n], row...)
-		s.added(at, at+keyEnd)
-		return nil
-	}
-	if err := s.room(most); err != nil {
-		return err
-	}
-	n := len(s.chunks) - 1
-	at := len(s.chunks[n])
-	chunk, keyEnd, err := rows.AppendEntry(s.chunks[n], k, b, r, item, place)
+	size, err := rows.EntrySize(k, b, r)
 	if err != nil {
 		return err
 	}
-	s.chunks[n] = chunk
+	chunk, err := s.room(size)
+	if err != nil {
+		return err
+	}
+	at, keyEnd := len(*chunk), 0
+	*chunk, keyEnd = rows.AppendEntry(*chunk, k, b, r, item, place)
 	s.added(at, keyEnd)
 	return nil
 }
 
 // addRecord takes in a row that is there in pieces. Of its hash nothing is said.
 func (s *sorter) addRecord(key []byte, item int64, record []byte) error {
-	if err := s.room(rows.EntryHead + len(key) + len(record)); err != nil {
-		return err
-	}
-	n := len(s.chunks) - 1
-	at := len(s.chunks[n])
-	chunk, keyEnd, err := rows.AppendEntryOf(s.chunks[n], key, item, 0, rows.Hash{}, record)
+	size, err := rows.EntrySizeOf(key, record)
 	if err != nil {
 		return err
 	}
-	s.chunks[n] = chunk
+	chunk, err := s.room(size)
+	if err != nil {
+		return err
+	}
+	at, keyEnd := len(*chunk), 0
+	*chunk, keyEnd = rows.AppendEntryOf(*chunk, key, item, 0, rows.Hash{}, record)
 	s.added(at, keyEnd)
 	return nil
 }
 
-// room sees to it that the last chunk has room for so many bytes.
-func (s *sorter) room(most int) error {
-	if s.held+int64(most)+slotBytes > max(s.memory, leastSort) && len(s.slots) > 0 {
+// room is the last chunk, which has room for so many bytes.
+func (s *sorter) room(size int) (*[]byte, error) {
+	fits := len(s.chunks) > 0 && len(s.chunks[len(s.chunks)-1])+size <= cap(s.chunks[len(s.chunks)-1])
+	more := slotBytes
+	if !fits {
+		more += max(sortChunk, size)
+	}
+	if s.held+int64(more) > max(s.memory, leastSort) && len(s.slots) > 0 {
 		if err := s.spill(); err != nil {
-			return err
+			return nil, err
 		}
+		fits = false
 	}
-	if n := len(s.chunks) - 1; n >= 0 && len(s.chunks[n])+most <= cap(s.chunks[n]) {
-		return nil
+	if !fits {
+		s.chunks = append(s.chunks, s.chunk(size))
+		s.held += int64(cap(s.chunks[len(s.chunks)-1]))
 	}
-	if last := len(s.free) - 1; last >= 0 && most <= sortChunk {
-		s.chunks, s.free = append(s.chunks, s.free[last]), s.free[:last]
-		return nil
-	}
-	if most > sortChunk { // of what it may hold, nothing lies idle
+	return &s.chunks[len(s.chunks)-1], nil
+}
+
+// chunk is an empty one for so many bytes.
+func (s *sorter) chunk(size int) []byte {
+	if size > sortChunk { // of what the sorter may hold, nothing lies idle
 		s.free = nil
+		return make([]byte, 0, size)
 	}
-	s.chunks = append(s.chunks, make([]byte, 0, max(sortChunk, most)))
-	return nil
+	if last := len(s.free) - 1; last >= 0 {
+		c := s.free[last]
+		s.free = s.free[:last]
+		return c
+	}
+	return make([]byte, 0, sortChunk)
 }
 
 // added notes the entry at the end of the last chunk.
@@ -138,7 +134,7 @@ func (s *sorter) added(at, keyEnd int) {
 	n := len(s.chunks) - 1
 	x := slot{chunk: uint32(n), at: uint32(at), keyEnd: uint32(keyEnd)}
 	s.slots = append(s.slots, x)
-	s.held += int64(len(s.chunks[n])-at) + slotBytes
+	s.held += slotBytes
 	key := s.keyOf(&x)
 	if len(s.slots) == 1 {
 		s.first, s.common = append(s.first[:0], key...), len(key)

@@ -192,7 +192,11 @@ func (l *look) runRows(ctx context.Context, rel, index string, schema rows.Schem
 			return n, h, fmt.Errorf("row %d has another key, or that of the row before: %w", n, hayrick.ErrCorrupt)
 		}
 		last = append(last[:0], key...)
-		h = h.Add(hashes.Rows(b, 0, 1))
+		got, err := hashes.Same(b, []rows.Hash{e.Hash})
+		if err != nil {
+			return n, h, fmt.Errorf("row %d: %w", n, err)
+		}
+		h = h.Add(got)
 	}
 }
 

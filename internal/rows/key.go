@@ -1,6 +1,7 @@
 package rows
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -79,13 +80,21 @@ func (k *Keyer) Append(dst []byte, b *Batch, r int) []byte {
 	return dst
 }
 
-// most is more than Append appends for row r.
-func (k *Keyer) most(b *Batch, r int) int {
-	n := 0
+// size is how many bytes Append appends for row r.
+func (k *Keyer) size(b *Batch, r int) int {
+	n := len(k.cols)
 	for _, at := range k.cols {
-		n += 1 + 8
-		if at >= 0 && b.Cols[at].wide() {
-			n += 2 * len(b.Cols[at].Bytes(r)) // of nothing but zeros
+		if at < 0 || !b.Cols[at].Valid[r] {
+			continue
+		}
+		switch c := &b.Cols[at]; c.Kind {
+		case KindString, KindBytes:
+			v := c.Bytes(r)
+			n += len(v) + bytes.Count(v, []byte{0}) + 2
+		case KindBool:
+			n++
+		default:
+			n += 8
 		}
 	}
 	return n

@@ -38,9 +38,21 @@ func (b *Batch) AppendRecord(dst []byte, r int) []byte {
 	return dst
 }
 
-// recordMost is more than AppendRecord appends for row r.
-func (b *Batch) recordMost(r int) int {
-	return (len(b.Cols)+7)/8 + int(b.Size(r, r+1)) + binary.MaxVarintLen32*len(b.Cols)
+// recordSize is how many bytes AppendRecord appends for row r.
+func (b *Batch) recordSize(r int) int {
+	n := (len(b.Cols) + 7) / 8
+	for i := range b.Cols {
+		c := &b.Cols[i]
+		switch {
+		case !c.Valid[r]:
+		case c.wide():
+			v := len(c.Bytes(r))
+			n += (bits.Len(uint(v)|1)+6)/7 + v
+		default:
+			n += 8
+		}
+	}
+	return n
 }
 
 // TakeRecord appends the row that a record of the batch's schema holds. Damage is a

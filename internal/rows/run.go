@@ -84,34 +84,41 @@ func putEntryHead(b []byte, key, record int, item, place int64, h Hash) {
 	h.put(b[24:])
 }
 
-// EntryMost is more than the entry of row r of the batch takes.
-func EntryMost(k *Keyer, b *Batch, r int) int { return EntryHead + k.most(b, r) + b.recordMost(r) }
+// EntrySize is how many bytes the entry of row r of a batch has. One that is too large is
+// refused.
+func EntrySize(k *Keyer, b *Batch, r int) (int, error) {
+	return entrySize(k.size(b, r), b.recordSize(r))
+}
+
+// EntrySizeOf is EntrySize of one that is there in pieces.
+func EntrySizeOf(key, record []byte) (int, error) { return entrySize(len(key), len(record)) }
+
+func entrySize(key, record int) (int, error) {
+	n := EntryHead + key + record
+	if n > maxEntry {
+		return 0, fmt.Errorf("a row of %d bytes, with its key, cannot be sorted: %w", n, ErrRow)
+	}
+	return n, nil
+}
 
 // AppendEntry appends the entry of row r of a batch, whose hashes are noted, to dst, and
-// says where in dst its key ends. One that is too large is refused.
-func AppendEntry(dst []byte, k *Keyer, b *Batch, r int, item, place int64) (_ []byte, keyEnd int, err error) {
+// says where in dst its key ends.
+func AppendEntry(dst []byte, k *Keyer, b *Batch, r int, item, place int64) (_ []byte, keyEnd int) {
 	at := len(dst)
 	var head [EntryHead]byte
 	dst = k.Append(append(dst, head[:]...), b, r)
 	keyEnd = len(dst)
 	dst = b.AppendRecord(dst, r)
-	if len(dst)-at > maxEntry {
-		return dst[:at], 0, fmt.Errorf("a row of %d bytes, with its key, cannot be sorted: %w", len(dst)-at, ErrRow)
-	}
 	putEntryHead(dst[at:], keyEnd-at-EntryHead, len(dst)-keyEnd, item, place, b.Hashes[r])
-	return dst, keyEnd, nil
+	return dst, keyEnd
 }
 
-// AppendEntryOf appends an entry that is there in pieces to dst, and says where in dst its
-// key ends. One that is too large is refused.
-func AppendEntryOf(dst, key []byte, item, place int64, h Hash, record []byte) (_ []byte, keyEnd int, err error) {
-	if n := EntryHead + len(key) + len(record); n > maxEntry {
-		return dst, 0, fmt.Errorf("a row of %d bytes, with its key, cannot be sorted: %w", n, ErrRow)
-	}
+// AppendEntryOf is AppendEntry of one that is there in pieces.
+func AppendEntryOf(dst, key []byte, item, place int64, h Hash, record []byte) (_ []byte, keyEnd int) {
 	var head [EntryHead]byte
 	putEntryHead(head[:], len(key), len(record), item, place, h)
 	dst = append(append(dst, head[:]...), key...)
-	return append(dst, record...), len(dst), nil
+	return append(dst, record...), len(dst)
 }
 
 // DecodeEntry reads the entry at the front of b, which it aliases.

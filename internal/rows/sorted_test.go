@@ -84,10 +84,7 @@ func TestRunsAreReadByRangesOfKeys(t *testing.T) {
 	w := NewRunWriter(&file, true)
 	const n = 4000
 	for i := range int64(n) {
-		raw, _, err := AppendEntryOf(nil, fmt.Appendf(nil, "key-%05d", i), i, 0, Hash{1, uint64(i)}, bytes.Repeat([]byte{byte(i)}, 300))
-		if err != nil {
-			t.Fatal(err)
-		}
+		raw, _ := AppendEntryOf(nil, fmt.Appendf(nil, "key-%05d", i), i, 0, Hash{1, uint64(i)}, bytes.Repeat([]byte{byte(i)}, 300))
 		e, err := DecodeEntry(raw)
 		if err != nil || e.Hash != (Hash{1, uint64(i)}) {
 			t.Fatal(e.Hash, err)
@@ -156,16 +153,13 @@ func TestEntriesOfRows(t *testing.T) {
 		for r := range b.Rows {
 			item, place := rapid.Int64Min(0).Draw(t, "item"), rapid.Int64Min(0).Draw(t, "place")
 			key, rec := keyer.Append(nil, b, r), b.AppendRecord(nil, r)
-			want, _, err := AppendEntryOf(nil, key, item, place, h.Rows(b, r, r+1), rec)
-			if err != nil {
-				t.Fatal(err)
+			want, _ := AppendEntryOf(nil, key, item, place, h.Rows(b, r, r+1), rec)
+			got, keyEnd := AppendEntry([]byte("before"), keyer, b, r, item, place)
+			if string(got) != "before"+string(want) || string(got[len("before")+EntryHead:keyEnd]) != string(key) {
+				t.Fatalf("%q, %d; want %q", got, keyEnd, want)
 			}
-			got, keyEnd, err := AppendEntry([]byte("before"), keyer, b, r, item, place)
-			if err != nil || string(got) != "before"+string(want) || string(got[len("before")+EntryHead:keyEnd]) != string(key) {
-				t.Fatalf("%q, %d, %v; want %q", got, keyEnd, err, want)
-			}
-			if most := EntryMost(keyer, b, r); most < len(want) {
-				t.Fatalf("at most %d bytes, it has %d", most, len(want))
+			if size, err := EntrySize(keyer, b, r); err != nil || size != len(want) {
+				t.Fatalf("%d bytes, %v; it has %d", size, err, len(want))
 			}
 			e, err := DecodeEntry(append(want, "behind"...))
 			if err != nil || e.Size() != len(want) || !bytes.Equal(e.Key, key) || !bytes.Equal(e.Record, rec) || e.Item != item || e.Place != place {
