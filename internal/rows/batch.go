@@ -112,6 +112,15 @@ func (c *Column) cut(from, to, size int) int {
 	return from + max(n, 1)
 }
 
+// longest is the size of the longest string or bytes.
+func (c *Column) longest() (n int) {
+	start := 0
+	for _, end := range c.Ends {
+		n, start = max(n, end-start), end
+	}
+	return n
+}
+
 // NewBatch is an empty batch.
 func NewBatch(s Schema) *Batch {
 	b := &Batch{Schema: s, Cols: make([]Column, len(s.Fields))}

@@ -197,7 +197,7 @@ func (c *Copier) flush() error {
 	if err := c.index.AppendRowGroup(); err != nil {
 		return err
 	}
-	props, encoded := properties(left, c.batch, c.opts.Dictionary), 0
+	props, encoded := properties(left, c.batch, dictionaries(left, c.batch, c.opts.Dictionary)), 0
 	for i := range c.schema.Fields {
 		chunk := group.NextColumnChunk()
 		var err error

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"hash"
 	"math"
 	"math/bits"
 	"slices"
@@ -204,8 +205,12 @@ func (h *batchHasher) each(dst []Hash, b *Batch) ([]Hash, Hash) {
 	return dst, sum
 }
 
+// longValue is from what size a value is hashed where it lies, and not copied before.
+const longValue = 64 << 10
+
 func (h *batchHasher) row(b *Batch, r int) Hash {
 	buf := h.buf[:0]
+	var begun hash.Hash // of a row with a long value: has all that buf had before
 	for _, i := range h.order {
 		c := &b.Cols[i]
 		if !c.Valid[r] {
@@ -216,7 +221,16 @@ func (h *batchHasher) row(b *Batch, r int) Hash {
 		case KindString, KindBytes:
 			v := c.Bytes(r)
 			buf = binary.AppendUvarint(buf, uint64(len(v)))
-			buf = append(buf, v...)
+			if len(v) < longValue {
+				buf = append(buf, v...)
+				break
+			}
+			if begun == nil {
+				begun = sha256.New()
+			}
+			begun.Write(buf)
+			begun.Write(v)
+			buf = buf[:0]
 		case KindBool:
 			buf = append(buf, byte(c.Nums[r]))
 		case KindFloat:
@@ -226,5 +240,9 @@ func (h *batchHasher) row(b *Batch, r int) Hash {
 		}
 	}
 	h.buf = buf
+	if begun != nil {
+		begun.Write(buf)
+		return getHash(begun.Sum(nil))
+	}
 	return hashOf(buf)
 }

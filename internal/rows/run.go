@@ -173,15 +173,19 @@ func (w *RunWriter) Add(e *Entry) error {
 		return w.err
 	}
 	if len(w.block) > 0 && len(w.block)+len(e.encoded) > runBlock {
-		if w.err = w.flush(); w.err != nil {
+		if w.err = w.flush(w.block); w.err != nil {
 			return w.err
 		}
 	}
 	if len(w.block) == 0 {
 		w.first = append(w.first[:0], e.Key[:min(len(e.Key), runKeyMax)]...)
 	}
-	w.block = append(w.block, e.encoded...)
 	w.rows++
+	if len(e.encoded) > runBlock { // a block of its own, from where it lies
+		w.err = w.flush(e.encoded)
+		return w.err
+	}
+	w.block = append(w.block, e.encoded...)
 	return nil
 }
 
@@ -194,30 +198,30 @@ func (w *RunWriter) write(p []byte) error {
 	return err
 }
 
-func (w *RunWriter) flush() error {
-	if len(w.block) == 0 {
+// flush writes a block.
+func (w *RunWriter) flush(block []byte) error {
+	if len(block) == 0 {
 		return nil
 	}
-	if n := s2.MaxEncodedLen(len(w.block)); n < 0 {
-		return fmt.Errorf("write a run: a block of %d bytes: %w", len(w.block), ErrRow)
+	if n := s2.MaxEncodedLen(len(block)); n < 0 {
+		return fmt.Errorf("write a run: a block of %d bytes: %w", len(block), ErrRow)
 	} else if cap(w.out) < n {
 		w.out = make([]byte, n)
 	}
-	b := s2.Encode(w.out[:cap(w.out)], w.block)
+	b := s2.Encode(w.out[:cap(w.out)], block)
 	sum := sha256.Sum256(b)
 	w.index = binary.AppendUvarint(w.index, uint64(len(b)))
-	w.index = binary.AppendUvarint(w.index, uint64(len(w.block)))
+	w.index = binary.AppendUvarint(w.index, uint64(len(block)))
 	w.index = binary.AppendUvarint(w.index, uint64(w.rows))
 	w.index = append(w.index, sum[:]...)
 	w.index = binary.AppendUvarint(w.index, uint64(len(w.first)))
 	w.index = append(w.index, w.first...)
 	w.count++
 	w.all += w.rows
-	w.rows = 0
-	if cap(w.block) > 4*runBlock { // of a huge entry
-		w.block, w.out = nil, nil
+	w.rows, w.block = 0, w.block[:0]
+	if cap(w.out) > 4*runBlock { // of a huge entry
+		w.out = nil
 	}
-	w.block = w.block[:0]
 	return w.write(b)
 }
 
@@ -232,7 +236,7 @@ type RunSummary struct {
 // Close writes what is left and the index.
 func (w *RunWriter) Close() (RunSummary, error) {
 	if w.err == nil {
-		w.err = w.flush()
+		w.err = w.flush(w.block)
 	}
 	if w.err != nil {
 		return RunSummary{}, w.err
@@ -367,8 +371,8 @@ type RunCursor struct {
 	block  []byte
 	left   []byte // of block
 	rows   int64  // left in it
-	last   Entry  // of the block before, to see the order held
-	prev   []byte // its encoded form
+	last   Entry  // given out last, to see the order held
+	prev   []byte // its key, when it was of the block before
 	err    error
 }
 
@@ -421,8 +425,8 @@ func (c *RunCursor) open() error {
 	b := c.run.blocks[c.next]
 	c.next++
 	if c.last.encoded != nil { // its memory is about to be used again
-		c.prev = append(c.prev[:0], c.last.encoded...)
-		c.last, _ = DecodeEntry(c.prev)
+		c.prev = append(c.prev[:0], c.last.Key...)
+		c.last = Entry{Key: c.prev, Item: c.last.Item, Place: c.last.Place, encoded: c.prev}
 	}
 	if int64(cap(c.packed)) < b.size {
 		c.packed = make([]byte, b.size)

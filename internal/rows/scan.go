@@ -160,6 +160,9 @@ func (s *Scanner) fill() error {
 		room := (batchBytes - size) * int64(s.batch.Rows) / max(size, 1)
 		s.step = int(max(1, min(int64(2*s.step), room, chunkRows)))
 	}
+	if s.left == 0 {
+		return s.close() // its last pages are in the batch
+	}
 	return nil
 }
 

@@ -83,7 +83,9 @@ type Writer struct {
 	hasher *batchHasher
 	sum    Summary
 	sink   *sink
-	out    *file.Writer // nil until the first row group is full
+	out    *file.Writer              // nil until the first row group is full
+	props  *parquet.WriterProperties // of out, which asks them anew for every row group
+	dicts  []bool                    // of each column: it is written with a dictionary
 	pages  pageScratch
 	row    []placed // the values of the row being appended
 	items  *itemCounts
@@ -245,8 +247,8 @@ func (w *Writer) reserve() {
 }
 
 func (w *Writer) flushIfFull() error {
-	w.reserve()
 	if int64(w.group.Rows) < w.opts.GroupRows && w.bytes < w.opts.GroupBytes {
+		w.reserve()
 		return nil
 	}
 	return w.flush()
@@ -275,17 +277,22 @@ func (w *Writer) flush() error {
 
 func (w *Writer) writeGroup() error {
 	if w.out == nil {
-		// The first group decides on dictionaries for the whole file: the library takes
-		// its settings once, and the first group is a fair sample.
+		// The first group decides on dictionaries for the whole file: it is a fair sample.
+		w.dicts = dictionaries(w.schema, w.group, w.opts.Dictionary)
+	}
+	props := properties(w.schema, w.group, w.dicts)
+	if w.out == nil {
 		root, err := parquetSchema(w.schema)
 		if err != nil {
 			return err
 		}
-		w.out, err = file.NewParquetWriterWithError(w.sink, root, file.WithWriterProps(properties(w.schema, w.group, w.opts.Dictionary)))
+		w.props = props
+		w.out, err = file.NewParquetWriterWithError(w.sink, root, file.WithWriterProps(props))
 		if err != nil {
 			return err
 		}
 	}
+	*w.props = *props
 	group, err := w.out.AppendRowGroupChecked()
 	if err != nil {
 		return err
@@ -305,8 +312,22 @@ func (w *Writer) writeGroup() error {
 	return group.Close()
 }
 
-// properties are those of files with the columns of a batch.
-func properties(s Schema, b *Batch, dictionary *bool) *parquet.WriterProperties {
+// dictionaries says of which columns of a batch dictionaries are made: of those where
+// they pay, or as forced.
+func dictionaries(s Schema, b *Batch, forced *bool) []bool {
+	out := make([]bool, len(s.Fields))
+	for i, f := range s.Fields {
+		if forced != nil {
+			out[i] = *forced && f.Kind != KindBool
+		} else {
+			out[i] = dictionaryPays(&b.Cols[i], b.Rows)
+		}
+	}
+	return out
+}
+
+// properties are those of a row group of the rows of a batch.
+func properties(s Schema, b *Batch, dictionaries []bool) *parquet.WriterProperties {
 	props := []parquet.WriterProperty{
 		parquet.WithCompression(compress.Codecs.Zstd),
 		parquet.WithCompressionLevel(zstdLevel),
@@ -318,12 +339,13 @@ func properties(s Schema, b *Batch, dictionary *bool) *parquet.WriterProperties 
 		parquet.WithDictionaryDefault(false),
 	}
 	for i, f := range s.Fields {
-		pays := dictionaryPays(&b.Cols[i], b.Rows)
-		if dictionary != nil {
-			pays = *dictionary && f.Kind != KindBool
-		}
-		if pays {
+		if dictionaries[i] {
 			props = append(props, parquet.WithDictionaryPath(parquet.ColumnPath{f.Name}, true))
+		}
+		// The library keeps the smallest and the largest value of a page and of a chunk,
+		// and copies them once more, before it finds them too long for the footer.
+		if b.Cols[i].longest() > pageBytes {
+			props = append(props, parquet.WithStatsPath(parquet.ColumnPath{f.Name}, false))
 		}
 	}
 	return parquet.NewWriterProperties(props...)
