@@ -97,32 +97,7 @@ func (a *attemptRun) putRows(ctx context.Context, res *manifest.Result) error {
 		defer temp.Close()
 		sink = temp
 	}
-	unique := a.job.Definition.Output.UniqueBy
-	w, err := rows.NewWriter(sink, schema, rows.WriterOptions{
-		GroupRows: a.job.Definition.Merge.RowGroup, Dictionary: a.job.Definition.Merge.Dictionary, Keys: unique,
-	})
-	if err != nil {
-		return err
-	}
-	if err := a.eachRows(ctx, func(ordinal int64, body []byte) error {
-		if len(unique) > 0 && len(body) > 0 {
-			// "first" and "last" are by record of the input: a retry's items are not in the
-			// order of its file, and those of a shuffled run in an order of their own.
-			w.Item(a.job.Plan.InputOrdinal(ordinal))
-		}
-		for r, err := range rows.Rows(body) {
-			if err != nil {
-				return err
-			}
-			if err := w.Append(r); err != nil {
-				return err
-			}
-		}
-		return nil
-	}); err != nil {
-		return fmt.Errorf("write the rows of %s: %w", a.ref.TaskID, err)
-	}
-	sum, err := w.Close()
+	sum, err := a.encode(ctx, sink, schema)
 	if err != nil {
 		return fmt.Errorf("write the rows of %s: %w", a.ref.TaskID, err)
 	}
@@ -142,6 +117,50 @@ func (a *attemptRun) putRows(ctx context.Context, res *manifest.Result) error {
 	res.RowCount, res.RowHash, res.SchemaDigest = sum.Rows, sum.RowHash.String(), sum.SchemaDigest
 	res.KeySamples = sum.KeySamples
 	return nil
+}
+
+// encode writes the rows of the ok items to a Parquet file.
+func (a *attemptRun) encode(ctx context.Context, to io.Writer, schema rows.Schema) (sum rows.Summary, err error) {
+	if a.w.Turns != nil {
+		select {
+		case a.w.Turns <- struct{}{}:
+			defer func() { <-a.w.Turns }()
+		case <-ctx.Done():
+			return sum, fmt.Errorf("wait for memory: %w", ctx.Err())
+		}
+	}
+	var count int64
+	for i := range a.items {
+		if x := &a.items[i]; x.OK {
+			count += x.RowCount
+		}
+	}
+	unique := a.job.Definition.Output.UniqueBy
+	w, err := rows.NewWriter(to, schema, rows.WriterOptions{
+		GroupRows: a.job.Definition.Merge.RowGroup, GroupBytes: a.w.GroupBytes, Dictionary: a.job.Definition.Merge.Dictionary, Keys: unique, Rows: count,
+	})
+	if err != nil {
+		return sum, err
+	}
+	if err := a.eachRows(ctx, func(ordinal int64, body []byte) error {
+		if len(unique) > 0 && len(body) > 0 {
+			// "first" and "last" are by record of the input: a retry's items are not in the
+			// order of its file, and those of a shuffled run in an order of their own.
+			w.Item(a.job.Plan.InputOrdinal(ordinal))
+		}
+		for r, err := range rows.Rows(body) {
+			if err != nil {
+				return err
+			}
+			if err := w.Append(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return sum, err
+	}
+	return w.Close()
 }
 
 // eachRows calls fn with the encoded rows of every item, in the order of the batch or

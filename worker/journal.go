@@ -31,7 +31,7 @@ type fileJournal struct {
 }
 
 func openJournal(path string, lock *os.File) *fileJournal {
-	q := url.Values{"_pragma": {"journal_mode(DELETE)", "synchronous(OFF)", "locking_mode(EXCLUSIVE)"}}
+	q := url.Values{"_pragma": {"journal_mode(DELETE)", "synchronous(OFF)", "locking_mode(EXCLUSIVE)", "cache_size(-256)"}}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+q.Encode())
 	if err != nil {
 		panic(err) // nothing is opened yet: only the driver can be missing

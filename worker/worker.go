@@ -11,7 +11,8 @@ import (
 	"hayrick/manifest"
 )
 
-// Worker runs attempts of worker tasks. All fields but Drain, Left and LiveLogs are required.
+// Worker runs attempts of worker tasks. All fields but Drain, Left,
+// GroupBytes, Turns and LiveLogs are required.
 type Worker struct {
 	Store    *manifest.Store
 	Claims   Claims
@@ -31,6 +32,11 @@ type Worker struct {
 	// Left is how long the process may still run; nil = as long as it takes. Attempts
 	// hand back before it is over (HandBack), as they do at task_timeout.
 	Left func() time.Duration
+	// GroupBytes is how many bytes of values end a row group of a task's file, so much is
+	// held of it while it is written; 0 = rows.DefaultGroupBytes.
+	GroupBytes int64
+	// Turns has room for as many as may write such files at once; nil = all.
+	Turns chan struct{}
 	// LiveLogs shows what handlers write while their tasks run; nil = nobody is here to
 	// see it.
 	LiveLogs LiveLogs

@@ -12,6 +12,7 @@ import (
 	"hayrick"
 	"hayrick/aggregator"
 	"hayrick/coordinator"
+	"hayrick/internal/rows"
 	"hayrick/jobs"
 	"hayrick/jobs/backfill"
 	"hayrick/jobs/extproc"
@@ -109,6 +110,9 @@ func (r *roles) work(scratch string) {
 		Journals: worker.FileJournals{Dir: scratch, BootID: bootID()}, Jobs: r.jobs,
 		World: c.world, Log: c.log, CodeVersion: codeVersion(), Drain: r.stop.stopped,
 	}
+	if c.memoryMax > 0 {
+		r.worker.Turns, r.worker.GroupBytes = fileShare(int64(c.memoryMax), runtime.GOMAXPROCS(0))
+	}
 	if c.get(runtimeAPI) == "" { // nobody looks into the scratch of a function
 		r.worker.LiveLogs = worker.FileLogs{Dir: scratch}
 	}
@@ -117,6 +121,16 @@ func (r *roles) work(scratch string) {
 		Store: r.manifests, State: st, Queue: st, Blobs: st, Output: st, World: c.world, Log: c.log, CodeVersion: codeVersion(), Memory: int64(c.memoryMax), Cores: runtime.GOMAXPROCS(0), Busy: c.collectMore,
 		Temp: func() (manifest.Temp, error) { return unnamedFile(scratch) },
 	}
+}
+
+// fileShare is how many tasks may write the files of their rows at once, in so much memory
+// and on so many cores, and how large the row groups of these may get: a row group in the
+// making takes its values twice, and some MB of pages.
+func fileShare(memory int64, cores int) (turns chan struct{}, groupBytes int64) {
+	const others, least = 64 << 20, 4 << 20 // of a process that writes none; of a row group
+	free := max(memory-others, others)
+	n := max(1, min(int64(cores), free/others))
+	return make(chan struct{}, n), min(max(free/n/5, least), rows.DefaultGroupBytes)
 }
 
 // collectMore has the collector leave half as much garbage as usual while files are
