@@ -10,10 +10,11 @@ import (
 )
 
 var bucketTests = map[string]func(*harness){
-	"Reserve":   testReserve,
-	"Race":      testReserveRace,
-	"Feedback":  testFeedback,
-	"KeysApart": testBucketsApart,
+	"Reserve":      testReserve,
+	"Race":         testReserveRace,
+	"Linearizable": testBucketsLinearizable,
+	"Feedback":     testFeedback,
+	"KeysApart":    testBucketsApart,
 }
 
 var limits = ratelimit.Limits{Rate: hayrick.PerTime{N: 100, Per: time.Second}, Burst: 50, Timing: ratelimit.OneMachine}

@@ -25,6 +25,7 @@ var objectTests = map[string]func(*harness){
 	"CommitOnce":          testCommitOnce,
 	"CommitRace":          testCommitRace,
 	"CommitRaceProcesses": testCommitRaceProcesses,
+	"Linearizable":        testCommitsLinearizable,
 	"Replace":             testReplace,
 	"ReplaceRace":         testReplaceRace,
 	"List":                testList,

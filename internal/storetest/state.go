@@ -18,6 +18,7 @@ var stateTests = map[string]func(*harness){
 	"ClaimRace":        testClaimRace,
 	"ClaimPatch":       testClaimPatch,
 	"ClaimsApart":      testClaimsApart,
+	"Linearizable":     testClaimsLinearizable,
 	"Mark":             testMark,
 	"MarkRefused":      testMarkRefused,
 	"MarkRace":         testMarkRace,
