@@ -80,14 +80,6 @@ func spread(t *testing.T, body []byte) []byte {
 // Every record reads back as itself, and encodes to the bytes it came from.
 func TestGoldenRoundTrip(t *testing.T) {
 	objects := tell(t).objects(t)
-	types := map[string]func() any{
-		SchemaPlan: func() any { return new(Plan) }, SchemaJob: func() any { return new(JobManifest) },
-		SchemaBlock: func() any { return new(Block) }, SchemaIndex: func() any { return new(Index) },
-		SchemaResult: func() any { return new(Result) }, SchemaTask: func() any { return new(TaskManifest) },
-		SchemaRetryPlan: func() any { return new(RetryPlan) }, SchemaRetry: func() any { return new(RetryManifest) },
-		SchemaAggregationPlan: func() any { return new(AggregationPlan) }, SchemaAggregation: func() any { return new(Aggregation) },
-		SchemaOutcome: func() any { return new(Outcome) }, SchemaControl: func() any { return new(Control) },
-	}
 	seen := map[string]bool{}
 	for name, body := range objects {
 		var head struct {
@@ -96,7 +88,7 @@ func TestGoldenRoundTrip(t *testing.T) {
 		if json.Unmarshal(body, &head) != nil || head.Schema == "" {
 			continue // the definition and the lists
 		}
-		fresh := types[head.Schema]
+		fresh := recordTypes[head.Schema]
 		if fresh == nil {
 			t.Errorf("%s has the unknown schema %s", name, head.Schema)
 			continue
@@ -117,8 +109,8 @@ func TestGoldenRoundTrip(t *testing.T) {
 			}
 		}
 	}
-	if len(seen) != len(types) {
-		t.Errorf("the story has %d of %d kinds of records", len(seen), len(types))
+	if len(seen) != len(recordTypes) {
+		t.Errorf("the story has %d of %d kinds of records", len(seen), len(recordTypes))
 	}
 }
 

@@ -40,11 +40,18 @@ func (it BatchItem) Label(field string) string {
 	return strconv.FormatInt(it.Ordinal, 10)
 }
 
+// maxBatch is more than any batch has: one of the input is a quarter of it at most, and in
+// a retry its items stand with what was spent on them.
+const maxBatch = 4 << 30
+
 // OpenBatch reads a batch whole from r (the batch's range of its object) and
 // checks its length and SHA-256 before anything of it is used: a batch whose bytes
 // are not the planned ones is hayrick.ErrInputChanged, or ErrCorrupt when the bytes
 // are the store's own.
 func OpenBatch(b Batch, r io.Reader) ([]BatchItem, error) {
+	if b.Length < 0 || b.Length > maxBatch || b.Items < 0 {
+		return nil, corrupt("%s of %s: %d items in %d bytes", b.BatchID, b.Object, b.Items, b.Length)
+	}
 	body := make([]byte, b.Length)
 	n, err := io.ReadFull(r, body)
 	if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
@@ -64,7 +71,7 @@ func OpenBatch(b Batch, r io.Reader) ([]BatchItem, error) {
 // split cuts the bytes of a batch into its records. It is the twin of the indexer:
 // a record is a line that holds more than white space.
 func (b Batch) split(body []byte) ([]BatchItem, error) {
-	items := make([]BatchItem, 0, b.Items)
+	items := make([]BatchItem, 0, min(b.Items, len(body)/2+1))
 	line := b.FirstLine
 	for len(body) > 0 {
 		var rec []byte
