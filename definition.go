@@ -314,7 +314,7 @@ func (p *PerTime) UnmarshalText(t []byte) error {
 	if err != nil || v <= 0 {
 		return bad
 	}
-	if per[0] < '0' || per[0] > '9' {
+	if c := per[0]; c != '.' && (c < '0' || c > '9') {
 		per = "1" + per
 	}
 	d, err := time.ParseDuration(per)
