@@ -116,7 +116,7 @@ func Write(ctx context.Context, w io.Writer, src io.Reader, o Options) (err erro
 	if errors.Is(err, errLimit) {
 		err = nil
 	}
-	return errors.Join(damage(err, o), out.w.Flush())
+	return errors.Join(err, out.w.Flush())
 }
 
 // errLimit ends an input whose limit is reached.

@@ -361,3 +361,31 @@ func TestMemory(t *testing.T) {
 		})
 	}
 }
+
+// parquetSeed is a small Parquet file of so many row groups, with nulls and lists.
+func parquetSeed(t interface{ Fatal(...any) }, groups int) []byte {
+	schema := arrow.NewSchema([]arrow.Field{
+		{Name: "id", Type: arrow.PrimitiveTypes.Int64}, {Name: "s", Type: arrow.BinaryTypes.String, Nullable: true}, {Name: "l", Type: arrow.ListOf(arrow.PrimitiveTypes.Int32)},
+	}, nil)
+	var out bytes.Buffer
+	w, err := pqarrow.NewFileWriter(schema, &out, nil, pqarrow.DefaultWriterProps())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for g := range groups {
+		b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
+		for i := range 3 {
+			b.Field(0).(*array.Int64Builder).Append(int64(g*3 + i))
+			b.Field(1).(*array.StringBuilder).AppendNull()
+			b.Field(2).(*array.ListBuilder).Append(true)
+			b.Field(2).(*array.ListBuilder).ValueBuilder().(*array.Int32Builder).Append(7)
+		}
+		if err := w.Write(b.NewRecordBatch()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}

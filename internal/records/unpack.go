@@ -3,7 +3,6 @@ package records
 import (
 	"bufio"
 	"bytes"
-	"compress/flate"
 	"errors"
 	"fmt"
 	"io"
@@ -28,51 +27,79 @@ func PackedOf(name string) string {
 	return "none"
 }
 
-// unpack reads what is packed as o says; done frees what that takes.
+// unpack reads what is packed as o says; done frees what that takes. What of its errors is
+// no *Problem is src's own.
 func unpack(src io.Reader, o Options) (r io.Reader, done func(), err error) {
-	in := bufio.NewReaderSize(src, 64<<10)
+	own := &source{r: src}
+	in := bufio.NewReaderSize(own, 64<<10)
 	head, _ := in.Peek(4)
+	if len(head) == 0 {
+		return in, func() {}, nil
+	}
 	switch o.Packed {
 	case "gzip":
-		if len(head) == 0 {
-			return in, func() {}, nil
-		}
 		z, err := gzip.NewReader(in)
 		if err != nil {
-			return nil, nil, notPacked(err, "gzip", o)
+			return nil, nil, own.orElse(notPacked("gzip", o))
 		}
-		return z, func() {}, nil
+		return &unpacked{z, own, o}, func() {}, nil
 	case "zstd":
-		if len(head) == 0 {
-			return in, func() {}, nil
-		}
 		if !bytes.Equal(head, []byte("\x28\xb5\x2f\xfd")) && !(len(head) == 4 && head[1] == 0x2a && head[2] == 0x4d && head[3] == 0x18) {
-			return nil, nil, notPacked(zstd.ErrMagicMismatch, "zstd", o)
+			return nil, nil, own.orElse(notPacked("zstd", o))
 		}
 		z, err := zstd.NewReader(in, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(1))
 		if err != nil {
-			return nil, nil, notPacked(err, "zstd", o)
+			return nil, nil, own.orElse(notPacked("zstd", o))
 		}
-		return z, z.Close, nil
+		return &unpacked{z, own, o}, z.Close, nil
 	}
 	return in, func() {}, nil
 }
 
-func notPacked(err error, as string, o Options) error {
-	if errors.Is(err, gzip.ErrHeader) || errors.Is(err, zstd.ErrMagicMismatch) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return &Problem{Name: o.Name, What: "it is not compressed with " + as, Hint: "write input.compression: none, or give the file the suffix of what it is"}
-	}
-	return err
+// source remembers how its reads failed, the end left out.
+type source struct {
+	r   io.Reader
+	err error
 }
 
-// damage names what a decompressor found.
-func damage(err error, o Options) error {
-	var corrupt flate.CorruptInputError
-	if err != nil && o.Packed != "none" && (errors.Is(err, gzip.ErrChecksum) || errors.Is(err, gzip.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &corrupt) ||
-		errors.Is(err, zstd.ErrCRCMismatch) || errors.Is(err, zstd.ErrMagicMismatch) || errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrReservedBlockType)) {
-		return &Problem{Name: o.Name, What: fmt.Sprintf("the compressed file is cut short or damaged (%v)", err), Hint: "fetch or make it again"}
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
 	}
-	return err
+	return n, err
+}
+
+// orElse is the error of a read where there is one: what is made of half an input is then
+// no damage.
+func (s *source) orElse(damage error) error {
+	if s.err != nil {
+		return s.err
+	}
+	return damage
+}
+
+// unpacked is what a decompressor gives. Decompressors have dozens of ways to say that
+// their input is damaged.
+type unpacked struct {
+	z    io.Reader
+	from *source
+	o    Options
+}
+
+func (u *unpacked) Read(p []byte) (int, error) {
+	n, err := u.z.Read(p)
+	if err == nil || err == io.EOF {
+		return n, err
+	}
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+		return n, u.from.orElse(&Problem{Name: u.o.Name, What: fmt.Sprintf("it takes more than %d MiB to unpack it", maxWindow>>20), Hint: "compress it again without --long and --ultra"})
+	}
+	return n, u.from.orElse(&Problem{Name: u.o.Name, What: fmt.Sprintf("the compressed file is cut short or damaged (%v)", err), Hint: "fetch or make it again"})
+}
+
+func notPacked(as string, o Options) error {
+	return &Problem{Name: o.Name, What: "it is not compressed with " + as, Hint: "write input.compression: none, or give the file the suffix of what it is"}
 }
 
 // Refuse names content that is another format than o says. in has at least 4 bytes of
