@@ -302,7 +302,7 @@ func OpenRun(r io.ReaderAt, size int64, indexSHA string) (*Run, error) {
 	run := &Run{r: r}
 	d := decoder{b: index}
 	count := d.uvarint()
-	if count > uint64(len(index)) {
+	if count > uint64(len(index)/sha256.Size) {
 		return nil, bad("more blocks than its index")
 	}
 	run.blocks = make([]runBlockAt, 0, count)

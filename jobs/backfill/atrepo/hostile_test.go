@@ -27,7 +27,7 @@ const testDID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
 
 // builder writes CARs that no honest host would.
 type builder struct {
-	t      *testing.T
+	t      testing.TB
 	blocks []block
 }
 
