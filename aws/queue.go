@@ -165,7 +165,7 @@ func Delivered(text, receipt, count string) (d hayrick.Delivery, due time.Time, 
 	}
 	n, err := strconv.Atoi(count)
 	if err != nil || !hayrick.ValidID(b.JobID) {
-		return d, due, fmt.Errorf("read a message: it names job %q and was received %q times", b.JobID, count)
+		return d, due, fmt.Errorf("read a message: it names job %.64q and was received %.20q times", b.JobID, count)
 	}
 	return hayrick.Delivery{Message: b.Message, Receipt: receipt, Count: n}, time.UnixMilli(b.Due), nil
 }

@@ -48,11 +48,11 @@ func readEvent(payload []byte, queue string) (lambdaEvent, error) {
 	for i, m := range raw.Records {
 		// Without its id a message could not be named in the answer.
 		if m.EventSource != sourceSQS || m.MessageId == "" || m.ReceiptHandle == "" {
-			return lambdaEvent{}, fmt.Errorf("record %d of the event is from %q, not a message of a queue", i, m.EventSource)
+			return lambdaEvent{}, fmt.Errorf("record %d of the event is from %.64q, not a message of a queue", i, m.EventSource)
 		}
 		if from := m.EventSourceARN[strings.LastIndex(m.EventSourceARN, ":")+1:]; from != queue {
 			return lambdaEvent{}, &hayrick.UserError{
-				What: fmt.Sprintf("record %d of the event is of the queue %q, and the store's own is %q", i, from, queue),
+				What: fmt.Sprintf("record %d of the event is of the queue %.80q, and the store's own is %q", i, from, queue),
 				Hint: "delete the event source mapping that sends it here, or set $HAYRICK_STORE to the store whose queue it is",
 			}
 		}
@@ -87,7 +87,7 @@ func sortMessages(messages []events.SQSMessage, plays func(hayrick.Role) bool, n
 		case err != nil:
 			s.odd = append(s.odd, odd{"", fmt.Errorf("message %s: %w", m.MessageId, err)})
 		case !plays(d.Role):
-			s.odd = append(s.odd, odd{"role " + string(d.Role), fmt.Errorf("message %s of %s asks for the role %q", m.MessageId, d.JobID, d.Role)})
+			s.odd = append(s.odd, odd{"role " + string(d.Role), fmt.Errorf("message %s of %s asks for the role %.40q", m.MessageId, d.JobID, d.Role)})
 		case due.After(now):
 			s.early, s.until = append(s.early, d), append(s.until, due)
 		default:
