@@ -7,7 +7,7 @@ ON_STANDINS = -count=1 -parallel 4 -tags standins
 # The packages whose interleavings matter most.
 CORE = . ./manifest ./ratelimit ./coordinator ./worker ./retryplanner ./aggregator ./mem ./local ./internal/...
 
-.PHONY: help build test race lint localstack-up localstack-down localstack-smoke test-aws test-minio merge-aws golden bench demo clean
+.PHONY: help build test race fuzz lint localstack-up localstack-down localstack-smoke test-aws test-minio merge-aws golden bench demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,15 @@ test: ## all tests, no network, no account
 
 race: ## the core under the race detector (needs gcc)
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m $(CORE)
+
+# A finding is kept in testdata/fuzz beside the test, where `go test` tries it again.
+fuzz: ## each fuzz target for FUZZTIME (20s); ONLY=<regexp> for some
+	@set -e; $(GO) list -f '{{.Dir}}' ./... | while read -r dir; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(f \*testing.F).*/\1/p' "$$dir"/*_test.go 2>/dev/null | grep -E '$(or $(ONLY),.)' || true); do \
+			echo "== $${dir#$(CURDIR)/} $$target"; \
+			(cd "$$dir" && $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),20s) .) || exit 1; \
+		done; \
+	done
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }

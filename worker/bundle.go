@@ -157,6 +157,9 @@ func unpackFile(root *os.Root, head *tar.Header, from io.Reader) error {
 	if !filepath.IsLocal(name) {
 		return fmt.Errorf("outside of the bundle: %w", hayrick.ErrCorrupt)
 	}
+	if filepath.Clean(name) != name {
+		return fmt.Errorf("a name that no file of a bundle has: %w", hayrick.ErrCorrupt)
+	}
 	if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return unfit(err)
 	}

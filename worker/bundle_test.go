@@ -21,7 +21,7 @@ import (
 )
 
 // packed is a bundle of files as the headers say; a body is as long as its header.
-func packed(t *testing.T, heads ...tar.Header) []byte {
+func packed(t testing.TB, heads ...tar.Header) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	z, err := zstd.NewWriter(&out, zstd.WithEncoderConcurrency(1))
@@ -154,7 +154,7 @@ func TestDamagedBundles(t *testing.T) {
 	}
 }
 
-func zstdOf(t *testing.T, b []byte) []byte {
+func zstdOf(t testing.TB, b []byte) []byte {
 	z, err := zstd.NewWriter(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func zstdOf(t *testing.T, b []byte) []byte {
 }
 
 // tarOf is what is packed in a bundle.
-func tarOf(t *testing.T, bundle []byte) []byte {
+func tarOf(t testing.TB, bundle []byte) []byte {
 	z, err := zstd.NewReader(bytes.NewReader(bundle))
 	if err != nil {
 		t.Fatal(err)
