@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"syscall"
+	"path"
 
 	"hayrick"
 	"hayrick/manifest"
@@ -49,23 +47,28 @@ func (s *Store) Forget(ctx context.Context, jobID string) error {
 	if err != nil {
 		return fmt.Errorf("forget %s: %w", jobID, err)
 	}
-	s.prune(filepath.Join(s.path, manifest.Jobs, jobID))
+	s.prune(manifest.Jobs + jobID)
 	return nil
 }
 
 // prune removes folders that are empty, the deepest first. One that is not, or that
-// somebody has just made, stays.
+// somebody has just made, stays; a link is not followed.
 func (s *Store) prune(dir string) {
-	entries, err := os.ReadDir(dir)
+	f, err := openFolder(s.root, dir)
+	if err != nil {
+		return
+	}
+	entries, err := f.ReadDir(-1)
+	f.Close()
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
 		if e.IsDir() {
-			s.prune(filepath.Join(dir, e.Name()))
+			s.prune(path.Join(dir, e.Name()))
 		}
 	}
-	_ = syscall.Rmdir(dir)
+	_ = s.root.Rmdir(dir)
 }
 
 // PutJobState caches what the commits say of a job.

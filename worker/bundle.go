@@ -33,7 +33,7 @@ func (j *Job) unpacked(ctx context.Context) (dir string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("find the scratch folder: %w", err)
 	}
-	if st, err := os.Stat(dir); err == nil && st.IsDir() {
+	if st, err := os.Lstat(dir); err == nil && st.IsDir() {
 		return dir, nil
 	}
 	if err := os.MkdirAll(parent, 0o755); err != nil {
@@ -53,7 +53,7 @@ func (j *Job) unpacked(ctx context.Context) (dir string, err error) {
 		return "", fmt.Errorf("unpack the bundle of %s: %w", j.Plan.JobID, err)
 	}
 	if err := os.Rename(temp, dir); err != nil {
-		if st, e := os.Stat(dir); e == nil && st.IsDir() {
+		if st, e := os.Lstat(dir); e == nil && st.IsDir() {
 			return dir, nil // another process was first
 		}
 		return "", fmt.Errorf("unpack the bundle of %s: %w", j.Plan.JobID, err)

@@ -31,6 +31,20 @@ func (f FileJournals) dir(ref hayrick.TaskRef) string {
 	return filepath.Join(f.Dir, "job", ref.JobID, "task", ref.TaskID)
 }
 
+// reach says that a task's folder, where it is there, lies below Dir: its ids are ids, and
+// no link that somebody left in a scratch of many users leads out.
+func (f FileJournals) reach(ref hayrick.TaskRef, do func(root *os.Root, folder string) error) error {
+	if !hayrick.ValidID(ref.JobID) || !hayrick.ValidID(ref.TaskID) {
+		return fmt.Errorf("%.64q of %.64q is no task", ref.TaskID, ref.JobID)
+	}
+	root, err := os.OpenRoot(f.Dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return do(root, filepath.Join("job", ref.JobID, "task", ref.TaskID))
+}
+
 func (f FileJournals) path(ref hayrick.TaskRef) string {
 	return filepath.Join(f.dir(ref), ref.TaskID+".sqlite")
 }
@@ -38,8 +52,14 @@ func (f FileJournals) path(ref hayrick.TaskRef) string {
 // Open is Journals. A journal that is damaged, or made from other work, is removed.
 func (f FileJournals) Open(ctx context.Context, ref hayrick.TaskRef, fp Fingerprint) (Journal, error) {
 	path := f.path(ref)
-	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("open journal: %w", hayrick.ErrNotFound)
+	if err := f.reach(ref, func(root *os.Root, folder string) error {
+		info, err := root.Lstat(filepath.Join(folder, filepath.Base(path)))
+		if err == nil && !info.Mode().IsRegular() {
+			err = errors.New("it is no file")
+		}
+		return err
+	}); err != nil {
+		return nil, fmt.Errorf("open journal: %v: %w", err, hayrick.ErrNotFound)
 	}
 	lock, err := lockFile(path, syscall.LOCK_NB)
 	if errors.Is(err, errHeld) || errors.Is(err, fs.ErrNotExist) {
@@ -137,7 +157,11 @@ func (f FileJournals) lockIn(ref hayrick.TaskRef, path string, how int) (lock *o
 
 func (f FileJournals) inFolder(ref hayrick.TaskRef, do func() error) (err error) {
 	for range 100 {
-		if err = os.MkdirAll(f.dir(ref), 0o755); err == nil {
+		err = os.MkdirAll(f.Dir, 0o755)
+		if err == nil {
+			err = f.reach(ref, func(root *os.Root, folder string) error { return root.MkdirAll(folder, 0o755) })
+		}
+		if err == nil {
 			err = do()
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -167,7 +191,7 @@ var errHeld = errors.New("held by a live attempt")
 // or LOCK_NB. fs.ErrNotExist: its folder is gone.
 func lockFile(path string, how int) (*os.File, error) {
 	for {
-		lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+		lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o644)
 		if err != nil {
 			return nil, err
 		}
@@ -261,15 +285,15 @@ type FileLogs struct{ Dir string }
 // Create is LiveLogs.
 func (f FileLogs) Create(ref hayrick.TaskRef, attempt string) (io.WriteCloser, error) {
 	js := FileJournals{Dir: f.Dir}
-	old, _ := os.ReadDir(js.dir(ref))
-	for _, e := range old {
-		if strings.HasSuffix(e.Name(), logSuffix) {
-			os.Remove(filepath.Join(js.dir(ref), e.Name()))
-		}
-	}
 	var file *os.File
 	err := js.inFolder(ref, func() (err error) {
-		file, err = os.OpenFile(filepath.Join(js.dir(ref), ref.TaskID+"-"+short(attempt)+logSuffix), os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o644)
+		old, _ := os.ReadDir(js.dir(ref))
+		for _, e := range old {
+			if strings.HasSuffix(e.Name(), logSuffix) {
+				os.Remove(filepath.Join(js.dir(ref), e.Name()))
+			}
+		}
+		file, err = os.OpenFile(filepath.Join(js.dir(ref), ref.TaskID+"-"+short(attempt)+logSuffix), os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND|syscall.O_NOFOLLOW, 0o644)
 		return err
 	})
 	if err != nil {
@@ -307,6 +331,9 @@ func (l liveLog) Close() error {
 // Logs calls fn with the task and the path of every live log of a job, in the order of
 // task ids. A crash of a worker leaves that of its attempt.
 func (f FileLogs) Logs(jobID string, fn func(taskID, path string) error) error {
+	if !hayrick.ValidID(jobID) {
+		return fmt.Errorf("look for live logs: %.64q is no run", jobID)
+	}
 	dir := filepath.Join(f.Dir, "job", jobID, "task")
 	tasks, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -95,7 +95,8 @@ func mustBeRegular(fd int) error {
 	return err
 }
 
-// Mkdir, Link, Rename and Remove are os.Root's; Remove is for files.
+// Mkdir, Link, Rename and Remove are os.Root's; Remove is for files, Rmdir for folders that
+// are empty.
 
 func (r *Root) Mkdir(name string, perm fs.FileMode) error {
 	return r.at("mkdir", name, func(at int, base string) error { return unix.Mkdirat(at, base, uint32(perm.Perm())) })
@@ -115,6 +116,10 @@ func (r *Root) Rename(from, to string) error {
 
 func (r *Root) Remove(name string) error {
 	return r.at("unlink", name, func(at int, base string) error { return unix.Unlinkat(at, base, 0) })
+}
+
+func (r *Root) Rmdir(name string) error {
+	return r.at("rmdir", name, func(at int, base string) error { return unix.Unlinkat(at, base, unix.AT_REMOVEDIR) })
 }
 
 // at calls do with the folder that holds name.

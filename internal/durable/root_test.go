@@ -60,7 +60,7 @@ func TestRootStaysBeneath(t *testing.T) {
 			}
 			for what, err := range map[string]error{
 				"Mkdir": r.Mkdir(name, 0o755), "Link": r.Link("a/f", name), "Link from": r.Link(name, "a/g"),
-				"Rename": r.Rename("a/f", name), "Rename from": r.Rename(name, "a/g"), "Remove": r.Remove(name),
+				"Rename": r.Rename("a/f", name), "Rename from": r.Rename(name, "a/g"), "Remove": r.Remove(name), "Rmdir": r.Rmdir(name),
 			} {
 				if err == nil {
 					t.Errorf("%s %q left the folder", what, name)
@@ -115,6 +115,9 @@ func TestRootVerbs(t *testing.T) {
 			{"link into nothing", r.Link("b/z", "none/z"), fs.ErrNotExist},
 			{"rename nothing", r.Rename("none", "b/q"), fs.ErrNotExist},
 			{"remove nothing", r.Remove("none"), fs.ErrNotExist},
+			{"remove a folder that is full", r.Rmdir("b"), unix.ENOTEMPTY},
+			{"remove a file as a folder", r.Rmdir("b/z"), unix.ENOTDIR},
+			{"remove an empty folder", r.Rmdir("a"), nil},
 		} {
 			if !errors.Is(c.got, c.want) {
 				t.Errorf("%s: %v, want %v", c.what, c.got, c.want)
