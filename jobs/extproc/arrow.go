@@ -38,7 +38,7 @@ func (c *child) readArrow() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.broke(jobs.Outcome{Class: classProtocol, Message: fmt.Sprintf("the Arrow stream on rows_fd cannot be read: %v", err), Detail: string(c.tail)})
+	c.broke(jobs.Outcome{Class: classProtocol, Message: fmt.Sprintf("the Arrow stream on rows_fd cannot be read: %v", err), Detail: c.words()})
 }
 
 // arrowRows reads a stream and calls take with each of its batches, which is take's until

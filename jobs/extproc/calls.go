@@ -78,7 +78,7 @@ func (c *child) finish(k *call, out jobs.Outcome) {
 		return
 	}
 	c.remove(k)
-	k.slot.done <- out
+	k.slot.done <- c.secrets.outcome(out)
 }
 
 // remove ends a call without telling anybody. Called with mu held.
@@ -175,7 +175,7 @@ func (c *child) lateOutcome(k *call, what string) jobs.Outcome {
 	if k.beat > 0 || k.of > 0 {
 		text += fmt.Sprintf("; at %d of %d", k.beat, k.of)
 	}
-	return jobs.Outcome{Class: hayrick.ClassTimeout, Message: text, Detail: string(c.tail)}
+	return jobs.Outcome{Class: hayrick.ClassTimeout, Message: text, Detail: c.words()}
 }
 
 // settle gives every call that has no end the result that follows from the child's.
@@ -207,16 +207,16 @@ func (c *child) settle(end processtree.End) {
 			if end.Peak > 0 && end.Status.Signaled() && c.tooBig == "" {
 				text += fmt.Sprintf(", its peak memory %d MiB", (end.Peak+1<<19)>>20)
 			}
-			if line := lastLine(string(c.tail)); line != "" {
+			if line := lastLine(c.words()); line != "" {
 				text += ": " + line
 			}
-			out = jobs.Outcome{Class: hayrick.ClassCrash, Message: text, Crashed: true, Detail: string(c.tail)}
+			out = jobs.Outcome{Class: hayrick.ClassCrash, Message: text, Crashed: true, Detail: c.words()}
 		}
 		k.running = false
 		c.finish(k, out)
 	}
 	if c.listing != nil {
-		c.listing.done <- fmt.Errorf("the handler %s before its list was complete%s", c.exit, behind(lastLine(string(c.tail))))
+		c.listing.done <- fmt.Errorf("the handler %s before its list was complete%s", c.exit, behind(lastLine(c.words())))
 		c.listing = nil
 	}
 }

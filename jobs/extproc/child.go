@@ -29,6 +29,8 @@ type child struct {
 	ready chan frame    // gets the ready frame
 	gone  chan struct{} // closed when it has ended and every call has its result
 
+	secrets secrets // that it was passed
+
 	logging  sync.Mutex // held while lines of stderr are on their way into the log; guards logRead, logEnded
 	logged   *sync.Cond // on logging: what was read is in the log
 	logRead  int64      // bytes that were read of stderr
@@ -66,7 +68,7 @@ func (h *Handler) start(ctx context.Context, task jobs.Task, n int) (*child, err
 	}
 	c := &child{
 		h: h, n: n, proc: p, wake: make(chan struct{}, 1), ready: make(chan frame, 1), gone: make(chan struct{}),
-		calls: map[int64]*call{}, recent: make([]sent, 2*s.inFlight), atOnce: 1,
+		secrets: s.secrets, calls: map[int64]*call{}, recent: make([]sent, 2*s.inFlight), atOnce: 1,
 	}
 	c.logged = sync.NewCond(&c.logging)
 	c.ctx, c.end = context.WithCancel(context.Background())
@@ -110,6 +112,7 @@ func (c *child) awaitReady(ctx context.Context) error {
 		if line := lastLine(e.Detail); line != "" {
 			e.What += ": " + line
 		}
+		e.What = c.secrets.hide(e.What)
 		return e
 	}
 	select {

@@ -56,6 +56,7 @@ type settings struct {
 	dir      string
 	env      []string
 	params   json.RawMessage
+	secrets  secrets
 	inFlight int
 	arrow    bool
 	memory   hayrick.Bytes
@@ -118,7 +119,7 @@ func (h *Handler) settings(ctx context.Context) (*settings, error) {
 		return nil, err
 	}
 	h.set = &settings{
-		self: h.self, exec: h.def.Exec, dir: dir, env: environment(h.def, h.run, os.Environ()), params: h.def.Params,
+		self: h.self, exec: h.def.Exec, dir: dir, env: environment(h.def, h.run, os.Environ()), params: h.def.Params, secrets: secretsOf(h.def.PassEnv, os.Environ()),
 		inFlight: h.def.ItemsInFlight, arrow: h.arrow, memory: h.def.Memory,
 	}
 	return h.set, nil

@@ -62,7 +62,8 @@ func (c *child) noFrame(line []byte, err error) {
 	if len(bytes.TrimSpace(line)) == 0 {
 		return
 	}
-	shown := strings.ToValidUTF8(string(line[:min(len(line), 200)]), "?")
+	shown := c.secrets.hide(string(line[:min(len(line), 200+c.secrets.longest())]))
+	shown = strings.ToValidUTF8(shown[:min(len(shown), 200)], "?")
 	what := "a line that is not JSON"
 	if err != nil {
 		what = err.Error()
@@ -82,7 +83,7 @@ func (c *child) noFrame(line []byte, err error) {
 	c.h.count(c, classProtocol)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out.Detail = string(c.tail)
+	out.Detail = c.words()
 	if m := idOf.FindSubmatch(line); m != nil && what != errSwallowed.Error() { // what is in front of it may have been frames too
 		id, _ := strconv.ParseInt(string(m[1]), 10, 64)
 		if k := c.calls[id]; k != nil {
@@ -107,6 +108,7 @@ func (c *child) broke(out jobs.Outcome) {
 // stray notes a print that came onto stdout.
 func (c *child) stray(text string) {
 	c.h.count(c, classProtocol)
+	text = c.secrets.hide(text)
 	c.h.strays.Do(func() {
 		c.h.log.Error("the handler printed to stdout, which is for frames alone; the line is passed over. "+
 			"Print to stderr: in Python, begin with `sys.stdout = sys.stderr` and write frames to sys.__stdout__", "text", text)
@@ -206,7 +208,7 @@ func (c *child) noCall(f *frame, k *call) {
 	if l := c.listing; l != nil && f.id == l.id && (f.t == "ok" || f.t == "err") {
 		var err error
 		if f.t == "err" {
-			err = fmt.Errorf("the handler could not list the items: %s%s", f.class, behind(f.msg))
+			err = errors.New(c.secrets.hide(fmt.Sprintf("the handler could not list the items: %s%s", f.class, behind(f.msg))))
 		}
 		l.done <- err
 		c.listing = nil

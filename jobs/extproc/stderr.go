@@ -16,7 +16,16 @@ import (
 func (c *child) lastWords() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return string(c.tail)
+	return c.words()
+}
+
+// words is the last of its stderr, without what it was passed. Called with mu held.
+func (c *child) words() string {
+	text := c.secrets.hide(string(c.tail))
+	if n := c.secrets.longest(); n > 0 && len(c.tail) == jobs.MaxDetail+n { // it may begin in the middle of one
+		text = text[max(strings.IndexByte(text, '\n')+1, min(n, len(text))):]
+	}
+	return text[max(0, len(text)-jobs.MaxDetail):]
 }
 
 // lastLine is the last line of a text that says something.
@@ -37,6 +46,7 @@ func behind(text string) string {
 
 // line keeps a line of the child in its task's log.
 func (c *child) line(text string) {
+	text = c.secrets.hide(text)
 	c.mu.Lock()
 	s := c.sess
 	l := jobs.LogLine{Child: c.n, Text: text}
@@ -79,8 +89,9 @@ func (c *child) readLog() {
 			return
 		}
 		text := strings.ToValidUTF8(strings.TrimRight(string(line), "\r"), "?")
-		if err != nil {
-			text += " ... (cut at 8 KiB)"
+		if err != nil { // perhaps in the middle of a secret
+			text = c.secrets.hide(text)
+			text = text[:max(0, len(text)-c.secrets.longest())] + " ... (cut at 8 KiB)"
 		}
 		c.line(text)
 	}
@@ -134,8 +145,10 @@ func (p *logPipe) Read(b []byte) (n int, err error) {
 	}
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
-	p.c.tail = append(p.c.tail, b[max(0, n-jobs.MaxDetail):n]...)
-	if over := len(p.c.tail) - jobs.MaxDetail; over > 0 {
+	// A secret that is cut in two would not be known for one.
+	keep := jobs.MaxDetail + p.c.secrets.longest()
+	p.c.tail = append(p.c.tail, b[max(0, n-keep):n]...)
+	if over := len(p.c.tail) - keep; over > 0 {
 		p.c.tail = append(p.c.tail[:0], p.c.tail[over:]...)
 	}
 	return n, nil
