@@ -26,7 +26,7 @@ fuzz: ## each fuzz target for FUZZTIME (20s); ONLY=<regexp> for some
 	@set -e; $(GO) list -f '{{.Dir}}' ./... | while read -r dir; do \
 		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(f \*testing.F).*/\1/p' "$$dir"/*_test.go 2>/dev/null | grep -E '$(or $(ONLY),.)' || true); do \
 			echo "== $${dir#$(CURDIR)/} $$target"; \
-			(cd "$$dir" && $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),20s) .) || exit 1; \
+			(cd "$$dir" && $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),20s) -fuzzminimizetime 1s .) || exit 1; \
 		done; \
 	done
 
