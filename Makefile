@@ -7,7 +7,7 @@ ON_STANDINS = -count=1 -parallel 4 -tags standins
 # The packages whose interleavings matter most.
 CORE = . ./manifest ./ratelimit ./coordinator ./worker ./retryplanner ./aggregator ./mem ./local ./internal/...
 
-.PHONY: help build test race fuzz lint localstack-up localstack-down localstack-smoke test-aws test-minio merge-aws golden bench demo clean
+.PHONY: help build test race fuzz sim mutants lint localstack-up localstack-down localstack-smoke test-aws test-minio merge-aws golden bench demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,12 @@ fuzz: ## each fuzz target for FUZZTIME (20s); ONLY=<regexp> for some
 			(cd "$$dir" && $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),20s) -fuzzminimizetime 1s .) || exit 1; \
 		done; \
 	done
+
+sim: ## every call of every scenario x every fault, and 2,000 seeds of several faults
+	HAYRICK_SIM_EVERY=1 HAYRICK_SIM_SEEDS=2000 $(GO) test -count=1 -timeout 60m ./sim -run 'TestScenarios|TestSingleFaults|TestRandomFaults' -v
+
+mutants: ## defects of the protocol that the simulator must notice, one after the other
+	$(GO) test -count=1 -timeout 120m -tags mutants ./sim -run TestMutants -v
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }

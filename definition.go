@@ -130,6 +130,12 @@ type Backoff struct {
 	Max     Duration `json:"max"`     // ... up to this
 }
 
+// Until is how long a group that starts at notBefore is away from now. It is never more
+// than the longest backoff: of two clocks that are further apart one is wrong.
+func (r Retry) Until(notBefore, now time.Time) time.Duration {
+	return min(max(0, notBefore.Sub(now)), r.Backoff.Max.D())
+}
+
 // StopIf pauses the job by an order when too much fails.
 type StopIf struct {
 	FailedFraction float64 `json:"failed_fraction"` // of the items that have ended

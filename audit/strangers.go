@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"hayrick/manifest"
@@ -23,6 +24,23 @@ var leftovers = regexp.MustCompile(`^(?:` + strings.Join([]string{
 	`control/ordinals-[0-9a-f]{12}\.jsonl`,
 	`config-[0-9a-f]{12}\.yaml`, `bundle-[0-9a-f]{12}\.tar\.zst`, `input/(?:[0-9a-f]{12}-[a-z0-9._-]+|objects-[0-9a-f]{12}\.jsonl)`,
 }, `|`) + `)$`)
+
+var control = regexp.MustCompile(`^control/([0-9]+)\.json$`)
+
+// late says that a key is an order which was on its way when the outcome was committed:
+// the outcome does not name it.
+func (a *auditor) late(ctx context.Context, rel string) bool {
+	m := control.FindStringSubmatch(rel)
+	if m == nil {
+		return false
+	}
+	n, err := strconv.Atoi(m[1])
+	if err != nil || a.job.Rel(a.job.Control(n)) != rel {
+		return false
+	}
+	o, _, err := a.Store.Control(ctx, a.JobID, n)
+	return err == nil && o.Generation <= a.n && (o.Order == manifest.OrderPause || o.Order == manifest.OrderResume || o.Order == manifest.OrderCancel)
+}
 
 // strangers lists the job's folder for what no commit names.
 func (a *auditor) strangers(ctx context.Context) error {
@@ -55,6 +73,9 @@ func (a *auditor) strangers(ctx context.Context) error {
 			if task := m[1] + m[2]; task == "" || task == manifest.PartialTask || named(a.job.Rel(a.job.Done(task))) {
 				f = Finding{Leftover, CodeLeftover, rel, "no commit names it: its writer crashed or came second"}
 			}
+		}
+		if a.late(ctx, rel) {
+			f = Finding{Leftover, CodeLeftover, rel, "an order that came when the generation had ended: it has no effect"}
 		}
 		if len(found) >= 2*maxFindings {
 			more++

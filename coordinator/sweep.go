@@ -144,7 +144,7 @@ func (c *Coordinator) scan(ctx context.Context, k *Known, n, lot int, blind bool
 	}
 	role := hayrick.Role(block.Role)
 	var out []hayrick.Outgoing
-	delay := max(0, k.Open.NotBefore.Sub(c.World.Clock.Now()))
+	delay := k.Definition.Retry.Until(k.Open.NotBefore, c.World.Clock.Now())
 	for _, x := range r.Send {
 		out = append(out, hayrick.Outgoing{Delay: delay, Message: hayrick.Message{
 			JobID: k.Plan.JobID, Generation: k.Generation, Role: role, Group: k.Open.Name, Block: n, Position: x.Position, TaskID: x.TaskID,

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -60,7 +61,7 @@ func encode(v any, more map[string]string) ([]byte, error) {
 
 // Decode reads one record of the given schema. Anything else, bytes before or after
 // the object included, is hayrick.ErrCorrupt. Unknown fields are ignored: additive
-// changes do not break older readers.
+// changes do not break older readers. v, a pointer, is overwritten whole.
 func Decode(b []byte, schema string, v any) error {
 	if len(b) < 2 || b[0] != '{' || b[len(b)-1] != '}' {
 		return corrupt("decode %s: %d bytes that are not one JSON object", schema, len(b))
@@ -68,7 +69,13 @@ func Decode(b []byte, schema string, v any) error {
 	if err := checkSeal(b); err != nil {
 		return fmt.Errorf("decode %s: %w", schema, err)
 	}
-	var head struct {
+	record := reflect.ValueOf(v).Elem()
+	record.SetZero() // what stood there before says nothing of b
+	err := json.Unmarshal(b, v)
+	if err == nil && record.Kind() == reflect.Struct && record.FieldByName("Schema").String() == schema {
+		return nil
+	}
+	var head struct { // why not
 		Schema string `json:"schema"`
 	}
 	if err := json.Unmarshal(b, &head); err != nil {
@@ -77,7 +84,7 @@ func Decode(b []byte, schema string, v any) error {
 	if head.Schema != schema {
 		return corrupt("decode %s: the object says schema %.64q", schema, head.Schema)
 	}
-	if err := json.Unmarshal(b, v); err != nil {
+	if err != nil {
 		return corrupt("decode %s: %s", schema, inWords(err))
 	}
 	return nil

@@ -232,11 +232,11 @@ func TestOutcomeSeal(t *testing.T) {
 	if want := SHA256(bytes.Replace(sealed, []byte(o.SelfSHA256), nil, 1)); o.SelfSHA256 != want {
 		t.Errorf("self_sha256 %s, of the bytes without it %s", o.SelfSHA256, want)
 	}
-	for i := range sealed { // a flipped bit anywhere is found
+	for i := range 8 * len(sealed) { // a flipped bit anywhere is found
 		bad := slices.Clone(sealed)
-		bad[i] ^= 1
+		bad[i/8] ^= 1 << (i % 8)
 		if _, err := OpenOutcome(bad); !errors.Is(err, hayrick.ErrCorrupt) {
-			t.Errorf("byte %d flipped: %v", i, err)
+			t.Errorf("bit %d of byte %d flipped: %v", i%8, i/8, err)
 		}
 	}
 }

@@ -1,11 +1,14 @@
 package mem
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"hayrick"
+	"hayrick/manifest"
 )
 
 // Call is one call of a port.
@@ -28,6 +31,8 @@ type Fault struct {
 	CrashBefore bool          // the caller dies before the call has an effect
 	ErrBefore   error         // the call fails without effect
 	Duplicate   bool          // the request arrives twice; the caller hears the second answer
+	Drop        bool          // the request is lost, and the caller hears that all is well; for calls without an answer
+	Stale       time.Duration // a listing leaves out what was written so short a time ago, as a file system over a network does
 	StallAfter  time.Duration // the reply is late
 	CrashAfter  bool          // the caller dies, the effect stays
 	ErrAfter    error         // the effect stays, the reply is lost: the caller hears hayrick.ErrUnknown and this
@@ -56,6 +61,9 @@ func Actor(ctx context.Context) string {
 	return name
 }
 
+// who makes a call.
+func (s *Store) who(ctx context.Context) string { return cmp.Or(Actor(ctx), s.actor) }
+
 // do makes one port call: it numbers it, asks the hook, and carries out effect,
 // which does its own locking, with what is to go wrong around it.
 func do[T any](ctx context.Context, s *Store, port, op, key string, effect func() (T, error)) (T, error) {
@@ -66,7 +74,7 @@ func do[T any](ctx context.Context, s *Store, port, op, key string, effect func(
 	s.mu.Lock()
 	s.n++
 	s.calls[op]++
-	call := Call{N: s.n, Actor: Actor(ctx), Port: port, Op: op, Key: key}
+	call := Call{N: s.n, Actor: s.who(ctx), Port: port, Op: op, Key: key}
 	s.mu.Unlock()
 	var f Fault
 	if s.Hook != nil {
@@ -79,14 +87,21 @@ func do[T any](ctx context.Context, s *Store, port, op, key string, effect func(
 		}
 	}
 	if f.CrashBefore {
-		panic(Crash{call})
+		return none, s.crash(call)
 	}
 	if f.ErrBefore != nil {
 		return none, fmt.Errorf("%s %s: %w", op, key, f.ErrBefore)
 	}
-	v, err := effect()
+	var v T
+	var err error
+	if !f.Drop {
+		v, err = effect()
+	}
 	if f.Duplicate {
 		v, err = effect()
+	}
+	if f.Stale > 0 {
+		v = stale(v, s.now().Add(-f.Stale))
 	}
 	if f.StallAfter > 0 {
 		if err := s.clock.Sleep(ctx, f.StallAfter); err != nil {
@@ -94,12 +109,30 @@ func do[T any](ctx context.Context, s *Store, port, op, key string, effect func(
 		}
 	}
 	if f.CrashAfter {
-		panic(Crash{call})
+		return none, s.crash(call)
 	}
 	if f.ErrAfter != nil {
 		return none, fmt.Errorf("%s %s: %w: %w", op, key, hayrick.ErrUnknown, f.ErrAfter)
 	}
 	return v, err
+}
+
+// stale leaves out of a listing what was written after since.
+func stale[T any](v T, since time.Time) T {
+	if list, ok := any(v).([]manifest.Object); ok {
+		list = slices.DeleteFunc(list, func(o manifest.Object) bool { return o.ModTime.After(since) })
+		return any(list).(T)
+	}
+	return v
+}
+
+// crash ends the caller's process: what it still does has no effect.
+func (s *Store) crash(call Call) error {
+	if s.Crash == nil {
+		panic(Crash{call})
+	}
+	s.Crash(call)
+	return context.Canceled
 }
 
 // run is do for calls that answer nothing but an error.

@@ -28,7 +28,7 @@ func (s *Store) SetInput(uri string, data []byte) {
 	}
 	s.inputs[uri] = input{
 		data: slices.Clone(data),
-		pin:  manifest.Pin{Size: int64(len(data)), MTime: manifest.At(s.clock.Now()), ETag: digest(data)},
+		pin:  manifest.Pin{Size: int64(len(data)), MTime: manifest.At(s.now()), ETag: digest(data)},
 	}
 }
 

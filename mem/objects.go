@@ -64,8 +64,8 @@ func (s *Store) Commit(ctx context.Context, key string, body []byte) (bool, erro
 		if _, ok := s.objects[key]; ok {
 			return false, nil
 		}
-		s.objects[key] = object{data: slices.Clone(body), at: s.clock.Now(), commit: true}
-		s.commits = append(s.commits, Commit{Actor: Actor(ctx), Key: key, SHA256: digest(body)})
+		s.objects[key] = object{data: slices.Clone(body), at: s.now(), commit: true}
+		s.commits = append(s.commits, Commit{Actor: s.who(ctx), Key: key, SHA256: digest(body)})
 		return true, nil
 	})
 }
@@ -81,7 +81,7 @@ func (s *Store) Replace(ctx context.Context, key string, body []byte) error {
 		if old, ok := s.objects[key]; ok && !old.view {
 			s.violation("Replace of %s, which is no view", key)
 		}
-		s.objects[key] = object{data: slices.Clone(body), at: s.clock.Now(), view: true}
+		s.objects[key] = object{data: slices.Clone(body), at: s.now(), view: true}
 		return nil
 	})
 }
@@ -213,7 +213,7 @@ func (s *Store) put(key string, data []byte) error {
 		}
 		return nil
 	}
-	s.objects[key] = object{data: data, at: s.clock.Now()}
+	s.objects[key] = object{data: data, at: s.now()}
 	return nil
 }
 

@@ -83,7 +83,7 @@ func (s *Store) publish(outputURI, name string, data []byte) error {
 	if s.outputs[f] == nil {
 		s.outputs[f] = map[string]object{}
 	}
-	s.outputs[f][name] = object{data: data, at: s.clock.Now()}
+	s.outputs[f][name] = object{data: data, at: s.now()}
 	return nil
 }
 

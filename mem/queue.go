@@ -3,6 +3,7 @@ package mem
 import (
 	"container/heap"
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -94,9 +95,12 @@ func (s *Store) Send(ctx context.Context, name string, msgs ...hayrick.Outgoing)
 	return run(ctx, s, "Queue", "Send", name, func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		now := s.clock.Now()
+		now := s.now()
 		for _, m := range msgs {
 			s.lastMessage++
+			if s.KeepSent {
+				s.sent[name] = append(s.sent[name], m.Message)
+			}
 			s.queue(name).add(&message{Message: m.Message, id: s.lastMessage, visible: now.Add(m.Delay)})
 		}
 		return nil
@@ -112,11 +116,11 @@ func (s *Store) Receive(ctx context.Context, name string, max int, visibility, w
 		if poll <= 0 {
 			poll = 20 * time.Millisecond
 		}
-		for end := s.clock.Now().Add(wait); ; {
-			if ds := s.receive(name, max, visibility, Actor(ctx)); len(ds) > 0 {
+		for end := s.now().Add(wait); ; {
+			if ds := s.receive(name, max, visibility, s.who(ctx)); len(ds) > 0 {
 				return ds, nil
 			}
-			left := end.Sub(s.clock.Now())
+			left := end.Sub(s.now())
 			if left <= 0 {
 				return nil, nil
 			}
@@ -130,7 +134,7 @@ func (s *Store) Receive(ctx context.Context, name string, max int, visibility, w
 func (s *Store) receive(name string, max int, visibility time.Duration, actor string) []hayrick.Delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.clock.Now()
+	now := s.now()
 	q := s.queue(name)
 	var taken []*message
 	for len(taken) < max && len(q.heap) > 0 && !q.heap[0].visible.After(now) {
@@ -175,7 +179,7 @@ func (s *Store) Extend(ctx context.Context, name string, visibility time.Duratio
 	return run(ctx, s, "Queue", "Extend", name, func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		q, now := s.queue(name), s.clock.Now()
+		q, now := s.queue(name), s.now()
 		for _, d := range ds {
 			id, count := parseReceipt(d.Receipt)
 			if m := q.byID[id]; m != nil && m.receives == count {
@@ -208,4 +212,11 @@ func parseReceipt(r string) (id int64, count int) {
 	id, _ = strconv.ParseInt(a, 10, 64)
 	count, _ = strconv.Atoi(b)
 	return id, count
+}
+
+// Sent are all messages that were ever sent to a queue, in order, where KeepSent says so.
+func (s *Store) Sent(name string) []hayrick.Message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.sent[name])
 }

@@ -52,6 +52,9 @@ func (s *Store) Claim(ctx context.Context, ask hayrick.ClaimAsk) (hayrick.Claim,
 			prev = &c.Claim
 		}
 		next, err := hayrick.NextClaim(prev, ask, s.clock.Now(), c.dead)
+		if err == nil && prev != nil && prev.Attempt != next.Attempt && next.Fence <= prev.Fence {
+			s.violation("task %s: fence %d after %d", ask.TaskID, next.Fence, prev.Fence)
+		}
 		if err == nil && (prev == nil || prev.Attempt != next.Attempt) {
 			s.claims[ask.TaskRef] = claim{Claim: copied(next)}
 		}

@@ -8,21 +8,34 @@ import (
 	"hayrick"
 )
 
-// Store is all ports in one. The exported fields are set before the first call.
+// Store is all ports in one, as one process sees it. The exported fields are set before
+// the first call.
 type Store struct {
 	// Hook is asked before every port call what is to go wrong with it; nil = nothing.
 	// It runs without locks held and may block.
 	Hook func(Call) Fault
+	// Crash is called where a fault says that the caller's process dies; nil = a panic
+	// with Crash. When it returns the call does, with context.Canceled.
+	Crash func(Call)
 	// Poll is how often a waiting Receive looks for a message; 0 = 20 ms.
 	Poll time.Duration
 	// CanClone makes Clone copy inputs, as a file system with reflinks does.
 	CanClone bool
+	// KeepSent remembers every message that was sent.
+	KeepSent bool
 	// OneDepth makes Depth an estimate over all jobs, as that of SQS is.
 	OneDepth bool
 	// Remote makes Assemble say that it has joined bytes in another place, as S3 does.
 	Remote bool
 
-	clock hayrick.Clock
+	actor string        // who calls, where no context says it
+	clock hayrick.Clock // of the process: what leases are compared with, and waits on
+	*contents
+}
+
+// contents is what the store holds, whoever looks at it.
+type contents struct {
+	now func() time.Time // of the store
 
 	mu          sync.Mutex // guards everything below
 	n           int
@@ -38,20 +51,29 @@ type Store struct {
 	buckets     map[string][]byte
 	queues      map[string]*queue
 	lastMessage int64
+	sent        map[string][]hayrick.Message
 }
 
 // New returns an empty store on clock.
 func New(clock hayrick.Clock) *Store {
-	s := &Store{
-		clock:   clock,
+	s := &Store{clock: clock, contents: &contents{
+		now:     clock.Now,
 		calls:   map[string]int{},
 		objects: map[string]object{},
 		outputs: map[string]map[string]object{},
 		inputs:  map[string]input{},
-	}
+		sent:    map[string][]hayrick.Message{},
+	}}
 	s.WipeState()
 	s.WipeQueue()
 	return s
+}
+
+// As is the store as a process of its own name and clock sees it. What it holds is one.
+func (s *Store) As(actor string, clock hayrick.Clock) *Store {
+	c := *s
+	c.actor, c.clock = actor, clock
+	return &c
 }
 
 // WipeState deletes the state store: claims, blocks, job states and buckets.
@@ -83,7 +105,7 @@ func (s *Store) Kill(worker string) {
 			s.claims[ref] = c
 		}
 	}
-	now := s.clock.Now()
+	now := s.now()
 	for _, q := range s.queues {
 		q.release(worker, now)
 	}

@@ -39,30 +39,19 @@ type survey struct {
 	dir string
 }
 
-func newSurvey(dir string) (*survey, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the scratch folder: %w", err)
-	}
-	s := &survey{tally: newTally(), dir: dir}
-	for name, at := range map[string]**spool{
-		"results": &s.results, "retry": &s.retry, "permanent": &s.permanent, "exhausted": &s.exhausted,
-	} {
-		var err error
-		if *at, err = newSpool(filepath.Join(dir, name)); err != nil {
-			s.close()
-			return nil, err
-		}
-	}
-	return s, nil
+func newSurvey(dir string) *survey {
+	in := func(name string) *spool { return newSpool(filepath.Join(dir, name)) }
+	return &survey{tally: newTally(), dir: dir, results: in("results"), retry: in("retry"), permanent: in("permanent"), exhausted: in("exhausted")}
 }
 
 func (s *survey) close() {
+	spilled := false
 	for _, sp := range []*spool{s.results, s.retry, s.permanent, s.exhausted} {
-		if sp != nil {
-			sp.close()
-		}
+		spilled = sp.close() || spilled
 	}
-	os.RemoveAll(s.dir)
+	if spilled {
+		os.RemoveAll(s.dir)
+	}
 }
 
 // survey reads every result of the group, in task order. One that is missing ends

@@ -309,10 +309,7 @@ func (p *Planner) Preview(ctx context.Context, order manifest.Control, definitio
 	if definition != nil {
 		c.definition, c.policy.retry = *definition, definition.Retry
 	}
-	s, err := newSurvey(filepath.Join(p.Scratch, "plan-"+p.World.NewAttemptID()))
-	if err != nil {
-		return none, err
-	}
+	s := newSurvey(filepath.Join(p.Scratch, "plan-"+p.World.NewAttemptID()))
 	defer s.close()
 	if err := c.takeUp(ctx, s); err != nil {
 		return none, fmt.Errorf("preview %s of %s: %w", order.Order, order.JobID, err)

@@ -87,10 +87,7 @@ func (p *Planner) plan(ctx context.Context, jobID string, generation int, group 
 	}
 	// Reading comes whole before the first write: a group that is not closed, a damaged
 	// result or a changed input leaves the store as it was.
-	s, err := newSurvey(filepath.Join(p.Scratch, "plan-"+p.World.NewAttemptID()))
-	if err != nil {
-		return Planned{}, err
-	}
+	s := newSurvey(filepath.Join(p.Scratch, "plan-"+p.World.NewAttemptID()))
 	defer s.close()
 	if c.redrive != nil {
 		if err := c.takeUp(ctx, s); err != nil {
@@ -262,7 +259,7 @@ func (c *closing) sendTasks(ctx context.Context, plan manifest.RetryPlan) error 
 	if err != nil {
 		return gone(err)
 	}
-	delay := max(0, plan.NotBefore.Sub(c.World.Clock.Now()))
+	delay := c.definition.Retry.Until(plan.NotBefore.Time, c.World.Clock.Now())
 	for n := range members.Blocks() {
 		block, err := members.Block(ctx, c.Store, n)
 		if err != nil {

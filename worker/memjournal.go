@@ -26,6 +26,7 @@ type memJournal struct {
 	fp      Fingerprint
 	held    bool
 	entries map[int64]Entry
+	order   []int64 // the ordinals as they were recorded
 }
 
 // Wipe forgets every journal.
@@ -33,6 +34,22 @@ func (m *MemJournals) Wipe() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.files = nil
+}
+
+// Tear loses what was recorded last, half of every journal, as a loss of power does to
+// what was written and not yet synced.
+func (m *MemJournals) Tear() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, j := range m.files { // each alone
+		kept := j.order[:len(j.order)/2]
+		for _, n := range j.order[len(kept):] {
+			if !slices.Contains(kept, n) {
+				delete(j.entries, n)
+			}
+		}
+		j.order = kept
+	}
 }
 
 // Unlock frees every journal, as the end of all processes does.
@@ -106,6 +123,7 @@ func (j *memJournal) Record(_ context.Context, es ...Entry) error {
 	for _, e := range es {
 		e.Rows, e.Cursor = bytes.Clone(e.Rows), bytes.Clone(e.Cursor)
 		j.entries[e.Ordinal] = e
+		j.order = append(j.order, e.Ordinal)
 	}
 	return nil
 }

@@ -169,39 +169,48 @@ func (c *cli) tryItems(ctx context.Context, f jobfile.File, h jobs.Handler, o tr
 		return readItems(ctx, c.in, "stdin", def)
 	case o.input != "":
 		return fileItems(ctx, o.input, def)
-	case def.Input.Items:
-		l, ok := h.(jobs.Lister)
-		if !ok {
-			return nil, &hayrick.UserError{What: "the handler lists no items", Hint: "give them with --input"}
-		}
-		var out []jobs.Item
-		n := int64(0)
-		err := l.Items(ctx, func(record json.RawMessage) error {
-			if n++; n <= o.item {
-				return nil
-			}
-			out = append(out, itemOf(def, o.item, record))
-			return errEnough
-		})
-		if err != nil && len(out) == 0 {
-			return nil, err
-		}
-		if len(out) == 0 {
-			return nil, &hayrick.UserError{What: fmt.Sprintf("there is no item %d: the handler lists %s", o.item, count(n, "item")), Hint: "ordinals count from 0", Exit: exitNotFound}
-		}
-		return out, nil
 	}
-	return c.inputItem(ctx, inputsOnly{newByScheme(ctx, c, filesHere{})}, def, o.item)
+	return c.jobItems(ctx, h, def, o.item, 1)
 }
 
-// inputItem reads the item of an ordinal from the job's input, as a submission would.
-func (c *cli) inputItem(ctx context.Context, sources coordinator.Sources, def hayrick.JobDefinition, ordinal int64) ([]jobs.Item, error) {
+// jobItems reads up to so many items of the job from an ordinal on, and at least one.
+func (c *cli) jobItems(ctx context.Context, h jobs.Handler, def hayrick.JobDefinition, from, most int64) ([]jobs.Item, error) {
+	if !def.Input.Items {
+		return c.inputItems(ctx, inputsOnly{newByScheme(ctx, c, filesHere{})}, def, from, most)
+	}
+	l, ok := h.(jobs.Lister)
+	if !ok {
+		return nil, &hayrick.UserError{What: "the handler lists no items", Hint: "name a file of them in input.uri"}
+	}
+	var out []jobs.Item
+	n := int64(0)
+	err := l.Items(ctx, func(record json.RawMessage) error {
+		if n++; n <= from {
+			return nil
+		}
+		out = append(out, itemOf(def, n-1, bytes.Clone(record)))
+		if int64(len(out)) == most {
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) && len(out) == 0 {
+		return nil, err
+	}
+	if len(out) == 0 {
+		return nil, &hayrick.UserError{What: fmt.Sprintf("there is no item %d: the handler lists %s", from, count(n, "item")), Hint: "ordinals count from 0", Exit: exitNotFound}
+	}
+	return out, nil
+}
+
+// inputItems reads items from the job's input, as a submission would.
+func (c *cli) inputItems(ctx context.Context, sources coordinator.Sources, def hayrick.JobDefinition, from, most int64) ([]jobs.Item, error) {
 	in := def.Input
 	in.Limit, in.OnBadItem = 0, "skip" // a bad record before it counts, and is not in the way
 	n := int64(0)
 	var out []jobs.Item
 	take := func(name string, line int64, record []byte) error {
-		if n++; n <= ordinal {
+		if n++; n <= from {
 			return nil
 		}
 		what, bad := records.Bad(record)
@@ -213,8 +222,11 @@ func (c *cli) inputItem(ctx context.Context, sources coordinator.Sources, def ha
 		if what != "" {
 			return &hayrick.UserError{What: what, Hint: "a handler gets only what is an item: mend the record"}
 		}
-		out = append(out, itemOf(def, ordinal, bytes.Clone(record)))
-		return errEnough
+		out = append(out, itemOf(def, n-1, bytes.Clone(record)))
+		if int64(len(out)) == most {
+			return errEnough
+		}
+		return nil
 	}
 	object := func(uri string, pin manifest.Pin) error {
 		if in.Format == coordinator.FormatFiles {
@@ -255,7 +267,7 @@ func (c *cli) inputItem(ctx context.Context, sources coordinator.Sources, def ha
 	case err != nil:
 		return nil, err
 	}
-	return nil, &hayrick.UserError{What: fmt.Sprintf("there is no item %d: %s has %s", ordinal, in.URI, count(n, "item")), Hint: "ordinals count from 0", Exit: exitNotFound}
+	return nil, &hayrick.UserError{What: fmt.Sprintf("there is no item %d: %s has %s", from, in.URI, count(n, "item")), Hint: "ordinals count from 0", Exit: exitNotFound}
 }
 
 // fileItems are the items of --input.

@@ -115,7 +115,7 @@ func (f *function) pauseTooLong(ctx context.Context, d hayrick.Delivery, v worke
 	reason := fmt.Sprintf("%s takes longer than an invocation, %d times now; `hayrick resume %s` on a machine does it there, or raise TimeoutSeconds of the stack and resume",
 		what, d.Count, d.JobID)
 	f.log.Error("the job is paused", hayrick.KeyJobID, d.JobID, "rule", RuleTooLong, "reason", reason, hayrick.KeyError, tooLong)
-	err := f.pauseAgain(ctx, d, RuleTooLong, reason)
+	err := f.plays().PauseAgain(ctx, d, RuleTooLong, reason)
 	if err != nil {
 		return v, errors.Join(tooLong, err)
 	}

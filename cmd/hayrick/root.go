@@ -119,7 +119,7 @@ or by @name (the latest run of that job).`,
 		make  func(*cli) *cobra.Command
 	}{
 		{"do", initCommand}, {"do", planCommand}, {"do", runCommand}, {"do", submitCommand}, {"do", workerCommand},
-		{"do", handlerCommand}, {"do", pauseCommand}, {"do", resumeCommand}, {"do", cancelCommand}, {"do", redriveCommand}, {"do", mergeCommand},
+		{"do", handlerCommand}, {"do", simCommand}, {"do", pauseCommand}, {"do", resumeCommand}, {"do", cancelCommand}, {"do", redriveCommand}, {"do", mergeCommand},
 		{"see", lsCommand}, {"see", statusCommand}, {"see", watchCommand}, {"see", failuresCommand}, {"see", logsCommand}, {"see", inspectCommand}, {"see", explainCommand}, {"see", reportCommand}, {"see", auditCommand},
 		{"keep", gcCommand}, {"keep", purgeCommand},
 		{"", doctorCommand}, {"", infraCommand}, {"", lambdaCommand}, {"", versionCommand}, {"do", checkCommand}, {"", schemaCommand}, {"", completionCommand}, {"", jobFileTopic}, {"", exitCodesTopic},

@@ -9,9 +9,9 @@ import (
 	"runtime/debug"
 	"strings"
 
-	"hayrick"
 	"hayrick/aggregator"
 	"hayrick/coordinator"
+	"hayrick/internal/dispatch"
 	"hayrick/internal/rows"
 	"hayrick/jobs"
 	"hayrick/jobs/backfill"
@@ -158,69 +158,13 @@ func (r *roles) close() error {
 func (r *roles) pool(slots int) *worker.Pool {
 	return &worker.Pool{
 		Queue: r.store, World: r.world, Log: r.log, Slots: slots, Visibility: visibility, Drain: r.stop.stopped,
-		Do: map[hayrick.Role]worker.Do{
-			hayrick.RoleWorker:       r.worker.Attempt,
-			hayrick.RoleRetryPlanner: r.closeGroup,
-			hayrick.RoleAggregator:   r.aggregate,
-		},
+		Do: r.plays().Do(),
 	}
 }
 
-// closeGroup carries out a message of role retryplanner.
-func (r *roles) closeGroup(ctx context.Context, d hayrick.Delivery) (worker.Verdict, error) {
-	done, err := r.planner.Plan(ctx, d.JobID, d.Generation, d.Group)
-	switch {
-	case errors.Is(err, hayrick.ErrInputChanged):
-		return r.pauseChanged(ctx, d, err)
-	case errors.Is(err, hayrick.ErrNotFound):
-		return worker.Verdict{Ack: true, Because: "no such group in this generation"}, nil
-	case err != nil:
-		return worker.Verdict{Again: d.AfterFault(), Because: "close the group"}, err
-	case done.Ended || done.Closed:
-		return worker.Verdict{Ack: true, Because: "closed"}, nil
-	}
-	// Somebody took the group for full. What is missing is sent again; whoever ends the
-	// last of it sends this trigger anew.
-	var out []hayrick.Outgoing
-	for _, m := range done.Missing {
-		out = append(out, hayrick.Outgoing{Message: hayrick.Message{
-			JobID: d.JobID, Generation: d.Generation, Role: hayrick.RoleWorker, Group: d.Group, Block: m.Block, Position: m.Position, TaskID: m.TaskID,
-		}})
-	}
-	if err := r.store.Send(ctx, hayrick.QueueTasks, out...); err != nil {
-		return worker.Verdict{Again: d.AfterFault(), Because: "send what is missing"}, err
-	}
-	return worker.Verdict{Ack: true, Because: "not closed"}, nil
-}
-
-// pauseChanged pauses a job whose input is not what was planned.
-func (r *roles) pauseChanged(ctx context.Context, d hayrick.Delivery, changed error) (worker.Verdict, error) {
-	reason := fmt.Sprintf("%v; restore the file and `hayrick resume %s`, or `hayrick cancel %s` and `hayrick run --new`", changed, d.JobID, d.JobID)
-	if err := r.pauseAgain(ctx, d, worker.RuleInputChanged, reason); err != nil {
-		return worker.Verdict{Again: d.AfterFault(), Because: "pause the job"}, err
-	}
-	return worker.Verdict{Ack: true, Because: "the input has changed"}, nil // a resume leads back here by a sweep
-}
-
-// pauseAgain gives the automatic pause of a rule that no resume silences: each resume is
-// one more look at it.
-func (r *roles) pauseAgain(ctx context.Context, d hayrick.Delivery, rule, reason string) error {
-	for n := 1; ; n++ {
-		name := rule
-		if n > 1 {
-			name = fmt.Sprintf("%s-%d", rule, n)
-		}
-		silenced, err := r.coordinator.Pause(ctx, d.JobID, d.Generation, d.Group, name, reason)
-		if err != nil || !silenced {
-			return err
-		}
-	}
-}
-
-// aggregate carries out a message of role aggregator.
-func (r *roles) aggregate(ctx context.Context, d hayrick.Delivery) (worker.Verdict, error) {
-	v, err := r.aggregator.Do(ctx, d)
-	return worker.Verdict(v), err
+// plays is what the process does with messages.
+func (r *roles) plays() *dispatch.Roles {
+	return &dispatch.Roles{Coordinator: r.coordinator, Worker: r.worker, Planner: r.planner, Aggregator: r.aggregator, Queue: r.store}
 }
 
 // bootID names this start of the machine: journals of an earlier one are not used.

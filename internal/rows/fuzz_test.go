@@ -112,7 +112,8 @@ func FuzzRun(f *testing.F) {
 		var out bytes.Buffer
 		w := NewRunWriter(&out, true)
 		for i := range n {
-			e, err := DecodeEntry(AppendEntry(nil, []byte{byte(i / 256), byte(i)}, int64(i), 0, bytes.Repeat([]byte("r"), i)))
+			b, _ := AppendEntryOf(nil, []byte{byte(i / 256), byte(i)}, int64(i), 0, Hash{}, bytes.Repeat([]byte("r"), i))
+			e, err := DecodeEntry(b)
 			if err == nil {
 				err = w.Add(&e)
 			}

@@ -167,6 +167,30 @@ func (c boundedZstd) Decode(dst, src []byte) []byte {
 	return out
 }
 
+// zstdEncoder is that of all files: with one of its own for each page, as the library
+// has them in a pool, what a bubble of testing/synctest made would meet the next.
+var zstdEncoder = sync.OnceValue(func() *zstd.Encoder {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(zstdLevel)))
+	if err != nil {
+		panic("rows: options of zstd: " + err.Error())
+	}
+	return e
+})
+
+// EncodeLevel implements compress.Codec, at the one level that files have.
+func (boundedZstd) EncodeLevel(dst, src []byte, _ int) []byte {
+	return zstdEncoder().EncodeAll(src, dst[:0])
+}
+
+// Warm makes what files share, outside of any bubble of testing/synctest that is to
+// write some.
+func Warm() {
+	packed := boundedZstd{}.EncodeLevel(nil, []byte("warm"), zstdLevel)
+	if _, err := (boundedZstd{}).DecodeWithError(make([]byte, 4), packed); err != nil {
+		panic("rows: " + err.Error())
+	}
+}
+
 func init() {
 	c, err := compress.GetCodec(compress.Codecs.Zstd)
 	if err != nil {

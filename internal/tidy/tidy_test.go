@@ -53,14 +53,15 @@ var mayImport = map[string][]string{
 	"internal/lambdatest": {"infra"},
 	"internal/wirelog":    {"infra", "internal/wireproxy"},
 
-	"sim":                  {"", "manifest", "jobs", "ratelimit", "internal/rows", "mem", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
+	"internal/dispatch":    {"", "coordinator", "worker", "retryplanner", "aggregator"},
+	"sim":                  {"", "internal/dispatch", "manifest", "jobs", "ratelimit", "internal/rows", "mem", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/storetest":   {"", "manifest", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/keysort":     {},
 	"internal/processtree": {},
 	"internal/tidy":        {},
 	"internal/wirecount":   {"internal/wireproxy"},
 	"internal/wireproxy":   {},
-	"cmd/hayrick":          {"", "manifest", "jobs", "jobs/noop", "jobs/extproc", "jobs/backfill", "jobfile", "schema", "ratelimit", "internal/rows", "internal/records", "internal/processtree", "internal/keysort", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor", "cost", "web"},
+	"cmd/hayrick":          {"", "internal/dispatch", "manifest", "jobs", "jobs/noop", "jobs/extproc", "jobs/backfill", "jobfile", "schema", "ratelimit", "internal/rows", "internal/records", "internal/processtree", "internal/keysort", "coordinator", "worker", "retryplanner", "aggregator", "audit", "local", "aws", "infra", "doctor", "cost", "web", "sim"},
 }
 
 // impure is what a decide.go or plan.go may not import: the world.
