@@ -115,7 +115,7 @@ func (a *Aggregator) recall(ctx context.Context, m *merging, taskID string, inpu
 		return cmp.Or(cmp.Compare(y.done, x.done), strings.Compare(x.key, y.key))
 	})
 	for _, s := range found {
-		p := progress{key: s.key}
+		var p progress
 		body, err := a.Store.Raw(ctx, s.key)
 		if err == nil {
 			err = manifest.Decode(body, schemaProgress, &p)
@@ -128,6 +128,7 @@ func (a *Aggregator) recall(ctx context.Context, m *merging, taskID string, inpu
 		}
 		switch {
 		case err == nil:
+			p.key = s.key
 			return p, nil
 		case !errors.Is(err, hayrick.ErrCorrupt) && !errors.Is(err, hayrick.ErrNotFound):
 			return p, err
