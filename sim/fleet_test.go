@@ -62,7 +62,7 @@ func TestScenarios(t *testing.T) {
 //
 // 002-05 002-45 002-52
 func TestSingleFaults(t *testing.T) {
-	every := number("HAYRICK_SIM_EVERY", 31)
+	every := number("HAYRICK_SIM_EVERY", 61)
 	for _, s := range Scenarios {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
@@ -104,7 +104,7 @@ func TestSingleFaults(t *testing.T) {
 
 // Several faults at once, in an order of calls that differs from seed to seed.
 func TestRandomFaults(t *testing.T) {
-	seeds, first := number("HAYRICK_SIM_SEEDS", 150), number("HAYRICK_SIM_FIRST", 1)
+	seeds, first := number("HAYRICK_SIM_SEEDS", 60), number("HAYRICK_SIM_FIRST", 1)
 	const lanes = 4
 	for lane := range lanes {
 		t.Run(fmt.Sprint("lane ", lane), func(t *testing.T) {
