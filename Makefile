@@ -20,6 +20,7 @@ test: ## all tests, no network, no account
 
 race: ## the core under the race detector (needs gcc)
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m $(CORE)
+	CGO_ENABLED=1 $(GO) test -race -short ./sim -run 'TestScenarios|TestExplore|TestRecorder'
 
 # A finding is kept in testdata/fuzz beside the test, where `go test` tries it again.
 fuzz: ## each fuzz target for FUZZTIME (20s); ONLY=<regexp> for some

@@ -45,7 +45,7 @@ func TestScenarios(t *testing.T) {
 			scratch := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				first := s.Plan(seed()).Run(scratch, synctest.Wait, "")
-				t.Logf("%d calls, %d events, %s, %d processes\n%s", first.Calls, first.Steps, first.Took, first.Started, first.Gist)
+				t.Logf("%d calls, %d events with hash %016x, %s, %d processes\n%s", first.Calls, first.Steps, first.Hash, first.Took, first.Started, first.Gist)
 				if len(first.Bad) > 0 {
 					t.Fatal(first.Bad)
 				}
