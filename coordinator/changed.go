@@ -17,8 +17,17 @@ const (
 	toldValue   = 40 // characters
 )
 
-// changesOf are the keys in which the two differ, by name, with what they were and are.
+// changesOf are the first of allChanges, and how many more there are.
 func changesOf(was, is hayrick.JobDefinition) []string {
+	out := allChanges(was, is)
+	if more := len(out) - toldChanges; more > 0 {
+		out = append(out[:toldChanges], fmt.Sprintf("and %d more", more))
+	}
+	return out
+}
+
+// allChanges are the keys in which the two differ, by name, with what they were and are.
+func allChanges(was, is hayrick.JobDefinition) []string {
 	before, after := map[string]string{}, map[string]string{}
 	flatten(before, "", was)
 	flatten(after, "", is)
@@ -36,9 +45,6 @@ func changesOf(was, is hayrick.JobDefinition) []string {
 		default:
 			out = append(out, fmt.Sprintf("%s was %s and is %s now", key, shortValue(a), shortValue(b)))
 		}
-	}
-	if more := len(out) - toldChanges; more > 0 {
-		out = append(out[:toldChanges], fmt.Sprintf("and %d more", more))
 	}
 	return out
 }

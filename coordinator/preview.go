@@ -15,6 +15,7 @@ type Preview struct {
 	Plan    manifest.Plan
 	Items   int64
 	Tasks   int64
+	Input   manifest.InputID // as it is now
 
 	Bytes  int64 // of the input
 	Files  int64 // it is made of; 0 where the handler lists its items
@@ -42,7 +43,7 @@ func (c *Coordinator) Preview(ctx context.Context, s Submission, look io.Writer)
 	if err != nil {
 		return Preview{}, err
 	}
-	p := Preview{JobID: run.jobID, Resumed: run.planned, Plan: run.plan, Bytes: src.size, Listed: run.listed, Named: run.named}
+	p := Preview{JobID: run.jobID, Resumed: run.planned, Plan: run.plan, Input: src.id, Bytes: src.size, Listed: run.listed, Named: run.named}
 	if run.planned {
 		p.Items, p.Tasks = run.plan.Items, run.plan.Group.Tasks
 		return p, nil

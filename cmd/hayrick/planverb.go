@@ -26,6 +26,7 @@ type planOptions struct {
 	printPrices bool
 	origins     bool
 	probe       int // items
+	against     string
 }
 
 func planCommand(c *cli) *cobra.Command {
@@ -41,7 +42,8 @@ on what the handler emits: say what you know of it with --item-time and --item-r
 measure it: --probe 20 runs 20 items, drawn from the whole input, through the handler as
 a task would, and keeps no row. It is the real handler: what it asks of an API, writes or
 deletes happens. Its tokens are taken from the rates of the store, as a run takes them.
-Costs leave out storage, and bytes that leave a region.`,
+Costs leave out storage, and bytes that leave a region. --against @ says in what the run
+would differ from the latest one.`,
 		Example:     "  hayrick plan jobs/backfill --probe 20\n  hayrick -C s3://lab-hayrick plan jobs/backfill --detach --item-time 300ms --item-rows 40\n  hayrick plan --print-prices > prices.json",
 		Annotations: endsWith(exitNotFound, exitBudget, exitConflict),
 		Args:        arguments(0, 1),
@@ -71,6 +73,7 @@ Costs leave out storage, and bytes that leave a region.`,
 	f.DurationVar(&o.learned.itemTime, "item-time", 0, "how long the handler takes for an item, such as 300ms")
 	f.Float64Var(&o.learned.itemRows, "item-rows", 0, "how many rows it emits for one, on average")
 	f.IntVar(&o.probe, "probe", 0, "run so many sampled items through the handler, for the time that a run takes")
+	f.StringVar(&o.against, "against", "", "say what differs from this `run`: keys of the job file, input, code")
 	f.BoolVar(&o.origins, "show-origin", false, "print every key of the job with its value and where that comes from, and plan nothing")
 	f.BoolVar(&o.printPrices, "print-prices", false, "print the table of prices, to be changed and given as --prices")
 	return cmd
@@ -114,8 +117,10 @@ type plan struct {
 	USD     cost.Dollars `json:"usd"`
 	Budget  *planBudget  `json:"budget,omitempty"`
 	Prices  *planPrices  `json:"prices,omitempty"`
+	Against *against     `json:"against,omitempty"`
 	totals  []priced     // of the lines
 	reads   int64        // requests for an input in S3, of a store on this machine
+	found   coordinator.Preview
 	def     *hayrick.JobDefinition
 	assumed [3]assumption // low, expected, high
 }
@@ -158,6 +163,11 @@ func runPlan(ctx context.Context, c *cli, o planOptions) error {
 	p, err := c.plan(ctx, f, h, o)
 	if err != nil {
 		return err
+	}
+	if o.against != "" {
+		if p.Against, err = c.against(ctx, p, f, o.against); err != nil {
+			return err
+		}
 	}
 	if c.json {
 		err = c.printJSON(p)
@@ -289,7 +299,7 @@ func (c *cli) planOf(def hayrick.JobDefinition, found coordinator.Preview, most 
 	p := &plan{
 		Schema: "hayrick.preview/v1", JobID: found.JobID, Resumed: found.Resumed, Items: found.Items, Tasks: found.Tasks,
 		Blocks: (found.Tasks + manifest.BlockTasks - 1) / manifest.BlockTasks, Batch: def.Batch.Items, BatchBytes: int64(def.Batch.Bytes), Store: c.storeDir,
-		Where: "this process", Lines: []cost.Line{}, def: &def, Because: reasons(def, found, o.submitOptions),
+		Where: "this process", Lines: []cost.Line{}, def: &def, found: found, Because: reasons(def, found, o.submitOptions),
 	}
 	functions := o.detach && c.onAWS()
 	if functions {
@@ -374,6 +384,9 @@ func readPrices(path string) (cost.Prices, error) {
 func (c *cli) sayPlan(p *plan) error {
 	c.print("plan   %s -> %s of %s in %s", count(p.Items, "item"), count(p.Tasks, "task"), batchWords(p.def.Batch), count(p.Blocks, "block"))
 	c.print("run    %s   %s", p.JobID, strings.Join(p.Because, "; "))
+	if p.Against != nil {
+		c.sayAgainst(*p.Against)
+	}
 	c.print("where  %s, %d at once, %s each   store %s", p.Where, p.def.Run.MaxParallel, taskWords(*p.def), p.Store)
 	for _, line := range c.rateLines(p.def.Rates, p.Items) {
 		c.print("       %s", line)
