@@ -139,15 +139,22 @@ func (s *Store) output(err error, o object) error {
 		if o.bucket == s.name || errors.Is(err, hayrick.ErrDenied) || u.Exit == exitCredentials {
 			return err // the store's as a whole, or said already
 		}
-		return &hayrick.UserError{What: u.What, Hint: u.Hint, Exit: u.Exit, Err: fmt.Errorf("%w: %w", hayrick.ErrDenied, err)}
+		return &hayrick.UserError{What: u.What, Hint: u.Hint, Exit: u.Exit, Err: ofOne{u.Err}}
 	case !forGood(err):
 		return err
 	}
 	return &hayrick.UserError{
-		What: fmt.Sprintf("S3 does not take what is to be published as %s", o), Exit: exitCredentials, Err: fmt.Errorf("%w: %w", hayrick.ErrDenied, err),
+		What: fmt.Sprintf("S3 does not take what is to be published as %s", o), Exit: exitCredentials, Err: ofOne{err},
 		Hint: fmt.Sprintf("mend what S3 says of the bucket %s (its encryption, lock and policies), and run the same command again: it goes on where it stopped", o.bucket),
 	}
 }
+
+// ofOne is an error that is the trouble of one object, which is hayrick.ErrDenied, and
+// that says by itself what is wrong with it.
+type ofOne struct{ error }
+
+func (o ofOne) Unwrap() error        { return o.error }
+func (o ofOne) Is(target error) bool { return target == hayrick.ErrDenied }
 
 // RemoveOutput deletes an object of an output folder; one that is gone is no error.
 func (s *Store) RemoveOutput(ctx context.Context, outputURI, name string) error {
