@@ -136,7 +136,7 @@ func (s *Store) output(err error, o object) error {
 	var u *hayrick.UserError
 	switch {
 	case errors.As(err, &u):
-		if o.bucket == s.name || errors.Is(err, hayrick.ErrDenied) || u.Exit == exitCredentials {
+		if o.bucket == s.name || errors.Is(err, hayrick.ErrDenied) || u.Exit == exitCredentials || u.Err == nil {
 			return err // the store's as a whole, or said already
 		}
 		return &hayrick.UserError{What: u.What, Hint: u.Hint, Exit: u.Exit, Err: ofOne{u.Err}}
