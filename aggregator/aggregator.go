@@ -57,7 +57,7 @@ const (
 	baseMemory  = 64 << 20  // of a process that merges nothing
 	mergeMemory = 160 << 20 // of a merge, about: a row group, its pages, and what sorts
 	sortMemory  = 64 << 20
-	rowCopies   = 12 // how often a huge row is in memory at once: packed, unpacked, in a group, encoded
+	rowCopies   = 12 // of a huge row, whose packed size is known: it is in memory up to eight times at once, as read, in a group, encoded
 )
 
 // share is how many merges may decode at once, and what of memory each has to hold rows

@@ -109,7 +109,7 @@ or by @name (the latest run of that job).`,
 	})
 	f := root.PersistentFlags()
 	f.StringVarP(&c.storeDir, "store", "C", "", "folder of the store, or s3://name of one on AWS (default .hayrick, or $HAYRICK_STORE)")
-	f.StringVar(&c.memory, "memory", "", "what this process may take, such as 512MiB: merges hold less and wait for each other; a row must fit eight times")
+	f.StringVar(&c.memory, "memory", "", "what this process may take, such as 512MiB: merges and files of rows hold less and wait for each other; a row must fit eight times, and what the items in hand have emitted comes on top")
 	f.BoolVar(&c.json, "json", false, "print the result as JSON")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "tell nothing but errors, beside what was asked for: --json, a table, an id")
 	f.CountVarP(&c.verbosity, "verbose", "v", "tell more; twice: everything")
