@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/apache/arrow-go/v18/parquet/file"
 
 	"hayrick"
 	"hayrick/jobs"
@@ -524,5 +527,24 @@ func TestNamedObjectThatIsGone(t *testing.T) {
 	v, err := r.worker("w").Attempt(t.Context(), hayrick.Delivery{Message: r.message(0), Count: 1})
 	if v.Ack || !errors.Is(err, hayrick.ErrCorrupt) {
 		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// Files of rows are written as many at once as there are turns, and in row groups as large
+// as there is memory for.
+func TestFilesTakeTurns(t *testing.T) {
+	r := exampleRig(t)
+	w := r.worker("w-1")
+	w.Turns, w.GroupBytes = make(chan struct{}, 1), 1
+	if v := r.attempt(w, 0); v.Because != "done" {
+		t.Fatal(v)
+	}
+	res := r.result(0)
+	body, err := r.store.Data(t.Context(), manifest.Job(jobID).Abs(*res.File), res.SHA256)
+	r.must(err)
+	f, err := file.NewParquetReader(bytes.NewReader(body))
+	r.must(err)
+	if n := int64(f.NumRowGroups()); n != res.RowCount || n != 6 || len(w.Turns) != 0 {
+		t.Errorf("%d row groups of %d rows, %d turns taken", n, res.RowCount, len(w.Turns))
 	}
 }

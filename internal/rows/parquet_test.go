@@ -187,6 +187,31 @@ func TestWriterPassesOnSinkErrors(t *testing.T) {
 	}
 }
 
+// A column has no statistics in a row group where a value of it is larger than a page, and
+// has them before and behind it.
+func TestHugeValuesHaveNoStatistics(t *testing.T) {
+	all := []Row{{{"s", "a"}, {"n", int64(1)}}, {{"s", strings.Repeat("b", pageBytes+1)}, {"n", int64(2)}}, {{"s", strings.Repeat("c", pageBytes)}, {"n", int64(3)}}}
+	b, sum := encode(t, fields("s:string n:int"), WriterOptions{GroupRows: 1}, all)
+	if err := Verify(bytes.NewReader(b), sum.Bytes, sum.Rows, sum.RowHash); err != nil {
+		t.Fatal(err)
+	}
+	r, err := file.NewParquetReader(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for g := range all {
+		for i := range 2 {
+			c, err := r.MetaData().RowGroup(g).ColumnChunk(i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if set, err := c.StatsSet(); err != nil || set == (g == 1 && i == 0) {
+				t.Errorf("row group %d, column %d: statistics %t, %v", g, i, set, err)
+			}
+		}
+	}
+}
+
 // Row groups end by rows or by bytes, and their footers say what readers prune by.
 func TestRowGroups(t *testing.T) {
 	open := func(b []byte) *metadata.FileMetaData {
