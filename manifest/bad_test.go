@@ -201,3 +201,36 @@ func TestDamagedRecords(t *testing.T) {
 		t.Errorf("-want +got\n%s", d)
 	}
 }
+
+// A record that is as large as one may be, and all of it lists, is refused before its lists
+// are made: a results.done of 64 MiB would be gigabytes.
+func TestRecordsOfManyValues(t *testing.T) {
+	s, m := newStore()
+	for name, many := range map[string]string{
+		"inputs": `{},`, "key_samples": `"",`,
+	} {
+		body := `{"schema":"hayrick.result/v1","job_id":"` + storyJob + `","task_id":"task-0001","` + name + `":[` + strings.Repeat(many, (MaxRecordBytes-200)/len(many)) + many[:len(many)-1] + `]}`
+		if err := m.Replace(t.Context(), Job(storyJob).Done("task-0001"), []byte(body)); err != nil {
+			t.Fatal(err)
+		}
+		before := allocated()
+		_, _, err := s.Result(t.Context(), storyJob, "task-0001")
+		used := allocated() - before
+		oneLine(t, err)
+		if used > 6*MaxRecordBytes { // to read its bytes takes most of it
+			t.Errorf("%s: %d MiB were taken for %d", name, used>>20, len(body)>>20)
+		}
+	}
+	// What is written at its largest is far from that.
+	r := Result{Schema: SchemaResult, JobID: storyJob, TaskID: "task-0001"}
+	for range InlineList {
+		r.Inputs = append(r.Inputs, InputFile{Key: "tasks/task-0001/task-0001_7f3a90c1_4be0d2c19a77.parquet", SHA256: told("x"), Rows: 1})
+	}
+	if _, err := s.CommitResult(t.Context(), r); err == nil {
+		t.Error("a result was committed over another")
+	}
+	r.TaskID = "task-0002"
+	if _, err := s.CommitResult(t.Context(), r); err != nil {
+		t.Error(err)
+	}
+}

@@ -20,6 +20,10 @@ import (
 // data objects named by key, SHA-256 and count.
 const MaxRecordBytes = 64 << 20
 
+// maxValues bounds the values of a record: lists of more than InlineList entries lie beside
+// it. A few bytes of JSON become a hundred in memory, of what somebody has put in its place.
+const maxValues = 1 << 20
+
 // Encode returns the canonical JSON of v: sorted keys, no spaces, no HTML escapes.
 func Encode(v any) ([]byte, error) { return encode(v, nil) }
 
@@ -65,6 +69,9 @@ func encode(v any, more map[string]string) ([]byte, error) {
 func Decode(b []byte, schema string, v any) error {
 	if len(b) < 2 || b[0] != '{' || b[len(b)-1] != '}' {
 		return corrupt("decode %s: %d bytes that are not one JSON object", schema, len(b))
+	}
+	if n := bytes.Count(b, []byte(",")) + bytes.Count(b, []byte("[")); n > maxValues {
+		return corrupt("decode %s: its %d bytes have more than %d values", schema, len(b), maxValues)
 	}
 	if err := checkSeal(b); err != nil {
 		return fmt.Errorf("decode %s: %w", schema, err)
