@@ -57,7 +57,7 @@ func OpenBatch(b Batch, r io.Reader) ([]BatchItem, error) {
 	if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
 		return nil, fmt.Errorf("read %s of %s: %w", b.BatchID, b.Object, err)
 	}
-	if got := SHA256(body[:n]); got != b.SHA256 {
+	if got := SHA256(body[:n]); got != b.SHA256 || int64(n) != b.Length {
 		kind := hayrick.ErrInputChanged
 		if b.Retry {
 			kind = hayrick.ErrCorrupt
