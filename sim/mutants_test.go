@@ -3,6 +3,7 @@
 package sim
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -87,11 +88,11 @@ func TestMutants(t *testing.T) {
 			if out, err := exec.Command("go", "test", "-c", "-overlay", overlay, "-o", binary, ".").CombinedOutput(); err != nil {
 				t.Fatalf("it does not compile: %v\n%s", err, out)
 			}
-			cmd := exec.Command(binary, "-test.run", "TestScenarios|TestSingleFaults|TestRandomFaults", "-test.failfast", "-test.timeout", "2m")
+			cmd := exec.Command(binary, "-test.run", "TestScenarios|TestSingleFaults|TestRandomFaults", "-test.failfast", "-test.timeout", "10m")
 			cmd.Env = append(os.Environ(), "HAYRICK_SIM_EVERY=9", "HAYRICK_SIM_SEEDS=200")
 			out, err := cmd.CombinedOutput()
-			if err == nil {
-				t.Errorf("nothing notices it")
+			if err == nil || bytes.Contains(out, []byte("test timed out")) { // slow is not caught
+				t.Errorf("nothing notices it: %v", err)
 				return
 			}
 			line := ""
@@ -100,6 +101,9 @@ func TestMutants(t *testing.T) {
 					line = strings.TrimSpace(l)
 					break
 				}
+			}
+			if line == "" {
+				t.Errorf("it fails, and no check says why:\n%s", out)
 			}
 			if len(line) > 300 {
 				line = line[:300]
