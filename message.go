@@ -62,6 +62,17 @@ func (d Delivery) AfterLease(left time.Duration) (wait time.Duration, done bool)
 	return wait, wait == maxHeldWait
 }
 
+// WhenHeld is what becomes of a delivery whose task another attempt holds. The first
+// delivery of a message is not the one that the other attempt works on: it is a
+// duplicate, and done with. Any other may be, come again because its worker stands still
+// or is gone: it is looked at again when the lease ends, a number of times.
+func (d Delivery) WhenHeld(left time.Duration) (wait time.Duration, done bool) {
+	if d.Count <= 1 {
+		return 0, true
+	}
+	return d.AfterLease(left)
+}
+
 func (d Delivery) wait(first, most time.Duration) time.Duration {
 	for range d.Count - 1 {
 		if first *= 2; first >= most {

@@ -314,10 +314,7 @@ func (j *jobOf) givenUp() (permanent, exhausted int64) {
 // balance holds the promise: every item has ended, and once.
 func (j *jobOf) balance(ok int64) error {
 	permanent, exhausted := j.givenUp()
-	if ok+permanent+exhausted != j.plan.Items {
-		return fmt.Errorf("%d ok + %d permanent + %d exhausted are not its %d items: %w", ok, permanent, exhausted, j.plan.Items, hayrick.ErrCorrupt)
-	}
-	return nil
+	return Balance(j.plan.Items, ok, permanent, exhausted)
 }
 
 // send enqueues merge tasks. A crash before or in the middle leaves some unsent,

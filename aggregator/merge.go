@@ -24,10 +24,8 @@ const mergeLease = time.Minute
 func (a *Aggregator) Merge(ctx context.Context, d hayrick.Delivery) (Verdict, error) {
 	v, err := a.merge(ctx, d)
 	if by := (*heldError)(nil); errors.As(err, &by) {
-		// The first delivery of a message is not the one that the other attempt works on:
-		// it is a duplicate. Any other may be.
-		wait, done := d.AfterLease(by.Until.Sub(a.World.Clock.Now()))
-		return Verdict{Ack: done || d.Count <= 1, Again: wait, Because: err.Error()}, nil
+		wait, done := d.WhenHeld(by.Until.Sub(a.World.Clock.Now()))
+		return Verdict{Ack: done, Again: wait, Because: err.Error()}, nil
 	}
 	if errors.Is(err, errHandedBack) {
 		return a.handBack(ctx, d, err)

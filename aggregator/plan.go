@@ -2,6 +2,7 @@ package aggregator
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"time"
 
@@ -9,6 +10,14 @@ import (
 	"hayrick/internal/rows"
 	"hayrick/manifest"
 )
+
+// Balance holds the promise: every item has ended, and once.
+func Balance(items, ok, permanent, exhausted int64) error {
+	if ok+permanent+exhausted != items {
+		return fmt.Errorf("%d ok + %d permanent + %d exhausted are not its %d items: %w", ok, permanent, exhausted, items, hayrick.ErrCorrupt)
+	}
+	return nil
+}
 
 // Cutter cuts a stream of results into level-1 nodes: consecutive results until
 // they hold target_rows rows or target_bytes bytes, and at least fan_in of them; by

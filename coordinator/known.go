@@ -162,7 +162,7 @@ func (c *Coordinator) readPlans(ctx context.Context, k *Known, sha string) error
 
 // readOpen loads the open group with its progress records.
 func (c *Coordinator) readOpen(ctx context.Context, k *Known) error {
-	name, group := k.openGroup()
+	name, group := k.Opened()
 	if name == "" {
 		return nil
 	}
@@ -195,10 +195,10 @@ func (c *Coordinator) readOpen(ctx context.Context, k *Known) error {
 	return nil
 }
 
-// openGroup is the group that the last plan opened; the name is "" between the
+// Opened is the group that the last plan opened; the name is "" between the
 // last retry plan and the aggregation plan, and before the first plan of a generation
 // that an order opened.
-func (k *Known) openGroup() (string, *manifest.Group) {
+func (k *Known) Opened() (string, *manifest.Group) {
 	switch n := len(k.Retries); {
 	case k.Aggregation != nil:
 		return hayrick.GroupAggregation, k.Aggregation.Group

@@ -75,6 +75,14 @@ func (p policy) decide(f failed) (v verdict, because string) {
 	return retry, f.Class
 }
 
+// Fate is decide for who has no batch to read, as the model of sim/model: what becomes of
+// an item after groups retry groups, which failed with classes before, infra of them at no
+// cost.
+func Fate(r hayrick.Retry, groups int, last manifest.FailureLine, classes []string, infra int) string {
+	v, _ := policy{retry: r, groups: groups}.decide(failed{FailureLine: last, classes: classes, infra: infra})
+	return string(v)
+}
+
 // again is the line of the next segment for an item to retry. Its classes are at
 // most as many as there have been groups, passes + 3.
 func (p policy) again(f failed, record []byte) manifest.RetryItem {

@@ -59,16 +59,29 @@ func ModeOf(c hayrick.Claim) (mode Mode, because string) {
 	return ModeNormal, ""
 }
 
-// heldBy decides about the message of a task that another attempt has. The first
-// delivery of a message is not the one that the other attempt works on: it is a
-// duplicate, and done with. Any other may be, come again because its worker stands
-// still or is gone: it is looked at again when the lease ends, a number of times.
-func heldBy(d hayrick.Delivery, by hayrick.Claim, now time.Time) Verdict {
-	if d.Count <= 1 {
-		return ack("held by " + by.Worker + ", which has a message of its own")
+// Refused says, by what is cached of a job, that a message of a generation is done with
+// before anything is looked at. No record is no news: the sweeper rebuilds it.
+func Refused(st *hayrick.JobState, generation int) (because string, refused bool) {
+	switch {
+	case st == nil || st.Generation < generation:
+		return "", false
+	case st.Generation > generation || st.Status.Terminal(): // and what it was to work with may be gone
+		return "the generation has ended", true
+	case st.Status == hayrick.StatusPaused:
+		// Put back, it would be delivered again and again until somebody resumes the job,
+		// and be a dead letter then. A resume sends every open task again.
+		return "the job is paused", true
 	}
-	wait, done := d.AfterLease(by.Until.Sub(now))
-	if done {
+	return "", false
+}
+
+// heldBy decides about the message of a task that another attempt has.
+func heldBy(d hayrick.Delivery, by hayrick.Claim, now time.Time) Verdict {
+	wait, done := d.WhenHeld(by.Until.Sub(now))
+	switch {
+	case done && d.Count <= 1:
+		return ack("held by " + by.Worker + ", which has a message of its own")
+	case done:
 		return ack("held by " + by.Worker + " for long")
 	}
 	return again(wait, "held by %s", by.Worker)

@@ -71,15 +71,12 @@ func (w *Worker) Attempt(ctx context.Context, d hayrick.Delivery) (Verdict, erro
 }
 
 func (w *Worker) attempt(ctx context.Context, d hayrick.Delivery) (Verdict, error) {
-	switch status, err := w.status(ctx, d); {
-	case err != nil:
+	st, err := w.state(ctx, d.JobID)
+	if err != nil {
 		return fault("read job state"), err
-	case status.Terminal(): // and what it was to work with may be gone
-		return ack("the generation has ended"), nil
-	case status == hayrick.StatusPaused:
-		// Put back, it would be delivered again and again until somebody resumes the job,
-		// and be a dead letter then. A resume sends every open task again.
-		return ack("the job is paused"), nil
+	}
+	if because, refused := Refused(st, d.Generation); refused {
+		return ack(because), nil
 	}
 	job, err := w.Jobs.Open(ctx, d.JobID, d.Generation)
 	if errors.Is(err, hayrick.ErrNotFound) {
@@ -142,23 +139,16 @@ func decided(f func() error) (err error) {
 	return err
 }
 
-// status is the cached state of the generation a message speaks of. No record is
-// no news: the sweeper rebuilds it.
-func (w *Worker) status(ctx context.Context, d hayrick.Delivery) (hayrick.JobStatus, error) {
-	st, err := w.Marks.JobState(ctx, d.JobID)
+// state is what is cached of a job, nil when there is nothing.
+func (w *Worker) state(ctx context.Context, jobID string) (*hayrick.JobState, error) {
+	st, err := w.Marks.JobState(ctx, jobID)
 	if errors.Is(err, hayrick.ErrNotFound) {
-		return hayrick.StatusRunning, nil
+		return nil, nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("read state of %s: %w", d.JobID, err)
+		return nil, fmt.Errorf("read state of %s: %w", jobID, err)
 	}
-	if st.Generation > d.Generation {
-		return hayrick.StatusSucceeded, nil // a message of an older generation
-	}
-	if st.Generation < d.Generation {
-		return hayrick.StatusRunning, nil
-	}
-	return st.Status, nil
+	return &st, nil
 }
 
 // task is one task with everything its attempts share.
