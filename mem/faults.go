@@ -3,6 +3,7 @@ package mem
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -96,9 +97,13 @@ func do[T any](ctx context.Context, s *Store, port, op, key string, effect func(
 	var err error
 	if !f.Drop {
 		v, err = effect()
+		s.saw(call, v, err)
+	} else {
+		s.saw(call, nil, ErrDropped)
 	}
 	if f.Duplicate {
 		v, err = effect()
+		s.saw(call, v, err)
 	}
 	if f.Stale > 0 {
 		v = stale(v, s.now().Add(-f.Stale))
@@ -126,6 +131,15 @@ func stale[T any](v T, since time.Time) T {
 	return v
 }
 
+// ErrDropped is what Saw hears of a call that was lost.
+var ErrDropped = errors.New("lost on its way")
+
+func (s *Store) saw(c Call, v any, err error) {
+	if s.Saw != nil {
+		s.Saw(c, v, err)
+	}
+}
+
 // crash ends the caller's process: what it still does has no effect.
 func (s *Store) crash(call Call) error {
 	if s.Crash == nil {
@@ -137,6 +151,11 @@ func (s *Store) crash(call Call) error {
 
 // run is do for calls that answer nothing but an error.
 func run(ctx context.Context, s *Store, port, op, key string, effect func() error) error {
-	_, err := do(ctx, s, port, op, key, func() (struct{}, error) { return struct{}{}, effect() })
+	return give(ctx, s, port, op, key, nil, effect)
+}
+
+// give is run of a call that was given what Saw is to be shown.
+func give(ctx context.Context, s *Store, port, op, key string, given any, effect func() error) error {
+	_, err := do(ctx, s, port, op, key, func() (any, error) { return given, effect() })
 	return err
 }

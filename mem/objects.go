@@ -72,7 +72,7 @@ func (s *Store) Commit(ctx context.Context, key string, body []byte) (bool, erro
 
 // Replace stores a view over what is there.
 func (s *Store) Replace(ctx context.Context, key string, body []byte) error {
-	return run(ctx, s, "Objects", "Replace", key, func() error {
+	return give(ctx, s, "Objects", "Replace", key, body, func() error {
 		if !manifest.ValidKey(key) {
 			return fmt.Errorf("replace %q: not an object key", key)
 		}

@@ -92,7 +92,7 @@ func (s *Store) queue(name string) *queue {
 
 // Send enqueues messages.
 func (s *Store) Send(ctx context.Context, name string, msgs ...hayrick.Outgoing) error {
-	return run(ctx, s, "Queue", "Send", name, func() error {
+	return give(ctx, s, "Queue", "Send", name, msgs, func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		now := s.now()
@@ -159,7 +159,7 @@ func (s *Store) receive(name string, max int, visibility time.Duration, actor st
 
 // Ack removes deliveries.
 func (s *Store) Ack(ctx context.Context, name string, ds ...hayrick.Delivery) error {
-	return run(ctx, s, "Queue", "Ack", name, func() error {
+	return give(ctx, s, "Queue", "Ack", name, ds, func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		q := s.queue(name)

@@ -150,7 +150,7 @@ func (s *Store) JobState(ctx context.Context, jobID string) (hayrick.JobState, e
 
 // PutJobState caches what the commits say of a job.
 func (s *Store) PutJobState(ctx context.Context, st hayrick.JobState) error {
-	return run(ctx, s, "State", "PutJobState", st.JobID, func() error {
+	return give(ctx, s, "State", "PutJobState", st.JobID, st, func() error {
 		if st.JobID == "" {
 			return errors.New("put job state: it names no job")
 		}

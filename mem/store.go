@@ -14,6 +14,10 @@ type Store struct {
 	// Hook is asked before every port call what is to go wrong with it; nil = nothing.
 	// It runs without locks held and may block.
 	Hook func(Call) Fault
+	// Saw is told of every effect right after it, before anybody hears of it: with what the
+	// call answers or, where that is nothing, with what it was given. nil = nobody looks.
+	// The error is ErrDropped of a call that was lost on its way.
+	Saw func(c Call, v any, err error)
 	// Crash is called where a fault says that the caller's process dies; nil = a panic
 	// with Crash. When it returns the call does, with context.Canceled.
 	Crash func(Call)
@@ -78,6 +82,7 @@ func (s *Store) As(actor string, clock hayrick.Clock) *Store {
 
 // WipeState deletes the state store: claims, blocks, job states and buckets.
 func (s *Store) WipeState() {
+	defer s.saw(Call{Port: "State", Op: "WipeState"}, nil, nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.claims = map[hayrick.TaskRef]claim{}
@@ -88,6 +93,7 @@ func (s *Store) WipeState() {
 
 // WipeQueue loses every message, also those in flight.
 func (s *Store) WipeQueue() {
+	defer s.saw(Call{Port: "Queue", Op: "WipeQueue"}, nil, nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.queues = map[string]*queue{}
