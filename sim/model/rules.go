@@ -81,6 +81,7 @@ type Model struct {
 	Bend Bend
 
 	items   int
+	later   bool // of a generation that goes on with what others have left
 	members map[string]*manifest.Members
 	swept   map[known]Sweep
 

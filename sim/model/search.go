@@ -369,7 +369,7 @@ func (m *Model) elsewhere(s *State, yield func(Step, *State)) {
 		change(Step{Kind: Strayed, On: g}, func(b *Budget) *uint8 { return &b.Strays }, func(n *State) { n.wake(g) })
 	}
 	change(Step{Kind: Strayed, On: s.NGroups}, func(b *Budget) *uint8 { return &b.Strays }, func(n *State) { some(&n.Closer) })
-	change(Step{Kind: Wiped}, func(b *Budget) *uint8 { return &b.Wipes }, (*State).wipe)
+	change(Step{Kind: Wiped}, func(b *Budget) *uint8 { return &b.Wipes }, func(n *State) { n.wipe() })
 	change(Step{Kind: Purged}, func(b *Budget) *uint8 { return &b.Purges }, (*State).purge)
 	if s.Outcome.Writes > 0 || s.NOrders == maxOrders {
 		return
@@ -393,26 +393,31 @@ func (m *Model) elsewhere(s *State, yield func(Step, *State)) {
 }
 
 // wipe deletes the state store.
-func (s *State) wipe() {
-	for t := range s.Tasks[:s.NTasks] {
-		s.Tasks[t].Claim = Claim{}
+func (w *World) wipe() {
+	for t := range w.Tasks[:w.NTasks] {
+		w.Tasks[t].Claim = Claim{}
 	}
-	for g := range s.Groups[:s.NGroups] {
-		s.Groups[g].Record, s.Groups[g].Done, s.Groups[g].Counted = false, 0, 0
+	for g := range w.Groups[:w.NGroups] {
+		w.Groups[g].Record, w.Groups[g].Done, w.Groups[g].Counted = false, 0, 0
 	}
-	s.Cache = Cache{}
-	s.Wipes++
+	w.Cache = Cache{}
+	w.Wipes++
+}
+
+// quiet is the world without its messages.
+func (w *World) quiet() {
+	for t := range w.Tasks[:w.NTasks] {
+		w.Tasks[t].First, w.Tasks[t].Again = 0, 0
+	}
+	for g := range w.Groups[:w.NGroups] {
+		w.Groups[g].Trigger = 0
+	}
+	w.Closer = 0
 }
 
 // purge deletes the queue. What acts have in hand, they still have.
 func (s *State) purge() {
-	for t := range s.Tasks[:s.NTasks] {
-		s.Tasks[t].First, s.Tasks[t].Again = 0, 0
-	}
-	for g := range s.Groups[:s.NGroups] {
-		s.Groups[g].Trigger = 0
-	}
-	s.Closer = 0
+	s.quiet()
 	for i := range s.Acts {
 		s.Acts[i].Lost = s.Acts[i].delivery()
 	}

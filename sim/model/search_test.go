@@ -54,13 +54,16 @@ var searches = []struct {
 	{"a cancel and a crash", oneTask, Budget{Cancels: 1, Crashes: 1}},
 }
 
-// most is how many states a search of the tests may look at. HAYRICK_MODEL_STATES sets it.
-func most() int {
-	if n, err := strconv.Atoi(os.Getenv("HAYRICK_MODEL_STATES")); err == nil {
+// number is a setting of the environment.
+func number(name string, otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
 		return n
 	}
-	return 400_000
+	return otherwise
 }
+
+// most is how many states a search may look at.
+func most() int { return number("HAYRICK_MODEL_STATES", 400_000) }
 
 // The protocol keeps its promises in every state that small jobs can come to, and comes
 // to an end from each.

@@ -130,6 +130,7 @@ func statusOf(s hayrick.JobStatus) Status {
 type Outcome struct {
 	Writes               uint8
 	Status               Status
+	Orders               uint8 // that it has applied
 	OK, Permanent, Spent uint8
 }
 
@@ -229,6 +230,16 @@ func (w *World) open() (g int, ok bool) {
 		return 0, false
 	}
 	return int(w.NPlans), true
+}
+
+// merging is the first group of merges that has not ended.
+func (w *World) merging() (g int, ok bool) {
+	for g := range int(w.NGroups) {
+		if w.Groups[g].Merge && !w.settled(g) {
+			return g, true
+		}
+	}
+	return 0, false
 }
 
 // closed says that the last plan leaves nothing to be run again.

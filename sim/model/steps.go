@@ -42,6 +42,7 @@ const (
 	Swept
 	Scanned
 	LeaseEnded
+	NotWoken
 	Shows
 
 	Crashed
@@ -59,7 +60,7 @@ var kindNames = [...]string{
 	"sends what is missing of", "sends what follows", "commits the plan that closes", "commits the merge plan", "sends the merges", "commits the outcome", "publishes",
 	"caches the state of the job", "writes the view of the job", "repairs", "sends a trigger for", "acknowledges", "a person orders",
 	"looks at the state of the job for", "looks for the result of", "runs", "reads the results of", "reads the results of the merges", "looks at the job", "looks at the tasks of",
-	"the lease of who is gone ends on", "the message becomes visible to others, of",
+	"the lease of who is gone ends on", "cannot wake who closes the group of", "the message becomes visible to others, of",
 	"its process dies, at", "a call fails, at", "the lease of who is alive ends on", "a message is lost, of", "a message is doubled, of", "the state store is deleted", "the queue is deleted",
 	"a trigger comes that nobody has sent, of group",
 }
@@ -115,7 +116,7 @@ const (
 
 // fault says that a step is one that must not be needed: from every state a job goes on
 // without any.
-func (k Kind) fault() bool { return k >= Crashed || k == Shows }
+func (k Kind) fault() bool { return k >= Crashed || k == Shows || k == NotWoken }
 
 // some is a number of messages of one kind: two stand for any more.
 func some(n *uint8) {
@@ -302,6 +303,9 @@ func (m *Model) attempt(w *World, a *Act, emit func(Kind, uint8, func(*World, *A
 			}
 		})
 	case Wake:
+		if w.Budget.Errors > 0 { // it is not tried again: a sweep finds the full record
+			emit(NotWoken, 0, func(w *World, a *Act) { w.Budget.Errors--; w.Lossy, a.At = true, Ack })
+		}
 		emit(Woke, 0, func(w *World, a *Act) { w.wake(k.Group); a.At = Ack })
 	case HandBack:
 		emit(GaveBack, 0, func(w *World, a *Act) { w.send(a.On); a.At = Ack })
@@ -376,8 +380,19 @@ func (m *Model) run(w *World, a *Act, emit func(Kind, uint8, func(*World, *Act))
 			}
 		}
 	}
+	deadline := func() {
+		if w.Budget.Deadlines > 0 {
+			emit(Ran, 255, func(w *World, a *Act) {
+				w.Budget.Deadlines--
+				a.release(w)
+				a.At = HandBack
+				a.Lost = a.Lost || m.Bend == HandBackLate // acknowledged by now
+			})
+		}
+	}
 	if a.Doing == Merging {
 		emit(Ran, 0, then(Result{Data: true}))
+		deadline()
 		return
 	}
 	c := w.Tasks[a.On].Claim
@@ -389,14 +404,7 @@ func (m *Model) run(w *World, a *Act, emit func(Kind, uint8, func(*World, *Act))
 		emit(Ran, 1, then(Result{Failed: true, Data: true}))
 	}
 	m.ends(w.Tasks[a.On].Items, 0, Result{Data: true}, func(n uint8, r Result) { emit(Ran, 2+n, then(r)) })
-	if w.Budget.Deadlines > 0 {
-		emit(Ran, 255, func(w *World, a *Act) {
-			w.Budget.Deadlines--
-			a.release(w)
-			a.At = HandBack
-			a.Lost = a.Lost || m.Bend == HandBackLate // acknowledged by now
-		})
-	}
+	deadline()
 }
 
 // or is the claim of an attempt whose record was deleted.
@@ -560,14 +568,14 @@ func (m *Model) aggregate(w *World, a *Act, emit func(Kind, uint8, func(*World, 
 			a.At = Level
 		})
 	case Level:
-		if g, ok := w.open(); ok && !w.settled(g) && m.Bend != EndEarly {
+		if _, ok := w.merging(); ok && m.Bend != EndEarly {
 			emit(Levelled, 0, to(SendMerges))
 		} else {
 			emit(Levelled, 1, to(Finish))
 		}
 	case SendMerges:
 		emit(SentMerges, 0, func(w *World, a *Act) {
-			if g, ok := w.open(); ok {
+			if g, ok := w.merging(); ok {
 				x := w.Groups[g]
 				for t := x.First; t < x.First+x.Tasks; t++ {
 					if w.Tasks[t].Result.Writes == 0 {
@@ -578,25 +586,34 @@ func (m *Model) aggregate(w *World, a *Act, emit func(Kind, uint8, func(*World, 
 			a.At = Ack
 		})
 	case Finish:
+		if w.Budget.Deadlines > 0 {
+			emit(Levelled, 255, func(w *World, a *Act) { w.Budget.Deadlines--; a.At = HandBack })
+		}
 		emit(Ended, 0, func(w *World, a *Act) {
 			if w.Outcome.Writes == 0 {
 				m.succeed(w)
 			}
 			a.At = Publish
 		})
+	case HandBack:
+		emit(GaveBack, 0, func(w *World, a *Act) { some(&w.Closer); a.At = Ack })
 	case Publish:
-		emit(Published, 0, func(w *World, a *Act) {
-			if w.Outcome.Status == Succeeded {
-				w.View = Succeeded
-			}
-			a.At = Ack
+		if w.View == w.Outcome.Status {
+			emit(Looked, 4, to(Ack))
+			return
+		}
+		emit(Cached, uint8(w.Outcome.Status), func(w *World, a *Act) {
+			w.Cache = Cache{Status: w.Outcome.Status, Orders: w.Outcome.Orders}
+			a.At = PutView
 		})
+	case PutView:
+		emit(Published, 0, func(w *World, a *Act) { w.View = w.Outcome.Status; a.At = Ack })
 	}
 }
 
 func (m *Model) balance(w *World) {
 	ok, permanent, exhausted := w.count()
-	if m.Balance(int64(m.items), ok, permanent, exhausted) != nil {
+	if !m.later && m.Balance(int64(m.items), ok, permanent, exhausted) != nil {
 		w.Bad = Unbalanced
 	}
 }
@@ -610,7 +627,7 @@ func (m *Model) succeed(w *World) {
 		}
 	}
 	ok, permanent, exhausted := w.count()
-	w.Outcome = Outcome{Writes: 1, Status: Succeeded, OK: uint8(ok), Permanent: uint8(permanent), Spent: uint8(exhausted)}
+	w.Outcome = Outcome{Writes: 1, Status: Succeeded, Orders: w.NOrders, OK: uint8(ok), Permanent: uint8(permanent), Spent: uint8(exhausted)}
 }
 
 // begin is the snapshot of a sweep, and the decision.
