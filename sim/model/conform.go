@@ -876,7 +876,9 @@ func (f *Follower) receives(c mem.Call, ds []hayrick.Delivery) error {
 }
 
 // done says that the hand may be at its end.
-func (h *hand) done() bool { return slices.ContainsFunc(h.acts, func(a Act) bool { return a.At == Ack }) }
+func (h *hand) done() bool {
+	return slices.ContainsFunc(h.acts, func(a Act) bool { return a.At == Ack })
+}
 
 // acks: a message is done with when all is done that it asks for.
 func (f *Follower) acks(c mem.Call, ds []hayrick.Delivery) error {
