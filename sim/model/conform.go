@@ -67,7 +67,7 @@ type hand struct {
 	process, id string
 	g           *generation
 	count       int
-	what        hayrick.Message
+	what        pointer
 	loose       bool // what opens a generation has no program in the model
 	acts        []Act
 }
@@ -183,7 +183,7 @@ func (f *Follower) settle() {
 // take has one of a process's acts take a step that fits, and says whether there is one.
 // Where the step is another thing for its different pasts, the last is what the world is.
 func (f *Follower) take(process string, g *generation, fits func(Step, *World) bool) bool {
-	for _, h := range slices.Backward(f.hands) { // one that came again stands for its former self
+	for _, h := range f.hands {
 		if h.process != process || h.g != g {
 			continue
 		}
@@ -280,7 +280,9 @@ func (f *Follower) claims(c mem.Call, got hayrick.Claim, granted bool) error {
 	}
 	k := &g.w.Tasks[t]
 	if !granted {
-		if !f.take(c.Actor, g, kindOn(WasHeld, t)) {
+		// A reply that was lost is asked for again, and answered the same.
+		asked := slices.ContainsFunc(f.hands, func(h *hand) bool { return h.process == c.Actor && h.g == g && h.what == pointer{first, t} && h.done() })
+		if !f.take(c.Actor, g, kindOn(WasHeld, t)) && !asked {
 			return f.refused(c.Actor, "the claim of %s is answered as held", got.TaskID)
 		}
 		return nil
@@ -866,11 +868,22 @@ func (f *Follower) receives(c mem.Call, ds []hayrick.Delivery) error {
 		default:
 			a.Doing = Attempting
 		}
-		h := &hand{process: c.Actor, id: d.Receipt, g: g, count: d.Count, what: m, loose: p.which == triggers && m.Group == "", acts: []Act{a}}
+		h := &hand{process: c.Actor, id: d.Receipt, g: g, count: d.Count, what: p, loose: p.which == triggers && m.Group == "", acts: []Act{a}}
 		if h.loose {
 			h.acts = nil
 		}
-		f.hands = append(f.hands, h)
+		// Messages are worked on in the order in which they came. One that has come again has
+		// most likely been left before.
+		message, _, _ := strings.Cut(d.Receipt, ".")
+		var left []*hand
+		f.hands = slices.DeleteFunc(f.hands, func(x *hand) bool {
+			again := x.process == c.Actor && strings.HasPrefix(x.id, message+".")
+			if again {
+				left = append(left, x)
+			}
+			return again
+		})
+		f.hands = append(append(f.hands, h), left...)
 	}
 	return nil
 }
@@ -896,7 +909,7 @@ func (f *Follower) acks(c mem.Call, ds []hayrick.Delivery) error {
 			// Of two messages of the same thing in the same hands, the other may have been
 			// taken for the one that was worked on.
 			for _, x := range f.hands {
-				if x.process == h.process && x.what == h.what && x.done() {
+				if x.process == h.process && x.g == h.g && x.what == h.what && x.done() {
 					x.acts, h.acts = h.acts, x.acts
 					break
 				}
