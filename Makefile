@@ -7,7 +7,7 @@ ON_STANDINS = -count=1 -parallel 4 -tags standins
 # The packages whose interleavings matter most.
 CORE = . ./manifest ./ratelimit ./coordinator ./worker ./retryplanner ./aggregator ./mem ./local ./internal/...
 
-.PHONY: help build test race fuzz sim mutants lint localstack-up localstack-down localstack-smoke test-aws test-minio merge-aws golden bench demo clean
+.PHONY: help build test race fuzz sim model mutants lint localstack-up localstack-down localstack-smoke test-aws test-minio merge-aws golden bench demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ fuzz: ## each fuzz target for FUZZTIME (20s); ONLY=<regexp> for some
 
 sim: ## every call of every scenario x every fault, and 2,000 seeds of several faults
 	HAYRICK_SIM_EVERY=1 HAYRICK_SIM_SEEDS=2000 $(GO) test -count=1 -timeout 60m ./sim -run 'TestScenarios|TestSingleFaults|TestRandomFaults' -v
+
+model: ## the states of the protocol, two or three faults at once (2 GB), and 2,000 traces of the simulator
+	HAYRICK_MODEL_STATES=8000000 HAYRICK_MODEL_SEEDS=150 $(GO) test -count=1 -timeout 90m ./sim/model -v
 
 mutants: ## defects of the protocol that the simulator must notice, one after the other
 	$(GO) test -count=1 -timeout 120m -tags mutants ./sim -run TestMutants -v

@@ -46,7 +46,7 @@ var mutants = []mutant{
 	{"the merge is planned while a group is open", "aggregator/aggregator.go", "if n := len(plans); n == 0 || plans[n-1].Next != manifest.NextAggregation {\n\t\treturn errOpen\n\t}", "if n := len(plans); n == 0 {\n\t\treturn errOpen\n\t}"},
 	{"a lease is no reason to wait, and gives the old fence", "state.go", "next.Fence = prev.Fence + 1\n", "next.Fence = prev.Fence\n"},
 	{"a claim is anybody's", "state.go", "if c == nil || c.Attempt != attempt || c.Until.IsZero() {", "if c == nil {"},
-	{"a message of a redrive is one of the run before", "worker/worker.go", "if st.Generation < d.Generation {\n\t\treturn hayrick.StatusRunning, nil\n\t}", "if st.Generation < d.Generation {\n\t\treturn hayrick.StatusSucceeded, nil\n\t}"},
+	{"a message of a redrive is one of the run before", "worker/decide.go", "case st == nil || st.Generation < generation:\n", "case st != nil && st.Generation < generation:\n\t\treturn \"it has ended\", true\n\tcase st == nil:\n"},
 	{"a job is the same in all generations", "worker/jobs.go", "j.open[jobAt{id, generation}] = job", "j.open[jobAt{id, generation}], j.open[jobAt{id, generation + 1}] = job, job"},
 	{"the journal of other work will do", "worker/memjournal.go", "if j.fp != fp {", "if false {"},
 	{"items that were restored are run again beside their rows", "worker/attempt.go", "\t\tx.Entry = e\n\t\tif e.Ended {\n\t\t\ta.ended++\n\t\t}", "\t\tx.Entry = e\n\t\tif e.Ended {\n\t\t\tx.Ended = false\n\t\t}"},

@@ -55,6 +55,7 @@ var mayImport = map[string][]string{
 
 	"internal/dispatch":    {"", "coordinator", "worker", "retryplanner", "aggregator"},
 	"sim":                  {"", "internal/dispatch", "manifest", "jobs", "ratelimit", "internal/rows", "mem", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
+	"sim/model":            {"", "manifest", "mem", "coordinator", "worker", "retryplanner", "aggregator"},
 	"internal/storetest":   {"", "manifest", "ratelimit", "coordinator", "worker", "retryplanner", "aggregator", "audit"},
 	"internal/keysort":     {},
 	"internal/processtree": {},

@@ -905,7 +905,7 @@ func (f *Follower) acks(c mem.Call, ds []hayrick.Delivery) error {
 			return f.refused(c.Actor, "a message is acknowledged that it does not have: %+v", d.Message)
 		}
 		h := f.hands[at]
-		if !h.done() {
+		if !h.loose && !h.done() {
 			// Of two messages of the same thing in the same hands, the other may have been
 			// taken for the one that was worked on.
 			for _, x := range f.hands {
