@@ -36,7 +36,7 @@ type Follower struct {
 	Items  int                       // of its input
 	Alive  func(process string) bool // false: it does nothing any more
 	Now    func() time.Time          // nil: clocks jump, and say nothing about leases
-	Lent   bool                      // processes have an end, before which they hand back
+	Lent   bool                      // processes have an end, before which they hand merges back
 
 	mu          sync.Mutex // guards what follows
 	err         error
@@ -181,22 +181,29 @@ func (f *Follower) settle() {
 }
 
 // take has one of a process's acts take a step that fits, and says whether there is one.
-// Where the step is another thing for its different pasts, the last is what the world is.
+// Where several of its messages ask for the same thing, or a sweep does such a step too, it
+// may not have been this act: it may stand where it stood as well.
 func (f *Follower) take(process string, g *generation, fits func(Step, *World) bool) bool {
+	type taken struct {
+		h    *hand
+		next []Act
+	}
+	var all []taken
+	var world World
+	var kind Kind
 	for _, h := range f.hands {
-		if h.process != process || h.g != g {
+		if h.process != process || h.g != g || len(all) > 0 && h.what != all[0].h.what {
 			continue
 		}
+		found := false
 		var next []Act
-		var world World
-		var kind Kind
 		for i := range h.acts {
 			a := h.acts[i]
 			g.steps(&g.w, &a, 0, func(s Step, w *World, after *Act) {
 				if !fits(s, w) {
 					return
 				}
-				kind, world = s.Kind, *w
+				found, kind, world = true, s.Kind, *w
 				// Held for long, or so it seems to a clock that has jumped: done with.
 				if s.Kind == WasHeld && s.Arg == 0 && (h.count > 3 || f.Now == nil) {
 					after.At, after.Doing, after.On = Ack, a.Doing, a.On
@@ -206,15 +213,29 @@ func (f *Follower) take(process string, g *generation, fits func(Step, *World) b
 				}
 			})
 		}
-		if kind != 0 || len(next) > 0 {
-			world.quiet()
-			world.Budget = g.w.Budget
-			h.acts, g.w = next, world
-			f.kinds[kind]++
-			return true
+		if found {
+			all = append(all, taken{h, next})
 		}
 	}
-	return false
+	if len(all) == 0 {
+		return false
+	}
+	swept := kind == Marked || kind == Cached || kind == Published || slices.Contains(sending, kind)
+	for _, x := range all {
+		if len(all) > 1 || swept {
+			for _, a := range x.h.acts {
+				if !slices.Contains(x.next, a) {
+					x.next = append(x.next, a)
+				}
+			}
+		}
+		x.h.acts = x.next
+	}
+	world.quiet()
+	world.Budget = g.w.Budget
+	g.w = world
+	f.kinds[kind]++
+	return true
 }
 
 func kindOn(k Kind, on uint8) func(Step, *World) bool {
@@ -493,16 +514,13 @@ func (f *Follower) commits(c mem.Call, stored bool) error {
 
 // generation begins a world.
 func (f *Follower) generation(n int) *generation {
-	job := Job{Passes: f.Passes, Ends: make([][]End, f.Items)}
+	job := Job{Passes: f.Passes, Lent: f.Lent, Ends: make([][]End, f.Items)}
 	for i := range job.Ends {
 		job.Ends[i] = []End{OK}
 	}
 	g := &generation{Model: New(job), n: n, tasks: map[string]uint8{}, groups: map[string]uint8{}, until: map[uint8]time.Time{}, holder: map[uint8]string{}}
 	g.later = n > 0
-	g.w.Budget.Errors = 1 // what nobody sees does not use it up
-	if f.Lent {
-		g.w.Budget.Deadlines = 1
-	}
+	g.w.Budget.Errors, g.w.Budget.Deadlines = 1, 1 // what nobody sees does not use it up
 	f.generations[n] = g
 	return g
 }

@@ -66,6 +66,7 @@ type Job struct {
 	// Failed: an attempt may find that a batch cannot run as a whole.
 	Failed bool
 	Passes int
+	Lent   bool // merges have a deadline, too
 	Unsent bool // the submitter died before it sent the first messages
 	// Exact: the queue counts the job's messages, as that of a laptop does.
 	Exact bool

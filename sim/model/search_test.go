@@ -44,7 +44,7 @@ var searches = []searched{
 	{"a call that fails", twoTasks, Budget{Errors: 1}},
 	{"a message lost", twoTasks, Budget{Losses: 1}},
 	{"a trigger that nobody has sent", oneTask, Budget{Strays: 1}},
-	{"a deadline", twoTasks, Budget{Deadlines: 1}},
+	{"a deadline", twoTasks.with(func(j *Job) { j.Lent = true }), Budget{Deadlines: 1}},
 	{"the queue deleted", oneItem, Budget{Purges: 1}},
 	{"the state deleted", oneTask, Budget{Wipes: 1}},
 	{"the state deleted and a crash", noRetry, Budget{Wipes: 1, Crashes: 1}},

@@ -392,7 +392,9 @@ func (m *Model) run(w *World, a *Act, emit func(Kind, uint8, func(*World, *Act))
 	}
 	if a.Doing == Merging {
 		emit(Ran, 0, then(Result{Data: true}))
-		deadline()
+		if m.Lent {
+			deadline()
+		}
 		return
 	}
 	c := w.Tasks[a.On].Claim
@@ -586,7 +588,7 @@ func (m *Model) aggregate(w *World, a *Act, emit func(Kind, uint8, func(*World, 
 			a.At = Ack
 		})
 	case Finish:
-		if w.Budget.Deadlines > 0 {
+		if m.Lent && w.Budget.Deadlines > 0 {
 			emit(Levelled, 255, func(w *World, a *Act) { w.Budget.Deadlines--; a.At = HandBack })
 		}
 		emit(Ended, 0, func(w *World, a *Act) {
