@@ -295,7 +295,6 @@ type Act struct {
 	Wipes   uint8 // .. in this incarnation
 	Result  Result
 	Plan    Plan
-	Fresh   bool // Plan is its own survey, not what is stored
 	Sweep   Sweep
 }
 
