@@ -28,7 +28,7 @@ import (
 func TestMain(m *testing.M) {
 	command := func() { os.Exit(realMain()) }
 	handlers[countedName], handlers[stubbornName], handlers["tall"] = counted, newStubborn, newTall
-	testscript.Main(m, map[string]func(){"hayrick": command, bootstrap: command})
+	testscript.Main(m, map[string]func(){"hayrick": command, bootstrap: command, "storm": stormMain})
 }
 
 // The scripts are what a person types and gets. 002-50: one command runs a job from
