@@ -169,6 +169,51 @@ func TestStateDeletedWhileProcessesWork(t *testing.T) {
 	t.Logf("%d lives of state.db, %d tokens", len(lives), len(at))
 }
 
+// Messages that somebody takes out of the database while a process works on it are not
+// counted on: a sweeper sends anew what has no message.
+// 002-45
+func TestMessagesDeleted(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	s, ctx := openAt(t, dir, hayrick.RealWorld("test")), t.Context()
+	for i := range 10 {
+		m := hayrick.Outgoing{Message: hayrick.Message{JobID: []string{"one", "two"}[i%2], TaskID: manifest.TaskID(int64(i))}}
+		if err := s.Send(ctx, hayrick.QueueTasks, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held, err := s.Receive(ctx, hayrick.QueueTasks, 1, time.Minute, 0)
+	if err != nil || len(held) != 1 {
+		t.Fatalf("received %+v, %v", held, err)
+	}
+	c, err := openConn(filepath.Join(dir, "state.db"), "rw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	for _, del := range []struct {
+		sql      string
+		one, two int
+	}{{`DELETE FROM messages WHERE id > 6`, 3, 3}, {`DELETE FROM messages WHERE job = 'two'`, 3, 0}, {`DELETE FROM messages`, 0, 0}} {
+		if err := c.exec(del.sql); err != nil {
+			t.Fatal(err)
+		}
+		for job, want := range map[string]int{"one": del.one, "two": del.two} {
+			if n, err := s.Depth(ctx, hayrick.QueueTasks, job); err != nil || n.Messages != want || !n.Exact {
+				t.Errorf("after %s: %s has %+v messages, %v; want %d", del.sql, job, n, err, want)
+			}
+		}
+	}
+	if err := s.Ack(ctx, hayrick.QueueTasks, held...); err != nil { // of one that is gone
+		t.Error(err)
+	}
+	if err := s.Send(ctx, hayrick.QueueTasks, hayrick.Outgoing{Message: hayrick.Message{JobID: "one"}}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Depth(ctx, hayrick.QueueTasks, "one"); err != nil || n.Messages != 1 {
+		t.Errorf("after a send: %+v, %v", n, err)
+	}
+}
+
 // What is not the database that was made here is not used; the objects stay.
 func TestStateReplaced(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -232,10 +232,7 @@ func (s *Store) Ack(ctx context.Context, queue string, ds ...hayrick.Delivery) e
 			if !ok {
 				continue // of another life of the state: gone
 			}
-			if err := t.c.each(func(row []driver.Value) error {
-				t.count(queue, row[0].(string), -1)
-				return nil
-			}, `DELETE FROM messages WHERE id = ? AND queue = ? RETURNING job`, id, queue); err != nil {
+			if err := t.c.exec(`DELETE FROM messages WHERE id = ? AND queue = ?`, id, queue); err != nil {
 				return err
 			}
 		}

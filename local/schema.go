@@ -2,7 +2,7 @@ package local
 
 // schemaVersion is state.db's user_version. A database of another version is not
 // read: it is a cache, and is built anew.
-const schemaVersion = 1
+const schemaVersion = 2
 
 var schema = []string{
 	// incarnation: the life of this state. boot: the run of the machine its buckets are
@@ -26,8 +26,10 @@ var schema = []string{
 	`CREATE TABLE messages (id INTEGER PRIMARY KEY, queue TEXT, job TEXT, body TEXT, visible INT, receives INT, proc TEXT)`,
 	`CREATE INDEX messages_visible ON messages (queue, visible)`,
 
-	// How many messages each job has in each queue.
+	// How many messages each job has in each queue. Messages that somebody takes away by
+	// other means are not waited for either: the database itself counts what goes.
 	`CREATE TABLE depths (queue TEXT, job TEXT, n INT, PRIMARY KEY (queue, job)) WITHOUT ROWID`,
+	`CREATE TRIGGER message_gone AFTER DELETE ON messages BEGIN UPDATE depths SET n = n - 1 WHERE queue = old.queue AND job = old.job; END`,
 
 	// The processes that messages may have been delivered to.
 	`CREATE TABLE receivers (proc TEXT PRIMARY KEY) WITHOUT ROWID`,

@@ -189,7 +189,7 @@ func TestDepthCostsNothing(t *testing.T) {
 		`SELECT id, job, body, receives FROM messages WHERE queue = ? AND visible <= ? ORDER BY visible, id LIMIT ?`,
 		`SELECT 1 FROM messages WHERE queue = ? AND visible <= ? LIMIT 1`,
 		`UPDATE messages SET visible = ?, proc = NULL WHERE queue = ? AND visible > ? AND proc = ?`,
-		`DELETE FROM messages WHERE id = ? AND queue = ? RETURNING job`,
+		`DELETE FROM messages WHERE id = ? AND queue = ?`,
 		`SELECT n FROM depths WHERE queue = ? AND job = ?`,
 		`SELECT total, done, counts, block FROM blocks WHERE block >= ? AND block < ?`,
 		selectClaim,

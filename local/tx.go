@@ -16,7 +16,7 @@ type tx struct {
 	store *Store
 
 	blocks   map[hayrick.BlockID]*block
-	depths   map[depthKey]int // what the messages of each queue and job change by
+	depths   map[depthKey]int // what the messages of each queue and job grow by; what goes is counted by a trigger
 	lastID   int64            // of messages; 0 = not read yet
 	sent     map[string]int   // messages that are visible now, by queue
 	receiver bool             // this process is in receivers
