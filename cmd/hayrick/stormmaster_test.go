@@ -49,6 +49,7 @@ type stormTally struct {
 	Hard     map[string]int `json:"hard"`     // how processes ended while the disk was full or read-only
 	Twice    int            `json:"twice"`    // tasks whose rows two attempts had stored, or more
 	Lost     int            `json:"lost"`     // leases that a process found taken over when it went on
+	Views    int            `json:"views"`    // that a crash between a commit and its view has left out
 	Seconds  float64        `json:"seconds"`  //
 	NotTried []string       `json:"nottried"` // what this machine does not let one do
 }
@@ -118,9 +119,9 @@ func (m *stormMaster) args(place int) (role string, args []string) {
 	case name == "run too" && m.byKind[kindPlan] == 0:
 		return "submit", append([]string{"submit", "jobs/backfill", "--json", "-q"}, stormArgs...)
 	case strings.HasPrefix(name, "run"):
-		return "run", append([]string{"run", "jobs/backfill", "--json", "-q"}, stormArgs...)
+		return "run", append([]string{"run", "jobs/backfill", "--json"}, stormArgs...)
 	case strings.HasPrefix(name, "worker"):
-		return "worker", []string{"worker", "--slots", "2", "-q"}
+		return "worker", []string{"worker", "--slots", "2"}
 	}
 	return "watch", []string{"watch", stormJob, "--json", "-q"}
 }
@@ -255,12 +256,17 @@ func (m *stormMaster) appeared(name string) {
 		if t.Kind != kind || t.Nth != m.byKind[kind] {
 			continue
 		}
-		spring := func() {
+		var spring func()
+		spring = func() {
 			whom := t.Whom
 			if whom == writer {
 				whom = m.writerOf(name)
 			}
-			m.tally.Traps[string(kind)] += m.kill(whom, fmt.Sprintf("%s is there", name))
+			killed := m.kill(whom, fmt.Sprintf("%s is there", name))
+			m.tally.Traps[string(kind)] += killed
+			if killed == 0 && len(m.results) == 0 { // everybody is being killed
+				m.after(5*time.Millisecond, spring)
+			}
 		}
 		if t.Delay == 0 {
 			spring()
@@ -529,9 +535,10 @@ func (m *stormMaster) verify(want func() (finished, error)) error {
 		Line   string
 		Counts map[string]int
 	}
-	if err := errors.Join(err, json.Unmarshal(out, &rep)); err != nil || !rep.Proven || rep.Counts["stranger"] > 0 || rep.Counts["view"] > 0 || rep.Counts["broken"] > 0 {
+	if err := errors.Join(err, json.Unmarshal(out, &rep)); err != nil || !rep.Proven || rep.Counts["stranger"] > 0 || rep.Counts["broken"] > 0 {
 		errs = append(errs, fmt.Errorf("audit: %v\n%s", err, out))
 	}
+	m.tally.Views += rep.Counts["view"]
 	m.say("audit: %s", rep.Line)
 	// Who opens the store clears away what the dead left.
 	if out, err := m.command("watch", stormJob, "-q").CombinedOutput(); err != nil {
@@ -675,7 +682,7 @@ func (t stormTally) lines() string {
 	table("of these, right after a file had appeared:", t.Traps)
 	table("deeds:", t.Deeds)
 	table("ended by themselves while the disk was full or read-only, by exit code:", t.Hard)
-	fmt.Fprintf(&b, "rows of more than one attempt were stored for %d tasks; %d leases were found lost\n", t.Twice, t.Lost)
+	fmt.Fprintf(&b, "rows of more than one attempt were stored for %d tasks; %d leases were found lost; %d views were left out\n", t.Twice, t.Lost, t.Views)
 	for _, what := range t.NotTried {
 		fmt.Fprintf(&b, "NOT TRIED: %s\n", what)
 	}
