@@ -7,7 +7,7 @@ ON_STANDINS = -count=1 -parallel 4 -tags standins
 # The packages whose interleavings matter most.
 CORE = . ./manifest ./ratelimit ./coordinator ./worker ./retryplanner ./aggregator ./mem ./local ./internal/...
 
-.PHONY: help build test race fuzz sim model mutants lint localstack-up localstack-down localstack-smoke test-aws test-minio merge-aws golden bench demo clean
+.PHONY: help build test race fuzz sim model mutants storm lint localstack-up localstack-down localstack-smoke test-aws test-minio merge-aws golden bench demo clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ model: ## the states of the protocol, two or three faults at once (2 GB), and 2,
 
 mutants: ## defects of the protocol that the simulator must notice, one after the other
 	$(GO) test -count=1 -timeout 120m -tags mutants ./sim -run TestMutants -v
+
+storm: build ## 2,000 processes of a run killed; queue, state and disk taken away: ten minutes
+	HAYRICK_STORM_KILLS=$${HAYRICK_STORM_KILLS:-2000} HAYRICK_STORM_BINARY=$(CURDIR)/bin/hayrick $(GO) test -count=1 -timeout 60m ./cmd/hayrick -run 'TestStorm$$' -v
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }

@@ -54,6 +54,12 @@ func explain(dir string, err error) error {
 			Hint: "put the store on a local disk",
 			Err:  err,
 		}
+	case errors.Is(err, syscall.EXDEV):
+		return &hayrick.UserError{
+			What: dir + " lies on several file systems",
+			Hint: "mount nothing inside it: a store is one folder of one disk",
+			Err:  err,
+		}
 	case code&0xff == lib.SQLITE_IOERR:
 		return &hayrick.UserError{
 			What: "state.db in " + dir + " cannot be read or written",

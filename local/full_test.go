@@ -138,6 +138,21 @@ func childFull(dir string, args []string) error {
 	if err := s.Send(ctx, hayrick.QueueTasks, hayrick.Outgoing{Message: hayrick.Message{JobID: "full"}}); err != nil {
 		return err
 	}
+	if args[0] == "tmpfs" {
+		if err := syscall.Mount("tmpfs", filepath.Join(store, "jobs"), "tmpfs", 0, ""); err != nil {
+			return err
+		}
+		var u *hayrick.UserError
+		if err := s.Replace(ctx, job.Manifest(), nil); !errors.As(err, &u) || u.Hint == "" || !strings.Contains(u.What, "several file systems") {
+			return fmt.Errorf("replace where objects lie on a disk of their own: %v", err)
+		}
+		if _, err := s.Commit(ctx, job.Plan(), nil); !errors.As(err, &u) || u.Hint == "" || !strings.Contains(u.What, "several file systems") {
+			return fmt.Errorf("commit where objects lie on a disk of their own: %v", err)
+		}
+		if err := syscall.Unmount(filepath.Join(store, "jobs"), 0); err != nil {
+			return err
+		}
+	}
 	if err := s.Close(); err != nil {
 		return err
 	}

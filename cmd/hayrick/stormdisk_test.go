@@ -90,7 +90,8 @@ func (d *stormDisk) free() error {
 }
 
 // objects is the folder that is made read-only while processes have files of the store
-// open for writing, which the disk as a whole cannot be then.
+// open for writing, which the disk as a whole cannot be then. It is a mount of its own
+// meanwhile: what is renamed into it meets that first.
 func (d *stormDisk) objects() string { return filepath.Join(d.dir, ".hayrick", "jobs") }
 
 func (d *stormDisk) freeze() error {

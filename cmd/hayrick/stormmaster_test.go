@@ -20,20 +20,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stormJob is the id of the run in each round: whoever starts a run under it goes on
-// with it, also when it has ended.
-const stormJob = "storm"
-
 // stormArgs make the demo one of many small tasks and merges. Its hosts stall and fail
 // as always; a process that stood still finds more items timed out than was planned, so
 // there are more tries.
 var stormArgs = []string{
-	"--profile", "demo", "--job-id", stormJob,
+	"--profile", "demo",
 	"--set", "handler.params.demo.accounts=240", "--set", "batch.items=4",
 	"--set", "retry.passes=8", "--set", "retry.backoff.initial=20ms", "--set", "retry.backoff.max=100ms",
 	"--set", "merge.by_count=true", "--set", "merge.fan_in=4",
 	"--set", "run.lease=1s", "--set", "run.linger=2s",
 }
+
+// stormShapes are what rounds differ in: merges that join files, and merges that sort rows.
+// No two rows of the demo are alike, so what comes of it is the same.
+var stormShapes = [][]string{nil, {"--set", "output.unique_by=[did,collection,rkey]"}}
 
 // stormPatience is how long a round may take: some times what it takes on a busy machine.
 const stormPatience = 3 * time.Minute
@@ -66,6 +66,8 @@ type stormMaster struct {
 	// of the round
 	began   time.Time
 	plan    stormPlan
+	shape   []string
+	jobID   string   // of the run; known when its plan is there
 	said    []string // what was done, the latest last
 	lives   []*life  // by place; nil = nobody
 	over    []bool   // by place: it is not started again
@@ -113,22 +115,28 @@ func (m *stormMaster) phase() string {
 	return "submitting"
 }
 
-// args are what the process of a place is told.
+// args are what the process of a place is told. Several submit at once, again and again,
+// and have to come to one run. Later a run is named: without, one that comes after its end
+// would be of a new one.
 func (m *stormMaster) args(place int) (role string, args []string) {
+	job := slices.Concat(stormArgs, m.shape)
+	if m.jobID != "" {
+		job = append(job, "--job-id", m.jobID)
+	}
 	switch name := places[place]; {
-	case name == "run too" && m.byKind[kindPlan] == 0:
-		return "submit", append([]string{"submit", "jobs/backfill", "--json", "-q"}, stormArgs...)
+	case name == "run too" && m.jobID == "":
+		return "submit", slices.Concat([]string{"submit", "jobs/backfill", "--json", "-q"}, job)
 	case strings.HasPrefix(name, "run"):
-		return "run", append([]string{"run", "jobs/backfill", "--json"}, stormArgs...)
+		return "run", slices.Concat([]string{"run", "jobs/backfill", "--json"}, job)
 	case strings.HasPrefix(name, "worker"):
 		return "worker", []string{"worker", "--slots", "2"}
 	}
-	return "watch", []string{"watch", stormJob, "--json", "-q"}
+	return "watch", []string{"watch", m.jobID, "--json", "-q"}
 }
 
 // start has somebody at a place, where there is to be somebody and is not.
 func (m *stormMaster) start(place int) {
-	if m.lives[place] != nil || m.over[place] || m.held || (m.byKind[kindPlan] == 0 && !strings.HasPrefix(places[place], "run")) {
+	if m.lives[place] != nil || m.over[place] || m.held || (m.jobID == "" && !strings.HasPrefix(places[place], "run")) {
 		return
 	}
 	l := &life{place: place, troubled: m.trouble}
@@ -182,7 +190,7 @@ func (m *stormMaster) ended(l *life, err error) {
 		m.say("%s at place %d has ended", l.role, l.place)
 		m.over[l.place] = l.role == "watch" || (l.role == "worker" && len(m.results) > 0)
 		again(50 * time.Millisecond)
-	case l.troubled && slices.Contains([]int{exitPermission, exitTemporary}, code) && saidOfDisk.MatchString(l.errs.String()):
+	case l.troubled && slices.Contains([]int{exitPermission, exitTemporary, exitUsage}, code) && saidOfDisk.MatchString(l.errs.String()):
 		m.say("%s at place %d ends with %d: %s", l.role, l.place, code, firstLine(l.errs.String()))
 		m.tally.Hard[fmt.Sprintf("%s, %d", l.role, code)]++
 		again(100 * time.Millisecond)
@@ -200,7 +208,7 @@ func (m *stormMaster) ended(l *life, err error) {
 }
 
 // saidOfDisk is what a process says of a disk that is not well, and what to do about it.
-var saidOfDisk = regexp.MustCompile(`(?s)(no space|read-only|cannot be written|MiB are needed|cannot be read or written).*hint"?:`)
+var saidOfDisk = regexp.MustCompile(`(?s)(no space|read-only|cannot be written|several file systems|MiB are needed|cannot be read or written).*hint"?:`)
 
 func (m *stormMaster) nobody() bool {
 	return !slices.ContainsFunc(m.lives, func(l *life) bool { return l != nil })
@@ -252,6 +260,12 @@ func (m *stormMaster) appeared(name string) {
 	}
 	m.files++
 	m.byKind[kind]++
+	if kind == kindPlan {
+		if m.jobID != "" {
+			m.fail("there are two runs, %s and %s", m.jobID, name)
+		}
+		m.jobID = strings.Split(name, "/")[2]
+	}
 	for _, t := range m.plan.Traps {
 		if t.Kind != kind || t.Nth != m.byKind[kind] {
 			continue
@@ -274,7 +288,7 @@ func (m *stormMaster) appeared(name string) {
 			m.after(t.Delay, spring)
 		}
 	}
-	if kind == kindPlan && m.byKind[kind] == 1 {
+	if kind == kindPlan {
 		m.startAll()
 	}
 }
@@ -311,7 +325,7 @@ func (m *stormMaster) next(n int) {
 		case len(m.results) > 0:
 			m.say("the run has ended before %d deeds", len(m.plan.Deeds)-n)
 			m.tally.Deeds["none, for the run had ended"] += len(m.plan.Deeds) - n
-		case m.byKind[kindPlan] == 0 && d.Files < 100, // not before there is a plan
+		case m.jobID == "" && d.Files < 100, // not before there is a plan
 			m.files-from < d.Files && time.Now().Before(due):
 			m.after(2*time.Millisecond, look)
 		default:
@@ -476,6 +490,7 @@ func (m *stormMaster) round(n int, want func() (finished, error)) error {
 		return err
 	}
 	m.began, m.plan = time.Now(), planStorm(m.seed, uint64(n))
+	m.shape, m.jobID = stormShapes[n%len(stormShapes)], ""
 	m.said, m.files, m.err = nil, 0, nil
 	m.lives, m.over = make([]*life, len(places)), make([]bool, len(places))
 	m.byKind, m.results = map[fileKind]int{}, map[int]finished{}
@@ -529,7 +544,7 @@ func (m *stormMaster) verify(want func() (finished, error)) error {
 			errs = append(errs, fmt.Errorf("no %s was seen", t.Kind))
 		}
 	}
-	out, err := m.command("audit", "--deep", "--json", stormJob).Output()
+	out, err := m.command("audit", "--deep", "--json", m.jobID).Output()
 	var rep struct {
 		Proven bool
 		Line   string
@@ -541,7 +556,7 @@ func (m *stormMaster) verify(want func() (finished, error)) error {
 	m.tally.Views += rep.Counts["view"]
 	m.say("audit: %s", rep.Line)
 	// Who opens the store clears away what the dead left.
-	if out, err := m.command("watch", stormJob, "-q").CombinedOutput(); err != nil {
+	if out, err := m.command("watch", m.jobID, "-q").CombinedOutput(); err != nil {
 		errs = append(errs, fmt.Errorf("watch: %v\n%s", err, out))
 	}
 	for _, sub := range []string{"tmp", "procs"} {
@@ -553,7 +568,7 @@ func (m *stormMaster) verify(want func() (finished, error)) error {
 	if kept, _ := filepath.Glob(filepath.Join(m.dir, ".hayrick", "state.db.corrupt-*")); len(kept) > 0 {
 		errs = append(errs, fmt.Errorf("a database was damaged: %q", kept))
 	}
-	tasks, err := filepath.Glob(filepath.Join(m.dir, ".hayrick/jobs", stormJob, "tasks/*"))
+	tasks, err := filepath.Glob(filepath.Join(m.dir, ".hayrick/jobs", m.jobID, "tasks/*"))
 	if err != nil {
 		return err
 	}

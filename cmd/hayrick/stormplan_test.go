@@ -109,7 +109,7 @@ var kinds = []struct {
 	{kindView, regexp.MustCompile(`^manifest\.json$`)},
 	{kindMergeDone, regexp.MustCompile(`^tasks/agg-[^/]*/results\.done$`)},
 	{kindDone, regexp.MustCompile(`^tasks/[^/]*/results\.done$`)},
-	{kindMergeRows, regexp.MustCompile(`^tasks/agg-.*\.parquet$`)},
+	{kindMergeRows, regexp.MustCompile(`^tasks/agg-.*\.(parquet|run)$`)},
 	{kindRows, regexp.MustCompile(`^tasks/.*\.parquet$`)},
 	{kindFailures, regexp.MustCompile(`^tasks/.*_failures\.jsonl$`)},
 	{kindTaskView, regexp.MustCompile(`^tasks/.*/manifest\.json$`)},
@@ -125,8 +125,8 @@ var kinds = []struct {
 
 // kindOf tells what a file of the storm's folder is; "" is none of these.
 func kindOf(name string) fileKind {
-	rest, ok := strings.CutPrefix(name, ".hayrick/jobs/"+stormJob+"/")
-	if ok {
+	if rest, ok := strings.CutPrefix(name, ".hayrick/jobs/"); ok {
+		_, rest, _ = strings.Cut(rest, "/") // the id of the run
 		for _, k := range kinds {
 			if k.re.MatchString(rest) {
 				return k.kind
