@@ -188,6 +188,13 @@ func TestStorm(t *testing.T) {
 	if tally.Kills < least {
 		t.Errorf("%d kills, want %d", tally.Kills, least)
 	}
+	if tally.Rounds >= 5 { // a trap may spring when nobody lives, not every time
+		for _, k := range surely {
+			if tally.Traps[string(k)] == 0 {
+				t.Errorf("nobody was killed when %s was there", k)
+			}
+		}
+	}
 }
 
 // Merges that decode, on both levels and into partitions, are killed again and again,

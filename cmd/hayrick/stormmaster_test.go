@@ -49,6 +49,7 @@ type stormTally struct {
 	Hard     map[string]int `json:"hard"`     // how processes ended while the disk was full or read-only
 	Twice    int            `json:"twice"`    // tasks whose rows two attempts had stored, or more
 	Lost     int            `json:"lost"`     // leases that a process found taken over when it went on
+	Slept    int            `json:"slept"`    // processes that went on when the others had done their tasks
 	Views    int            `json:"views"`    // that a crash between a commit and its view has left out
 	Seconds  float64        `json:"seconds"`  //
 	NotTried []string       `json:"nottried"` // what this machine does not let one do
@@ -90,6 +91,7 @@ type life struct {
 	hurried   bool   // SIGTERM
 	troubled  bool   // the disk was not well
 	stopped   bool
+	asleep    bool // it is left alone, but for what everybody has to be dead for
 }
 
 func (m *stormMaster) say(format string, args ...any) {
@@ -219,7 +221,7 @@ func (m *stormMaster) nobody() bool {
 func (m *stormMaster) kill(whom target, why string) (killed int) {
 	if whom == everybody {
 		for _, l := range m.lives {
-			if l != nil {
+			if l != nil && (!l.asleep || m.held) {
 				killed += m.killLife(l, why)
 			}
 		}
@@ -233,7 +235,7 @@ func (m *stormMaster) kill(whom target, why string) (killed int) {
 
 func (m *stormMaster) living(whom target) *life {
 	for i := range places {
-		if l := m.lives[(int(whom)+i)%len(places)]; l != nil && l.killed == "" && !l.hurried && !l.stopped {
+		if l := m.lives[(int(whom)+i)%len(places)]; l != nil && l.killed == "" && !l.hurried && !l.stopped && !l.asleep {
 			return l
 		}
 	}
@@ -357,6 +359,8 @@ func (m *stormMaster) do(d deed, then func()) {
 		}
 	case deedStop, deedStopQueue, deedStopState:
 		m.stop(d)
+	case deedSleep:
+		m.sleep(d)
 	case deedState:
 		m.deleteState("state.db", "state.db-wal", "state.db-shm")
 	case deedStatePart:
@@ -421,6 +425,44 @@ func (m *stormMaster) stop(d deed) {
 			syscall.Kill(-l.cmd.Process.Pid, syscall.SIGCONT)
 		}
 	})
+}
+
+// sleep has a process stand still with what it has in hand, until others have done that,
+// and more. When nothing moves it has what the others need, which ends with it.
+func (m *stormMaster) sleep(d deed) {
+	l := m.living(d.Whom)
+	if l == nil {
+		return
+	}
+	m.say("SIGSTOP to %s, pid %d, until there is %s", l.role, l.cmd.Process.Pid, d.Until)
+	l.stopped, l.asleep = true, true
+	syscall.Kill(-l.cmd.Process.Pid, syscall.SIGSTOP)
+	m.deleteState("state.db", "state.db-wal", "state.db-shm")
+	files, since := m.files, time.Now()
+	var look func()
+	look = func() {
+		if m.files != files || m.trouble || m.held {
+			files, since = m.files, time.Now()
+		}
+		stuck := time.Since(since) > 2*time.Second
+		switch {
+		case m.lives[l.place] != l || l.killed != "":
+		case m.byKind[d.Until] == 0 && !stuck:
+			m.after(20*time.Millisecond, look)
+		default:
+			m.after(d.Lasts, func() {
+				if m.lives[l.place] == l && l.killed == "" {
+					m.say("SIGCONT to %s, pid %d; nothing moved: %v", l.role, l.cmd.Process.Pid, stuck)
+					if !stuck {
+						m.tally.Slept++
+					}
+					l.stopped = false
+					syscall.Kill(-l.cmd.Process.Pid, syscall.SIGCONT)
+				}
+			})
+		}
+	}
+	look()
 }
 
 func (m *stormMaster) deleteState(names ...string) {
@@ -697,7 +739,7 @@ func (t stormTally) lines() string {
 	table("of these, right after a file had appeared:", t.Traps)
 	table("deeds:", t.Deeds)
 	table("ended by themselves while the disk was full or read-only, by exit code:", t.Hard)
-	fmt.Fprintf(&b, "rows of more than one attempt were stored for %d tasks; %d leases were found lost; %d views were left out\n", t.Twice, t.Lost, t.Views)
+	fmt.Fprintf(&b, "rows of more than one attempt were stored for %d tasks; %d leases were found lost; %d views were left out; %d processes woke when all tasks were done\n", t.Twice, t.Lost, t.Views, t.Slept)
 	for _, what := range t.NotTried {
 		fmt.Fprintf(&b, "NOT TRIED: %s\n", what)
 	}

@@ -34,6 +34,7 @@ type deed struct {
 	Files int
 	Wait  time.Duration // at most
 	Lasts time.Duration // of what ends again
+	Until fileKind      // of what ends when there is one
 }
 
 // target is the place of a process, or one of these.
@@ -56,6 +57,7 @@ const (
 	deedStop       deedKind = "SIGSTOP beyond the lease"
 	deedStopQueue  deedKind = "SIGSTOP beyond the lease, queue deleted"
 	deedStopState  deedKind = "SIGSTOP beyond the lease, state deleted"
+	deedSleep      deedKind = "SIGSTOP until others are done, state deleted"
 	deedState      deedKind = "state.db deleted"
 	deedStatePart  deedKind = "a part of state.db deleted"
 	deedQueue      deedKind = "queue deleted"
@@ -190,6 +192,9 @@ func planStorm(seed, round uint64) stormPlan {
 			if to > 0 {
 				d.Lasts = ms(from, to)
 			}
+			if what == deedSleep {
+				d.Until = []fileKind{kindMergePlan, kindPart, kindOutcome}[rng.IntN(3)]
+			}
 			main = append(main, d)
 		}
 	}
@@ -202,6 +207,7 @@ func planStorm(seed, round uint64) stormPlan {
 	add(1, deedStop, works, 1200, 2000)
 	add(1, deedStopQueue, works, 1500, 2500)
 	add(1, deedStopState, works, 1200, 2500)
+	add(2, deedSleep, func() target { return target(2 + rng.IntN(2)) }, 0, 300)
 	add(1, deedState, all, 0, 0)
 	add(1, deedStatePart, all, 0, 0)
 	add(1, deedQueue, all, 0, 0)
@@ -229,7 +235,7 @@ func TestStormPlan(t *testing.T) {
 		for _, d := range p.Deeds {
 			done[d.What]++
 		}
-		if len(done) != 13 {
+		if len(done) != 14 {
 			t.Errorf("seed %d does %v", seed, done)
 		}
 	}
