@@ -65,20 +65,22 @@ type stormMaster struct {
 	events   chan func()
 
 	// of the round
-	began   time.Time
-	plan    stormPlan
-	shape   []string
-	jobID   string   // of the run; known when its plan is there
-	said    []string // what was done, the latest last
-	lives   []*life  // by place; nil = nobody
-	over    []bool   // by place: it is not started again
-	files   int
-	byKind  map[fileKind]int
-	results map[int]finished
-	trouble bool   // with the disk
-	held    bool   // nobody is started
-	empty   func() // to be called when nobody lives
-	err     error
+	began    time.Time
+	plan     stormPlan
+	shape    []string
+	crew     bool     // workers alone: nobody runs it, so nobody goes on with its submission
+	jobID    string   // of the run; known when its plan is there
+	said     []string // what was done, the latest last
+	lives    []*life  // by place; nil = nobody
+	over     []bool   // by place: it is not started again
+	files    int
+	byKind   map[fileKind]int
+	results  []finished
+	complete bool   // somebody has seen the end of the run
+	trouble  bool   // with the disk
+	held     bool   // nobody is started
+	empty    func() // to be called when nobody lives
+	err      error
 }
 
 // life is a process of the storm.
@@ -126,11 +128,11 @@ func (m *stormMaster) args(place int) (role string, args []string) {
 		job = append(job, "--job-id", m.jobID)
 	}
 	switch name := places[place]; {
-	case name == "run too" && m.jobID == "":
+	case strings.HasPrefix(name, "run") && m.jobID == "" && (m.crew || name == "run too"):
 		return "submit", slices.Concat([]string{"submit", "jobs/backfill", "--json", "-q"}, job)
-	case strings.HasPrefix(name, "run"):
+	case strings.HasPrefix(name, "run") && !m.crew:
 		return "run", slices.Concat([]string{"run", "jobs/backfill", "--json"}, job)
-	case strings.HasPrefix(name, "worker"):
+	case name != "watch":
 		return "worker", []string{"worker", "--slots", "2"}
 	}
 	return "watch", []string{"watch", m.jobID, "--json", "-q"}
@@ -187,10 +189,12 @@ func (m *stormMaster) ended(l *life, err error) {
 		if err := json.Unmarshal([]byte(l.out.String()), &r); err != nil {
 			m.fail("what run says: %v: %s", err, l.out.String())
 		}
-		m.results[l.place], m.over[l.place] = r, true
+		m.results = append(m.results, r)
+		m.over[l.place], m.complete = true, true
 	case code == exitDone:
 		m.say("%s at place %d has ended", l.role, l.place)
-		m.over[l.place] = l.role == "watch" || (l.role == "worker" && len(m.results) > 0)
+		m.complete = m.complete || l.role == "watch"
+		m.over[l.place] = m.complete && l.role != "submit"
 		again(50 * time.Millisecond)
 	case l.troubled && slices.Contains([]int{exitPermission, exitTemporary, exitUsage}, code) && saidOfDisk.MatchString(l.errs.String()):
 		m.say("%s at place %d ends with %d: %s", l.role, l.place, code, firstLine(l.errs.String()))
@@ -280,7 +284,7 @@ func (m *stormMaster) appeared(name string) {
 			}
 			killed := m.kill(whom, fmt.Sprintf("%s is there", name))
 			m.tally.Traps[string(kind)] += killed
-			if killed == 0 && len(m.results) == 0 { // everybody is being killed
+			if killed == 0 && !m.complete { // everybody is being killed
 				m.after(5*time.Millisecond, spring)
 			}
 		}
@@ -324,7 +328,7 @@ func (m *stormMaster) next(n int) {
 	var look func()
 	look = func() {
 		switch {
-		case len(m.results) > 0:
+		case m.complete:
 			m.say("the run has ended before %d deeds", len(m.plan.Deeds)-n)
 			m.tally.Deeds["none, for the run had ended"] += len(m.plan.Deeds) - n
 		case m.jobID == "" && d.Files < 100, // not before there is a plan
@@ -527,15 +531,16 @@ func (m *stormMaster) troubled() {
 }
 
 // round is one run from its submission to its end.
-func (m *stormMaster) round(n int, want func() (finished, error)) error {
+func (m *stormMaster) round(n int) error {
 	if err := m.disk.workspace(); err != nil {
 		return err
 	}
 	m.began, m.plan = time.Now(), planStorm(m.seed, uint64(n))
-	m.shape, m.jobID = stormShapes[n%len(stormShapes)], ""
+	kind := (m.seed + uint64(n)) % 4
+	m.shape, m.crew, m.jobID = stormShapes[kind%2], kind/2 == 1, ""
 	m.said, m.files, m.err = nil, 0, nil
 	m.lives, m.over = make([]*life, len(places)), make([]bool, len(places))
-	m.byKind, m.results = map[fileKind]int{}, map[int]finished{}
+	m.byKind, m.results, m.complete = map[fileKind]int{}, nil, false
 	m.trouble, m.held, m.empty = false, false, nil
 	files, err := watchArrivals(m.dir, func(name string) { m.events <- func() { m.appeared(name) } })
 	if err != nil {
@@ -546,7 +551,7 @@ func (m *stormMaster) round(n int, want func() (finished, error)) error {
 	m.next(0)
 	late := time.NewTimer(stormPatience)
 	defer late.Stop()
-	for m.err == nil && (len(m.results) < 2 || !m.nobody()) {
+	for m.err == nil && (!m.complete || !m.nobody()) {
 		select {
 		case do := <-m.events:
 			do()
@@ -560,95 +565,7 @@ func (m *stormMaster) round(n int, want func() (finished, error)) error {
 		(<-m.events)()
 	}
 	m.tally.Rounds++
-	return errors.Join(m.err, m.verify(want))
-}
-
-// verify looks at what a round has left.
-func (m *stormMaster) verify(want func() (finished, error)) error {
-	if m.err != nil {
-		return nil
-	}
-	calm, err := want()
-	if err != nil {
-		return fmt.Errorf("the undisturbed run: %w", err)
-	}
-	if calm.Status != "SUCCEEDED" || calm.Rows == 0 || calm.OK+calm.Permanent != calm.Items {
-		return fmt.Errorf("the undisturbed run: %+v", calm)
-	}
-	var errs []error
-	for _, r := range m.results {
-		if r != calm {
-			errs = append(errs, fmt.Errorf("the run ended as %+v, undisturbed as %+v", r, calm))
-		}
-	}
-	for _, t := range m.plan.Traps {
-		if m.byKind[t.Kind] < t.Nth && slices.Contains(surely, t.Kind) && t.Nth == 1 {
-			errs = append(errs, fmt.Errorf("no %s was seen", t.Kind))
-		}
-	}
-	out, err := m.command("audit", "--deep", "--json", m.jobID).Output()
-	var rep struct {
-		Proven bool
-		Line   string
-		Counts map[string]int
-	}
-	if err := errors.Join(err, json.Unmarshal(out, &rep)); err != nil || !rep.Proven || rep.Counts["stranger"] > 0 || rep.Counts["broken"] > 0 {
-		errs = append(errs, fmt.Errorf("audit: %v\n%s", err, out))
-	}
-	m.tally.Views += rep.Counts["view"]
-	m.say("audit: %s", rep.Line)
-	// Who opens the store clears away what the dead left.
-	if out, err := m.command("watch", m.jobID, "-q").CombinedOutput(); err != nil {
-		errs = append(errs, fmt.Errorf("watch: %v\n%s", err, out))
-	}
-	for _, sub := range []string{"tmp", "procs"} {
-		left, err := os.ReadDir(filepath.Join(m.dir, ".hayrick", sub))
-		if err != nil || len(left) > 0 {
-			errs = append(errs, fmt.Errorf("%s holds %v, %v", sub, left, err))
-		}
-	}
-	if kept, _ := filepath.Glob(filepath.Join(m.dir, ".hayrick", "state.db.corrupt-*")); len(kept) > 0 {
-		errs = append(errs, fmt.Errorf("a database was damaged: %q", kept))
-	}
-	tasks, err := filepath.Glob(filepath.Join(m.dir, ".hayrick/jobs", m.jobID, "tasks/*"))
-	if err != nil {
-		return err
-	}
-	for _, task := range tasks {
-		rows, err := filepath.Glob(filepath.Join(task, "*.parquet"))
-		if err != nil {
-			return err
-		}
-		if len(rows) > 1 {
-			m.tally.Twice++
-		}
-	}
-	errs = append(errs, noChildren())
-	return errors.Join(errs...)
-}
-
-func (m *stormMaster) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(m.bin, args...)
-	cmd.Dir = m.dir
-	return cmd
-}
-
-// noChildren says that nobody is left whom this process, or anybody it started, has
-// started: what orphans there were have become its own children.
-func noChildren() error {
-	for range 200 {
-		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
-		switch {
-		case errors.Is(err, unix.ECHILD):
-			return nil
-		case err != nil && !errors.Is(err, unix.EINTR):
-			return fmt.Errorf("look for processes that are left: %w", err)
-		case pid == 0:
-			time.Sleep(10 * time.Millisecond)
-		}
-	}
-	return errors.New("a process is left over")
+	return m.err
 }
 
 // stormMain is the storm as a process of its own, which alone sees the disk that it fills:
@@ -684,27 +601,24 @@ func storms(bin, dir, calmDir, seedText, killsText string) error {
 	if err := calm.Start(); err != nil {
 		return err
 	}
-	type answer struct {
-		finished
-		err error
-	}
-	calmed := make(chan answer, 1)
-	go func() {
-		var a answer
-		err := calm.Wait()
-		a.err = errors.Join(err, json.Unmarshal([]byte(said.String()), &a.finished))
-		calmed <- a
-	}()
+	calmed := make(chan error, 1)
+	go func() { calmed <- calm.Wait() }()
 	for m.tally.Kills < least {
 		before := m.tally.Kills
-		err := m.round(m.tally.Rounds, func() (finished, error) {
-			a := <-calmed
-			calmed <- a
-			return a.finished, a.err
-		})
+		err := m.round(m.tally.Rounds)
+		if m.tally.Rounds == 1 {
+			if err != nil {
+				calm.Process.Kill()
+			}
+			err = errors.Join(err, <-calmed)
+		}
+		if err == nil {
+			var undisturbed finished
+			if err = json.Unmarshal([]byte(said.String()), &undisturbed); err == nil {
+				err = m.verify(undisturbed)
+			}
+		}
 		if err != nil {
-			calm.Process.Kill()
-			<-calmed
 			return m.report(err)
 		}
 		fmt.Fprintf(os.Stderr, "round %d: %d kills in %v; %s\n", m.tally.Rounds, m.tally.Kills-before, time.Since(m.began).Round(time.Millisecond), m.said[len(m.said)-1])
