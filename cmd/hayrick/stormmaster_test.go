@@ -56,15 +56,16 @@ type stormTally struct {
 }
 
 // stormMaster carries out the rounds. Everything happens in its one goroutine; what
-// others find out comes as a func on events.
+// others find out comes as an event.
 type stormMaster struct {
 	bin, dir string // the program, and the folder of the storm
 	disk     *stormDisk
 	seed     uint64
 	tally    stormTally
-	events   chan func()
+	events   chan event
 
 	// of the round
+	nth      int
 	began    time.Time
 	plan     stormPlan
 	shape    []string
@@ -80,7 +81,14 @@ type stormMaster struct {
 	trouble  bool   // with the disk
 	held     bool   // nobody is started
 	empty    func() // to be called when nobody lives
+	busy     int    // with the queue
 	err      error
+}
+
+// event is something to be done in a round; later it is none.
+type event struct {
+	round int
+	do    func()
 }
 
 // life is a process of the storm.
@@ -156,9 +164,10 @@ func (m *stormMaster) start(place int) {
 	m.lives[place] = l
 	m.tally.Started++
 	m.say("%s starts at place %d, pid %d", role, place, l.cmd.Process.Pid)
+	round := m.nth
 	go func() {
 		err := l.cmd.Wait()
-		m.events <- func() { m.ended(l, err) }
+		m.events <- event{round, func() { m.ended(l, err) }}
 	}()
 }
 
@@ -169,7 +178,8 @@ func (m *stormMaster) startAll() {
 }
 
 func (m *stormMaster) after(d time.Duration, do func()) {
-	time.AfterFunc(d, func() { m.events <- do })
+	round := m.nth
+	time.AfterFunc(d, func() { m.events <- event{round, do} })
 }
 
 // ended is told of the end of a process.
@@ -206,9 +216,19 @@ func (m *stormMaster) ended(l *life, err error) {
 	default:
 		m.fail("%s, pid %d, ended with %v; stopped %v, disk in trouble %v\n%s%s", l.role, l.cmd.Process.Pid, err, l.stopped, l.troubled, l.out.String(), l.errs.String())
 	}
-	if m.empty != nil && m.nobody() {
-		do := m.empty
-		m.empty = nil
+	m.seeEmpty()
+}
+
+// withNobody kills everybody, and does it when they are dead.
+func (m *stormMaster) withNobody(why string, do func()) {
+	m.held, m.empty = true, do
+	m.kill(everybody, why)
+	m.seeEmpty()
+}
+
+func (m *stormMaster) seeEmpty() {
+	if do := m.empty; do != nil && m.nobody() {
+		m.held, m.empty = false, nil
 		do()
 	}
 }
@@ -372,17 +392,12 @@ func (m *stormMaster) do(d deed, then func()) {
 	case deedQueue:
 		m.deleteQueue()
 	case deedStateQueue:
-		m.held = true
-		m.empty = func() {
+		m.withNobody(string(d.What), func() {
 			m.deleteState("state.db", "state.db-wal", "state.db-shm")
-			m.held = false
 			m.startAll()
-		}
-		m.kill(everybody, string(d.What))
-		if m.nobody() {
-			m.empty()
-			m.empty = nil
-		}
+			then()
+		})
+		return
 	case deedFull:
 		m.inTrouble(d, m.disk.fill, m.disk.free, then)
 		return
@@ -390,18 +405,10 @@ func (m *stormMaster) do(d deed, then func()) {
 		m.inTrouble(d, m.disk.freeze, m.disk.thaw, then)
 		return
 	case deedRemount:
-		m.held = true
-		m.empty = func() {
-			m.held = false
+		m.withNobody(string(d.What), func() {
 			m.inTrouble(d, func() error { return m.disk.remount(true) }, func() error { return m.disk.remount(false) }, then)
 			m.startAll()
-		}
-		m.kill(everybody, string(d.What))
-		if m.nobody() {
-			do := m.empty
-			m.empty = nil
-			do()
-		}
+		})
 		return
 	}
 	then()
@@ -480,7 +487,8 @@ func (m *stormMaster) deleteState(names ...string) {
 // deleteQueue takes all messages away, as somebody with sqlite3 might. Where a process
 // that was stopped holds the lock, they stay.
 func (m *stormMaster) deleteQueue() {
-	path := filepath.Join(m.dir, ".hayrick", "state.db")
+	path, round := filepath.Join(m.dir, ".hayrick", "state.db"), m.nth
+	m.busy++
 	go func() {
 		n, err := func() (int64, error) {
 			db, err := sql.Open("sqlite", "file:"+path+"?mode=rw&_pragma=busy_timeout(300)")
@@ -494,7 +502,10 @@ func (m *stormMaster) deleteQueue() {
 			}
 			return r.RowsAffected()
 		}()
-		m.events <- func() { m.say("%d messages deleted, %v", n, err) }
+		m.events <- event{round, func() {
+			m.busy--
+			m.say("%d messages deleted, %v", n, err)
+		}}
 	}()
 }
 
@@ -541,8 +552,8 @@ func (m *stormMaster) round(n int) error {
 	m.said, m.files, m.err = nil, 0, nil
 	m.lives, m.over = make([]*life, len(places)), make([]bool, len(places))
 	m.byKind, m.results, m.complete = map[fileKind]int{}, nil, false
-	m.trouble, m.held, m.empty = false, false, nil
-	files, err := watchArrivals(m.dir, func(name string) { m.events <- func() { m.appeared(name) } })
+	m.nth, m.trouble, m.held, m.empty, m.busy = n, false, false, nil, 0
+	files, err := watchArrivals(m.dir, func(name string) { m.events <- event{n, func() { m.appeared(name) }} })
 	if err != nil {
 		return err
 	}
@@ -551,18 +562,23 @@ func (m *stormMaster) round(n int) error {
 	m.next(0)
 	late := time.NewTimer(stormPatience)
 	defer late.Stop()
-	for m.err == nil && (!m.complete || !m.nobody()) {
+	next := func(e event) {
+		if e.round == n {
+			e.do()
+		}
+	}
+	for m.err == nil && (!m.complete || !m.nobody() || m.trouble || m.busy > 0) {
 		select {
-		case do := <-m.events:
-			do()
+		case e := <-m.events:
+			next(e)
 		case <-late.C:
 			m.fail("the run has not ended after %v", stormPatience)
 		}
 	}
-	m.held = true
+	m.held, m.empty = true, nil
 	for !m.nobody() { // only after a failure
 		m.kill(everybody, "the storm has failed")
-		(<-m.events)()
+		next(<-m.events)
 	}
 	m.tally.Rounds++
 	return m.err
@@ -588,7 +604,7 @@ func storms(bin, dir, calmDir, seedText, killsText string) error {
 	if err != nil {
 		return err
 	}
-	m := &stormMaster{bin: bin, dir: dir, seed: seed, events: make(chan func(), 1000), disk: newStormDisk(dir, filepath.Join(calmDir, "jobs"))}
+	m := &stormMaster{bin: bin, dir: dir, seed: seed, events: make(chan event, 1000), disk: newStormDisk(dir, filepath.Join(calmDir, "jobs"))}
 	m.tally.By, m.tally.Traps, m.tally.Deeds, m.tally.Hard = map[string]int{}, map[string]int{}, map[string]int{}, map[string]int{}
 	if m.disk.why != nil {
 		m.tally.NotTried = append(m.tally.NotTried, m.disk.why.Error())
