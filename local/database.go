@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -102,9 +103,26 @@ func create(dir, incarnation string) (*database, error) {
 			return nil, err
 		}
 	}
-	c, err := openConn(filepath.Join(dir, fileNames[0]), "rwc", "journal_mode(WAL)")
+	err := fresh(dir, incarnation)
+	id := identity{Incarnation: incarnation, Born: born(dir)}
+	id.Files, _ = statFiles(dir)
+	if slices.Contains(id.Files[:], fileID{}) {
+		err = errors.Join(errMoved, err)
+	}
 	if err != nil {
 		return nil, err
+	}
+	if err := writeIdentity(dir, id); err != nil {
+		return nil, err
+	}
+	return connect(dir, id)
+}
+
+// fresh writes the schema into a database that is not there yet.
+func fresh(dir, incarnation string) error {
+	c, err := openConn(filepath.Join(dir, fileNames[0]), "rwc", "journal_mode(WAL)")
+	if err != nil {
+		return err
 	}
 	err = func() error {
 		for _, sql := range append([]string{"BEGIN IMMEDIATE"}, schema...) {
@@ -120,18 +138,7 @@ func create(dir, incarnation string) (*database, error) {
 		}
 		return c.exec("COMMIT")
 	}()
-	if err = errors.Join(err, c.close()); err != nil {
-		if made, _ := statFiles(dir); made[0] == (fileID{}) || made[1] == (fileID{}) {
-			err = fmt.Errorf("%w: %w", errMoved, err)
-		}
-		return nil, err
-	}
-	id := identity{Incarnation: incarnation, Born: born(dir)}
-	id.Files, _ = statFiles(dir)
-	if err := writeIdentity(dir, id); err != nil {
-		return nil, err
-	}
-	return connect(dir, id)
+	return errors.Join(err, c.close())
 }
 
 var (

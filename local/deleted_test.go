@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -167,6 +168,45 @@ func TestStateDeletedWhileProcessesWork(t *testing.T) {
 		t.Errorf("a database was damaged: %q", kept)
 	}
 	t.Logf("%d lives of state.db, %d tokens", len(lives), len(at))
+}
+
+// Files that are deleted while the database is made or opened lead to another try, or to a
+// database that is whole; never to an error that speaks of something else.
+// 002-45
+func TestStateDeletedWhileItIsOpened(t *testing.T) {
+	dir := t.TempDir()
+	done, deleted := make(chan struct{}), make(chan int)
+	go func() {
+		for n := 0; ; n++ {
+			select {
+			case <-done:
+				deleted <- n
+				return
+			default:
+				os.Remove(filepath.Join(dir, fileNames[n%3]))
+				runtime.Gosched()
+			}
+		}
+	}()
+	moved := 0
+	for range 40 {
+		db, err := openDatabase(dir, "0123456789abcdef", slog.New(slog.DiscardHandler))
+		switch {
+		case errors.Is(err, errMoved):
+			moved++
+		case err != nil:
+			t.Fatal(err)
+		default:
+			if err := db.close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	close(done)
+	t.Logf("%d files deleted, %d of 40 databases gone before they were open", <-deleted, moved)
+	if moved == 0 {
+		t.Error("nothing was deleted in time: the test shows nothing")
+	}
 }
 
 // Messages that somebody takes out of the database while a process works on it are not
