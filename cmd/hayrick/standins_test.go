@@ -9,6 +9,19 @@ import (
 	"hayrick/internal/standins"
 )
 
+// demoArgs run the demo with fewer accounts: about six seconds undisturbed.
+var demoArgs = []string{
+	"run", "jobs/backfill", "--profile", "demo", "--json", "-q",
+	"--set", "handler.params.demo.accounts=300", "--set", "batch.items=20", "--set", "retry.backoff.initial=50ms",
+}
+
+// calm is how the demo ends on this machine, undisturbed.
+func calm(t *testing.T) finished {
+	t.Helper()
+	c := start(t, workspace(t), demoArgs...)
+	return c.result(t, <-c.ended)
+}
+
 // The same job file on S3, DynamoDB and SQS: the rows of a run on this machine's own
 // store, and the audit proves them.
 //

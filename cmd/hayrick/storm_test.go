@@ -58,12 +58,6 @@ type finished struct {
 	RowHash    string `json:"row_hash"`
 }
 
-// demoArgs run the demo with fewer accounts: about six seconds undisturbed.
-var demoArgs = []string{
-	"run", "jobs/backfill", "--profile", "demo", "--json", "-q",
-	"--set", "handler.params.demo.accounts=300", "--set", "batch.items=20", "--set", "retry.backoff.initial=50ms",
-}
-
 // child is a started command.
 type child struct {
 	cmd       *exec.Cmd
@@ -104,12 +98,6 @@ func (c *child) result(t *testing.T, err error) (r finished) {
 		t.Fatalf("%v: %s", err, c.out.String())
 	}
 	return r
-}
-
-func calm(t *testing.T) finished {
-	t.Helper()
-	c := start(t, workspace(t), demoArgs...)
-	return c.result(t, <-c.ended)
 }
 
 // proven has the finished run in dir audited, every row of it decoded again.
