@@ -321,8 +321,8 @@ type bucketIn struct {
 
 type bucketOut struct {
 	Grant ratelimit.Grant
-	Now   time.Time // by which it was granted
-	Err   error     // ErrConflict or ErrUnknown, or nil
+	Nows  []time.Time // one of these it was granted by
+	Err   error       // ErrConflict or ErrUnknown, or nil
 }
 
 // bucketModel is the arithmetic of package ratelimit, one caller at a time.
@@ -333,19 +333,22 @@ var bucketModel = porcupine.NondeterministicModel{
 		if errors.Is(out.Err, hayrick.ErrConflict) {
 			return []any{s}
 		}
-		next, grant := s, ratelimit.Grant{}
-		if in.Throttle > 0 {
-			next = ratelimit.Obey(s, limits, ratelimit.Feedback{Throttled: true, RetryAfter: in.Throttle}, out.Now)
-		} else {
-			next, grant = ratelimit.Reserve(s, limits, in.Ask, out.Now)
+		var to []any
+		if out.Err != nil {
+			to = append(to, s)
 		}
-		switch {
-		case out.Err != nil:
-			return []any{s, next}
-		case grant == out.Grant:
-			return []any{next}
+		for _, now := range out.Nows {
+			next, grant := s, ratelimit.Grant{}
+			if in.Throttle > 0 {
+				next = ratelimit.Obey(s, limits, ratelimit.Feedback{Throttled: true, RetryAfter: in.Throttle}, now)
+			} else {
+				next, grant = ratelimit.Reserve(s, limits, in.Ask, now)
+			}
+			if out.Err != nil || grant == out.Grant {
+				to = append(to, next)
+			}
 		}
-		return nil
+		return to
 	},
 }
 
@@ -367,7 +370,11 @@ func (h *harness) bucketHistory() map[string]*history {
 }
 
 func (h *harness) onBucket(in bucketIn) (out bucketOut) {
-	now := func() time.Time { out.Now = h.Clock.Now(); return out.Now }
+	now := func() time.Time { // an adapter that tries again, or asks how late it is, asks anew
+		t := h.Clock.Now()
+		out.Nows = append(out.Nows, t)
+		return t
+	}
 	var err error
 	if in.Throttle > 0 {
 		err = h.Buckets.Feedback(h.Ctx, "store/linear/~", limits, ratelimit.Feedback{Throttled: true, RetryAfter: in.Throttle}, now)
