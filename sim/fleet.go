@@ -39,7 +39,6 @@ type Fleet struct {
 	running sync.WaitGroup
 	mu      sync.Mutex // guards what follows
 	procs   map[string]*Proc
-	alive   int
 	started int
 	calls   int
 	hash    uint64
