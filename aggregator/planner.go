@@ -214,7 +214,7 @@ func (p *planning) schema(ctx context.Context, res manifest.Result) error {
 		p.unlike = fmt.Errorf("column %q is %s in output.schema and %s in %s, which was written before the schema asked for it: write what the results have, or run again with hayrick run --new: %w",
 			clash.Column, clash.A, clash.B, where, rows.ErrSchema)
 	case errors.As(err, &clash):
-		p.unlike = fmt.Errorf("column %q is %s in %s and %s in %s: let the handler emit one type everywhere, or declare output.schema, and run again: %w",
+		p.unlike = fmt.Errorf("column %q is %s in %s and %s in %s: let the handler emit one type everywhere, or declare output.schema, and run again with hayrick run --new (a redrive keeps the rows of items that ended ok, the wrong ones too): %w",
 			clash.Column, clash.A, p.whose[clash.Column], clash.B, where, rows.ErrSchema)
 	default:
 		p.unlike = fmt.Errorf("%s: %w", where, err)

@@ -47,9 +47,10 @@ type Job struct {
 
 	loading sync.Mutex // held while a group or a block is read: attempts that want the same read it once
 
-	mu     sync.Mutex // guards what follows
-	groups map[groupID]*manifest.Members
-	blocks []*openBlock // most recently used first, at most maxOpenBlocks
+	mu       sync.Mutex // guards what follows
+	timedOut bool       // it was told that an item ran out of its time
+	groups   map[groupID]*manifest.Members
+	blocks   []*openBlock // most recently used first, at most maxOpenBlocks
 }
 
 type groupID struct {
@@ -143,6 +144,15 @@ func (j *Job) Members(ctx context.Context, generation int, group string) (*manif
 	defer j.mu.Unlock()
 	j.groups[id] = m
 	return m, nil
+}
+
+// firstTimeout is true once.
+func (j *Job) firstTimeout() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	first := !j.timedOut
+	j.timedOut = true
+	return first
 }
 
 func (j *Job) group(id groupID) *manifest.Members {

@@ -219,6 +219,9 @@ func (c *cli) inputItems(ctx context.Context, sources coordinator.Sources, def h
 				what = fmt.Sprintf("%s:%d: %s", name, line, what)
 			}
 		}
+		if what != "" && most > 1 { // a run lists it, or stops at it; here the sound ones are wanted
+			return nil
+		}
 		if what != "" {
 			return &hayrick.UserError{What: what, Hint: "a handler gets only what is an item: mend the record"}
 		}

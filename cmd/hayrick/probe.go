@@ -34,6 +34,7 @@ type prober struct {
 	left   []sampledItem
 	ran    []ran
 	inHand int           // items that are with the handler and do not wait for a token
+	began  time.Time     // of the probe
 	since  time.Time     // when the first of these was handed out
 	busy   time.Duration // while there were any, before that
 	asked  map[string]*askedFor
@@ -51,7 +52,7 @@ type askedFor struct {
 // probe runs items that were drawn from the input. It is the real handler that runs them:
 // a crash in the middle leaves what it did outside, and some tokens taken.
 func (c *cli) probe(ctx context.Context, f jobfile.File, h jobs.Handler, jobID string, drawn []sampledItem) (*probe, error) {
-	p := &prober{cli: c, def: f.Definition, jobID: jobID, asked: map[string]*askedFor{}}
+	p := &prober{cli: c, def: f.Definition, jobID: jobID, asked: map[string]*askedFor{}, began: c.world.Clock.Now()}
 	bad := int64(0)
 	for _, it := range drawn {
 		_, marked := records.Bad(it.rec)
@@ -239,7 +240,7 @@ func (p *prober) one(ctx context.Context, h jobs.Handler, s sampledItem) error {
 	defer mu.Unlock()
 	host.mu.Lock()
 	defer host.mu.Unlock()
-	p.ran = append(p.ran, ran{class: out.Class, message: out.Message, took: took - host.waited, rows: rows})
+	p.ran = append(p.ran, ran{class: out.Class, message: out.Message, took: took - host.waited, ended: start.Add(took).Sub(p.began), rows: rows})
 	return nil
 }
 

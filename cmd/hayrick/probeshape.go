@@ -67,6 +67,7 @@ type probe struct {
 type ran struct {
 	class, message string
 	took           time.Duration
+	ended          time.Duration // since the probe began
 	rows           int64
 }
 
@@ -74,8 +75,9 @@ type ran struct {
 // most, and for busy at least one.
 func summed(all []ran, atOnce, inFlight int, busy time.Duration) *probe {
 	p := &probe{Items: int64(len(all)), AtOnce: min(atOnce, len(all)), Failed: map[string]int64{}, inFlight: max(inFlight, 1)}
-	var times, rows []float64
+	var times, rows, ends []float64
 	for _, r := range all {
+		ends = append(ends, r.ended.Seconds())
 		times = append(times, max(r.took.Seconds(), 1e-7))
 		if r.class == "" {
 			p.OK++
@@ -99,7 +101,17 @@ func summed(all []ran, atOnce, inFlight int, busy time.Duration) *probe {
 		return time.Duration(perItem * float64(p.inFlight) * float64(time.Second))
 	}
 	p.expected = scaled((fast + slow) / 2)
-	p.low, p.high = scaled(fast*max(1-2*off/mean, 0.1)), scaled(slow*(1+2*off/mean))
+	// The times of items that wait for each other differ by their waits; how far apart they
+	// end tells better then how much one is unlike another.
+	unsure := off / mean
+	slices.Sort(ends)
+	for i := len(ends) - 1; i > 0; i-- {
+		ends[i] -= ends[i-1]
+	}
+	if gap, off := meanOf(ends[min(1, len(ends)):]); gap > 0 { // the first has started the handler too
+		unsure = min(unsure, off/gap)
+	}
+	p.low, p.high = scaled(fast*max(1-2*unsure, 0.1)), scaled(slow*(1+2*unsure))
 	p.ItemRows, off = meanOf(rows)
 	p.rowsLow, p.rowsHigh = max(0, p.ItemRows-2*off), p.ItemRows+2*off
 	return p

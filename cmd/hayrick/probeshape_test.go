@@ -39,6 +39,16 @@ func TestProbeSaysWhatATaskDoes(t *testing.T) {
 		}
 	}
 
+	// 80 items, all sent at once to a program that takes 150 ms for one after the other.
+	var queued []ran
+	for i := range 80 {
+		end := time.Duration(i+1) * 150 * time.Millisecond
+		queued = append(queued, ran{took: end - time.Duration(max(0, i-63))*150*time.Millisecond, ended: end, rows: 1})
+	}
+	if q := summed(queued, 64, 1, 12*time.Second); q.low < 75*time.Millisecond || q.high > 160*time.Millisecond || q.high < 150*time.Millisecond {
+		t.Errorf("of a program that takes 150 ms: %v to %v", q.low, q.high)
+	}
+
 	// What differs from item to item makes the range wide, and failures are told.
 	mixed := append(ok(10*time.Millisecond, 5), ran{class: "slow", message: "late", took: time.Second})
 	p := summed(mixed, 1, 1, 1050*time.Millisecond)

@@ -342,9 +342,19 @@ func outputFree(ctx context.Context, out listsOutput, def hayrick.JobDefinition,
 	}
 	return &hayrick.UserError{
 		What: fmt.Sprintf("%s already holds %s, and output.if_exists is error", folder, there[0].Key),
-		Hint: "move it away, choose another output.uri (such as ./out/$(run.id)/), or set output.if_exists to overwrite or append",
+		Hint: elsewhere(def.Output.URI),
 		Exit: exitConflict,
 	}
+}
+
+// elsewhere is what to do about an output folder that is in use. Runs of one job on one
+// input have one id in every store.
+func elsewhere(uri string) string {
+	other := "choose another output.uri (such as ./out/$(run.id)/)"
+	if strings.Contains(uri, "$(run.id)") {
+		other = "give the run another id with --job-id"
+	}
+	return "move it away, " + other + ", or set output.if_exists to overwrite or append"
 }
 
 // submitter is user@host.

@@ -108,6 +108,9 @@ func runSim(ctx context.Context, c *cli, o simOptions) error {
 	if err != nil {
 		return err
 	}
+	for i := range items { // those that are damaged are left out
+		items[i].Ordinal = int64(i)
+	}
 	t := &try{cli: c, def: f.Definition, quietFrames: true}
 	opened, err := t.open(ctx, f, h)
 	if err != nil {

@@ -90,6 +90,7 @@ func writeCSV(out *sink, in *bufio.Reader, comma rune) error {
 				}
 				return p
 			}
+			p.Hint += orSkip
 			if err := out.bad(p); err != nil {
 				return err
 			}
@@ -123,7 +124,7 @@ func writeCSV(out *sink, in *bufio.Reader, comma rune) error {
 			continue
 		case len(fields) != len(columns):
 			bad = &Problem{Name: o.Name, Line: line, What: fmt.Sprintf("%s where the header has %d", fieldCount(len(fields)), len(columns)),
-				Hint: "mend the record (a comma inside a field needs quotes around the field)"}
+				Hint: "mend the record (a comma inside a field needs quotes around the field)" + orSkip}
 		case key >= 0 && fields[key] == "":
 			bad = noKey(o, line, "", "empty")
 		}

@@ -244,7 +244,7 @@ func writeJSONL(out *sink, in *bufio.Reader) error {
 		}
 		if _, marked := Bad(record); !marked { // it was looked at when it was marked
 			if what, at := out.o.Check(record); what != "" {
-				p := &Problem{Name: out.o.Name, Line: n, What: what, Hint: "mend it, or write input.on_bad_item: skip, which lists such items as permanent"}
+				p := &Problem{Name: out.o.Name, Line: n, What: what, Hint: "mend it" + orSkip}
 				if at > 0 {
 					p.Col = before + utf8.RuneCount(record[:at-1]) + 1
 				}
@@ -285,6 +285,9 @@ func eachLine(o Options, in *bufio.Reader, fn func(n int, line []byte) error) er
 	}
 }
 
+// orSkip is the other way for a record that is damaged.
+const orSkip = "; or write input.on_bad_item: skip, which lists such items as permanent"
+
 // noColumn says that none of the columns is the key.
 func noColumn(o Options, line int, columns []string) *Problem {
 	shown := columns[:min(len(columns), 20)]
@@ -296,7 +299,7 @@ func noColumn(o Options, line int, columns []string) *Problem {
 // do not.
 func noKey(o Options, line int, what, value string) *Problem {
 	return &Problem{Name: o.Name, Line: line, What: fmt.Sprintf("%sthe item has no key: column %q is %s", what, o.Key, value),
-		Hint: "give it one, or write input.on_bad_item: skip, which lists such items as permanent"}
+		Hint: "give it one" + orSkip}
 }
 
 func long(o Options, line int) *Problem {
