@@ -1,9 +1,11 @@
 package worker_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"strings"
 	"sync"
@@ -130,7 +132,12 @@ func TestItemTimeout(t *testing.T) {
 		<-ctx.Done()
 		return jobs.Fail("stopped", "%v", ctx.Err())
 	}, nil)
+	var said bytes.Buffer
+	r.log = slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	r.attempt(r.worker("w"), 0)
+	if n := strings.Count(said.String(), "ran out of its time"); n != 1 { // of five that did
+		t.Errorf("told %d times:\n%s", n, &said)
+	}
 	if got := r.gist(0); got != "1:timeout/3" {
 		t.Errorf("failed: %s", got)
 	}
