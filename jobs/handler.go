@@ -123,6 +123,8 @@ type Outcome struct {
 	// Crashed says that the process that had the item in hand died. A second time makes
 	// the item poison.
 	Crashed bool
+	// Late says that the try was ended because its time (Item.Left) was over.
+	Late bool
 	// NotTried says that the try tells nothing about the item: what ran it was ended for
 	// the sake of another. It is run again, and no try is counted.
 	NotTried bool

@@ -231,7 +231,7 @@ func (a *attemptRun) runItem(at *int) error {
 		if next.Failure.Disposition == hayrick.RateLimit {
 			h.feedbackAuto(ctx, t.out.RetryAfter)
 		}
-		if next.Failure.Class == hayrick.ClassTimeout && a.job.firstTimeout() { // a handler that hangs is silent, and its task takes long
+		if t.out.Late && a.job.firstTimeout() { // a handler that hangs is silent, and its task takes long
 			a.w.Log.Warn("an item ran out of its time; more that do are counted when their task ends", hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyOrdinal, x.in.Ordinal,
 				"run.item_timeout", a.job.Definition.Run.ItemTimeout.D(), "tries", x.Tries)
 		}

@@ -117,12 +117,14 @@ func (a *attemptRun) try(x *item, h *host) *tried {
 	switch {
 	case given:
 		t.out = jobs.Fail(hayrick.ClassTimeout, "the handler did not return when its time was over; it is given up")
+		t.out.Late = true
 		a.w.Log.Warn("handler given up; it keeps its memory until the process ends", hayrick.KeyTaskID, a.ref.TaskID, hayrick.KeyOrdinal, x.in.Ordinal)
 	case t.crashed:
 	case t.bad != nil:
 		t.out = badRows(t.bad)
 	case !t.out.OK() && ctx.Err() != nil && a.hard.Err() == nil:
 		t.out = jobs.Fail(hayrick.ClassTimeout, "still running after %s%s: %s", limit, a.reached(x), t.out.Message)
+		t.out.Late = true
 	}
 	return t
 }

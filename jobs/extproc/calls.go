@@ -175,7 +175,7 @@ func (c *child) lateOutcome(k *call, what string) jobs.Outcome {
 	if k.beat > 0 || k.of > 0 {
 		text += fmt.Sprintf("; at %d of %d", k.beat, k.of)
 	}
-	return jobs.Outcome{Class: hayrick.ClassTimeout, Message: text, Detail: c.words()}
+	return jobs.Outcome{Class: hayrick.ClassTimeout, Message: text, Detail: c.words(), Late: k.ctx.Err() == nil && k.left > 0}
 }
 
 // settle gives every call that has no end the result that follows from the child's.
